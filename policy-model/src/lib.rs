@@ -1,0 +1,2 @@
+//! The policy engine: documents in, verdicts out. No I/O, no async, no clock.
+#![forbid(unsafe_code)]

@@ -1,0 +1,10 @@
+//! Sans-IO gates: one folder a protocol, one contract ([`gate`]) for all.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`gate`] | the contract between a gate and the relay that drives it |
+//! | [`http1`] | HTTP/1.1 (RFC 9112): strict framing, path normalisation, denials in their turn |
+#![forbid(unsafe_code)]
+
+pub mod gate;
+pub mod http1;

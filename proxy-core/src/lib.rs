@@ -1,0 +1,1 @@
+//! The proxy: sockets, relays, snapshots, telemetry.

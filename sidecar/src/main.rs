@@ -1,0 +1,2 @@
+//! `portreeve`: the sidecar.
+fn main() {}
