@@ -114,9 +114,11 @@ pub trait Gate<H: ?Sized> {
     fn step(&mut self, direction: Direction, input: &[u8], out: &mut Vec<u8>, handler: &mut H)
     -> Op;
 
-    /// The sender of `direction` has ended its stream; `input` is what is left unread. Called
-    /// again after each operation, until the answer is [`Op::NeedInput`] (pass the end of stream
-    /// on to the receiver, the other direction goes on) or [`Op::Close`].
+    /// The sender of `direction` has ended its stream; `input` is what is left unread. When the
+    /// gate's last operation of this direction was a `Forward` or `Discard` and no
+    /// [`Gate::step`] has followed it, the stream ended within it: the message is cut short.
+    /// Called again after each operation, until the answer is [`Op::NeedInput`] (pass the end of
+    /// stream on to the receiver, the other direction goes on) or [`Op::Close`].
     fn end(&mut self, direction: Direction, input: &[u8], out: &mut Vec<u8>, handler: &mut H)
     -> Op;
 
