@@ -1,0 +1,139 @@
+//! The control thread: whatever is not on the way of a request. It reloads policy, serves the
+//! admin endpoints and counts the time that draining takes.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::admin;
+use crate::config::ProxyConfig;
+use crate::policy_loader::{LoadError, PolicyLoader};
+use crate::runtime::Stage;
+use crate::snapshot::SnapshotStore;
+use crate::telemetry::Telemetry;
+use crate::watch::PolicyWatch;
+
+/// What the control thread is told to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Read policy again; the answer is the new revision or the error in full.
+    Reload(Option<oneshot::Sender<Result<u64, String>>>),
+    Drain,
+    Stop,
+    /// The workers have ended.
+    Leave,
+}
+
+/// The control thread's state, also what the admin server shows.
+pub(crate) struct Control {
+    pub(crate) config: Arc<ProxyConfig>,
+    pub(crate) loader: Arc<PolicyLoader>,
+    pub(crate) snapshots: Arc<SnapshotStore>,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) stage: watch::Sender<Stage>,
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+}
+
+/// Starts the control thread.
+///
+/// # Errors
+/// When the thread or its event loop can't be set up.
+pub(crate) fn spawn(
+    control: Control,
+    commands: mpsc::UnboundedReceiver<Command>,
+    watched: Option<PolicyWatch>,
+    admin: Option<std::net::TcpListener>,
+) -> io::Result<JoinHandle<()>> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || runtime.block_on(run(Arc::new(control), commands, watched, admin)))
+}
+
+async fn run(
+    control: Arc<Control>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    mut watched: Option<PolicyWatch>,
+    admin: Option<std::net::TcpListener>,
+) {
+    if let Some(listener) = admin {
+        tokio::spawn(admin::serve(listener, control.clone()));
+    }
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Reload(answer)) => {
+                    let result = control.reload().map_err(|error| error.to_string());
+                    if let Some(answer) = answer {
+                        let _ = answer.send(result);
+                    }
+                }
+                Some(Command::Drain) => control.drain(),
+                Some(Command::Stop) => {
+                    control.stage.send_replace(Stage::Stopping);
+                }
+                Some(Command::Leave) | None => return,
+            },
+            () = changed(&mut watched) => {
+                tracing::info!("policy files have changed");
+                let _ = control.reload();
+            }
+        }
+    }
+}
+
+async fn changed(watched: &mut Option<PolicyWatch>) {
+    match watched {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Control {
+    /// Reads policy again and puts it in force. On any error the old one stays.
+    fn reload(&self) -> Result<u64, LoadError> {
+        match self.loader.load() {
+            Ok(policy) => {
+                let revision = self.snapshots.replace(policy, &self.telemetry);
+                self.telemetry.policy_reloaded(true);
+                tracing::info!(revision, "policy reloaded");
+                Ok(revision)
+            }
+            Err(error) => {
+                self.telemetry.policy_reloaded(false);
+                let revision = self.snapshots.revision();
+                tracing::error!("policy not reloaded, revision {revision} stays in force:\n{error}");
+                Err(error)
+            }
+        }
+    }
+
+    fn drain(&self) {
+        let draining = self.stage.send_if_modified(|stage| {
+            let begins = *stage == Stage::Running;
+            if begins {
+                *stage = Stage::Draining;
+            }
+            begins
+        });
+        if !draining {
+            return;
+        }
+        tracing::info!("draining: no new connections, waiting for those under way");
+        let (stage, limit) = (self.stage.clone(), self.config.limits.drain_timeout);
+        tokio::spawn(async move {
+            tokio::time::sleep(limit).await;
+            tracing::warn!("drain time-out: cutting what is left");
+            stage.send_replace(Stage::Stopping);
+        });
+    }
+
+    /// When the policy in force came into force.
+    pub(crate) fn since(&self) -> SystemTime {
+        self.snapshots.load().since
+    }
+}

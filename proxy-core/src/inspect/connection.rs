@@ -1,0 +1,178 @@
+//! Who talks to whom, and what policy says of it: the part that all protocols share.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use portreeve_policy::{ConnectionVerdict, Identity, Protocol, TrafficDirection};
+
+use crate::listener::Settings;
+use crate::runtime::Worker;
+use crate::snapshot::Snapshot;
+use crate::telemetry::{ConnectionRecord, ConnectionStats, Party};
+
+/// A client connection under policy.
+pub(crate) struct Connection {
+    worker: Arc<Worker>,
+    snapshot: Arc<Snapshot>,
+    client: SocketAddr,
+    upstream: SocketAddr,
+    opened: Instant,
+    /// Unique on its worker.
+    sequence: u64,
+    direction: TrafficDirection,
+    /// The port that policy sees.
+    port: u16,
+    peer: Identity,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        worker: Arc<Worker>,
+        settings: &Settings,
+        client: SocketAddr,
+        upstream: SocketAddr,
+        sequence: u64,
+    ) -> Self {
+        let (client, upstream) = (canonical(client), canonical(upstream));
+        let snapshot = worker.snapshots.load();
+        let direction = settings.direction;
+        worker.telemetry.connection_opened(direction);
+        let mut connection = Self {
+            peer: Identity::UNKNOWN,
+            port: settings.policy_port.unwrap_or(upstream.port()),
+            opened: Instant::now(),
+            worker,
+            snapshot,
+            client,
+            upstream,
+            sequence,
+            direction,
+        };
+        connection.peer = connection.identify();
+        connection
+    }
+
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    pub(super) fn direction(&self) -> TrafficDirection {
+        self.direction
+    }
+
+    pub(super) fn upstream(&self) -> SocketAddr {
+        self.upstream
+    }
+
+    pub(super) fn peer(&self) -> Identity {
+        self.peer
+    }
+
+    /// Worker and connection numbers, for a request id.
+    pub(super) fn number(&self) -> (usize, u64) {
+        (self.worker.index, self.sequence)
+    }
+
+    /// Whether a newer policy is in force than the one this connection was judged by.
+    pub(super) fn outdated(&self) -> bool {
+        self.snapshot.revision != self.worker.snapshots.revision()
+    }
+
+    /// Takes the policy in force and judges anew.
+    pub(super) fn renew(&mut self) -> ConnectionVerdict {
+        self.snapshot = self.worker.snapshots.load();
+        self.peer = self.identify();
+        self.verdict()
+    }
+
+    /// What policy says of this connection.
+    pub(super) fn verdict(&self) -> ConnectionVerdict {
+        let policy = &self.snapshot.policy;
+        policy.connection(self.direction, self.peer, Protocol::Tcp, self.port)
+    }
+
+    /// Reports a denial at L4.
+    pub(super) fn denied(&self, verdict: &ConnectionVerdict) {
+        let (source, destination) = self.parties();
+        let rule = verdict.rule.map(|rule| self.snapshot.policy.rule(rule));
+        self.worker.telemetry.connection_denied(&ConnectionRecord {
+            time: SystemTime::now(),
+            direction: self.direction,
+            source,
+            destination,
+            rule: rule.map_or("", |rule| rule.section()),
+            policy: rule.map_or("", |rule| rule.policy()),
+            reason: verdict.reason.as_str(),
+            revision: self.snapshot.revision,
+        });
+        self.ended(0, 0);
+    }
+
+    /// Reports the end.
+    pub(super) fn ended(&self, to_upstream: u64, to_client: u64) {
+        let stats = ConnectionStats {
+            received: to_upstream,
+            sent: to_client,
+            duration: self.opened.elapsed(),
+        };
+        self.worker.telemetry.connection_closed(self.direction, &stats);
+    }
+
+    /// Source and destination as the log names them: the peer by its identity, the workload by
+    /// its own.
+    pub(super) fn parties(&self) -> (Party<'_>, Party<'_>) {
+        self.parties_in(&self.snapshot)
+    }
+
+    /// The same with the labels of an older snapshot.
+    pub(super) fn parties_in<'a>(&self, snapshot: &'a Snapshot) -> (Party<'a>, Party<'a>) {
+        let policy = &snapshot.policy;
+        let (peer, workload) = (self.peer, policy.workload());
+        let (source, destination) = match self.direction {
+            TrafficDirection::Ingress => (peer, workload),
+            TrafficDirection::Egress => (workload, peer),
+        };
+        let party = |address, identity: Identity| Party {
+            address,
+            identity: identity.get(),
+            labels: policy.labels(identity),
+        };
+        (party(self.client, source), party(self.upstream, destination))
+    }
+
+    fn identify(&self) -> Identity {
+        let peer = match self.direction {
+            TrafficDirection::Ingress => self.client.ip(),
+            TrafficDirection::Egress => self.upstream.ip(),
+        };
+        self.snapshot.policy.identify(peer)
+    }
+}
+
+/// An IPv4 address that a dual-stack socket shows as IPv6 is the IPv4 address it is: `::ffff:…`
+/// must not slip past a rule about `10.0.0.0/8`.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(IpAddr::V4(v4), address.port()),
+            None => address,
+        },
+        IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_mapped_peer_is_judged_as_ipv4() {
+        let mapped: SocketAddr = "[::ffff:10.1.2.3]:99".parse().expect("an address");
+        assert_eq!(canonical(mapped).to_string(), "10.1.2.3:99");
+    }
+}

@@ -1,0 +1,46 @@
+//! Where policy meets protocol: a connection is judged, and gets the gate that policy asks for.
+//!
+//! To add a protocol: a gate in `portreeve-protocols`, a session beside `http.rs` that translates
+//! its requests into policy queries, and an arm in [`start`].
+
+mod connection;
+mod http;
+mod in_flight;
+mod opaque;
+
+use portreeve_policy::{Action, Inspection};
+use portreeve_protocols::http1::Http1;
+use tokio::net::TcpStream;
+
+pub(crate) use self::connection::Connection;
+use self::http::HttpSession;
+use self::opaque::{Opaque, OpaqueSession};
+use crate::listener::reset;
+use crate::relay::Relay;
+use crate::runtime::Registration;
+
+/// Judges a new connection and, if it may exist, relays it on a task of its own.
+pub(crate) fn start(client: TcpStream, connection: Connection, registration: Registration) {
+    let verdict = connection.verdict();
+    match verdict.action {
+        Action::Deny => {
+            connection.denied(&verdict);
+            reset(client);
+        }
+        Action::Allow => {
+            let session = OpaqueSession::new(connection, &verdict);
+            tokio::spawn(Relay::new(client, Opaque, session, registration));
+        }
+        Action::Inspect(Inspection::Http(ref rules)) => {
+            let gate = Http1::new(connection.worker().http1.clone());
+            let session = HttpSession::new(connection, rules.clone());
+            tokio::spawn(Relay::new(client, gate, session, registration));
+        }
+        // Something that this proxy can't judge yet must not pass unjudged.
+        #[expect(unreachable_patterns, reason = "the enum is to grow with the protocols")]
+        Action::Inspect(_) => {
+            connection.denied(&verdict);
+            reset(client);
+        }
+    }
+}

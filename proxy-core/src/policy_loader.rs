@@ -1,0 +1,91 @@
+//! From policy files to the snapshot in force; a failure changes nothing and is remembered.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use portreeve_policy::{
+    Diagnostics, Endpoint, EndpointPolicy, Options, Peer, PolicySummary, Repository, ResolveError,
+};
+
+use crate::config::PolicyFiles;
+use crate::policy_files::{self, PolicyFilesError};
+
+/// Why a policy did not come into force.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Its files can't be read.
+    #[error(transparent)]
+    Files(#[from] PolicyFilesError),
+    /// Its documents are not valid; each problem with file, line and what to do.
+    #[error("{0}")]
+    Documents(#[from] Diagnostics),
+    /// It can't be computed for this workload.
+    #[error("{0}")]
+    Resolve(#[from] ResolveError),
+}
+
+/// Compiles the policy files for one workload.
+#[derive(Debug)]
+pub(crate) struct PolicyLoader {
+    pub(crate) files: PolicyFiles,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) options: Options,
+    status: Mutex<LoadStatus>,
+}
+
+/// What is loaded, and what the last attempt said.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LoadStatus {
+    pub(crate) policies: Vec<PolicySummary>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) last_error: Option<(SystemTime, String)>,
+}
+
+impl PolicyLoader {
+    pub(crate) fn new(
+        files: PolicyFiles,
+        endpoint: Endpoint,
+        peers: Vec<Peer>,
+        options: Options,
+    ) -> Self {
+        Self { files, endpoint, peers, options, status: Mutex::default() }
+    }
+
+    /// Reads and compiles everything.
+    ///
+    /// # Errors
+    /// [`LoadError`]; it is also kept for [`PolicyLoader::status`].
+    pub(crate) fn load(&self) -> Result<EndpointPolicy, LoadError> {
+        let result = self.compile();
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok((repository, policy)) => {
+                *status = LoadStatus {
+                    policies: repository.policies().cloned().collect(),
+                    warnings: repository.warnings().iter().map(ToString::to_string).collect(),
+                    last_error: None,
+                };
+                for warning in &status.warnings {
+                    tracing::warn!("{warning}");
+                }
+                Ok(policy)
+            }
+            Err(error) => {
+                status.last_error = Some((SystemTime::now(), error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn status(&self) -> LoadStatus {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn compile(&self) -> Result<(Repository, EndpointPolicy), LoadError> {
+        let repository = Repository::parse(policy_files::read(&self.files.paths)?)?;
+        let policy =
+            EndpointPolicy::resolve(&repository, &self.endpoint, &self.peers, &self.options)?;
+        Ok((repository, policy))
+    }
+}

@@ -1,0 +1,253 @@
+//! A whole proxy: started from a configuration, reloaded, drained, joined.
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::config::ProxyConfig;
+use crate::control::{self, Command, Control};
+use crate::listener::{self, Bound};
+use crate::policy_files::PolicyFilesError;
+use crate::policy_loader::{LoadError, PolicyLoader};
+use crate::runtime::{self, Registry, Stage, Worker};
+use crate::snapshot::SnapshotStore;
+use crate::telemetry::{Telemetry, TelemetryError};
+use crate::watch::PolicyWatch;
+
+/// Why a proxy did not start. Nothing is left running or bound.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Policy can't be loaded; without one nothing would be allowed.
+    #[error(transparent)]
+    Policy(#[from] LoadError),
+    /// A listener's address can't be had.
+    #[error("listener `{name}` can't listen on {address}: {source}")]
+    Listen {
+        /// The listener's name.
+        name: String,
+        /// Its address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The admin server's address can't be had.
+    #[error("the admin server can't listen on {address}: {source}")]
+    Admin {
+        /// Its address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The access log can't be opened.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// Threads can't be started.
+    #[error("can't start a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+impl StartError {
+    /// Whether the policy, rather than the system, is to be mended.
+    #[must_use]
+    pub fn is_policy(&self) -> bool {
+        matches!(self, Self::Policy(_))
+    }
+
+    /// Whether policy files are missing rather than wrong.
+    #[must_use]
+    pub fn is_missing_policy(&self) -> bool {
+        matches!(
+            self,
+            Self::Policy(LoadError::Files(
+                PolicyFilesError::Read { .. } | PolicyFilesError::Nothing(_)
+            ))
+        )
+    }
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    addresses: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    commands: mpsc::UnboundedSender<Command>,
+    workers: Vec<JoinHandle<()>>,
+    control: JoinHandle<()>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Proxy {
+    /// Loads policy, binds all addresses and starts to serve. When it returns, connections are
+    /// accepted.
+    ///
+    /// # Errors
+    /// [`StartError`], with nothing left behind.
+    pub fn start(config: ProxyConfig) -> Result<Self, StartError> {
+        let watched = config.policy.watch.then(|| PolicyWatch::new(config.policy.paths.clone()));
+        let loader = Arc::new(PolicyLoader::new(
+            config.policy.clone(),
+            config.endpoint.clone(),
+            config.peers.clone(),
+            config.options.clone(),
+        ));
+        let telemetry = Telemetry::new(&config.access_log)?;
+        let snapshots = Arc::new(SnapshotStore::new(loader.load()?, &telemetry));
+        let workers = worker_count(config.workers);
+        let listeners = bind_all(&config, workers)?;
+        let addresses = listeners.iter().map(|sockets| sockets[0].settings.address).collect();
+        let admin_listener = config.admin.map(bind_admin).transpose()?;
+        let admin = match &admin_listener {
+            Some(listener) => listener.local_addr().ok(),
+            None => None,
+        };
+
+        let (stage, _) = watch::channel(Stage::Running);
+        let shared = Shared { config: &config, telemetry: &telemetry, snapshots: &snapshots };
+        let workers = shared.spawn_workers(listeners, workers, &stage)?;
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let control = Control {
+            config: Arc::new(config),
+            loader,
+            snapshots,
+            telemetry: telemetry.clone(),
+            stage,
+            commands: commands.clone(),
+        };
+        let control = control::spawn(control, receiver, watched, admin_listener)
+            .map_err(StartError::Thread)?;
+        Ok(Self { addresses, admin, commands, workers, control, telemetry })
+    }
+
+    /// Where each listener listens, in the order of the configuration.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where the admin server listens.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// A way to steer the proxy from another thread.
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        Remote { commands: self.commands.clone(), telemetry: self.telemetry.clone() }
+    }
+
+    /// Waits until the proxy has drained. Returns at once only if it already has.
+    pub fn join(self) {
+        for worker in self.workers {
+            let _ = worker.join();
+        }
+        let _ = self.commands.send(Command::Leave);
+        let _ = self.control.join();
+        self.telemetry.shutdown();
+    }
+}
+
+/// Steers a running proxy; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    commands: mpsc::UnboundedSender<Command>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Remote {
+    /// Reads policy again. The outcome is logged and shown by the admin server.
+    pub fn reload(&self) {
+        let _ = self.commands.send(Command::Reload(None));
+    }
+
+    /// Stops accepting, lets connections end between messages, and cuts what is left after the
+    /// drain time-out. [`Proxy::join`] returns when that is done.
+    pub fn drain(&self) {
+        let _ = self.commands.send(Command::Drain);
+    }
+
+    /// Cuts all connections and ends.
+    pub fn stop(&self) {
+        let _ = self.commands.send(Command::Stop);
+    }
+
+    /// Opens the access log file again, after it was rotated.
+    pub fn reopen_logs(&self) {
+        self.telemetry.reopen();
+    }
+}
+
+fn worker_count(configured: Option<NonZeroUsize>) -> usize {
+    let cores = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    configured.unwrap_or_else(cores).get()
+}
+
+fn bind_all(config: &ProxyConfig, workers: usize) -> Result<Vec<Vec<Bound>>, StartError> {
+    let bind = |listener: &crate::config::ListenerConfig| {
+        listener::bind(listener, workers).map_err(|source| StartError::Listen {
+            name: listener.name.clone(),
+            address: listener.listen,
+            source,
+        })
+    };
+    config.listeners.iter().map(bind).collect()
+}
+
+fn bind_admin(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|source| StartError::Admin { address, source })
+}
+
+struct Shared<'a> {
+    config: &'a ProxyConfig,
+    telemetry: &'a Arc<Telemetry>,
+    snapshots: &'a Arc<SnapshotStore>,
+}
+
+impl Shared<'_> {
+    fn spawn_workers(
+        &self,
+        listeners: Vec<Vec<Bound>>,
+        count: usize,
+        stage: &watch::Sender<Stage>,
+    ) -> Result<Vec<JoinHandle<()>>, StartError> {
+        let limits = Arc::new(self.config.limits.clone());
+        let http1 = Arc::new(limits.http1.clone());
+        let mut sockets: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
+        for listener in listeners {
+            for (worker, bound) in sockets.iter_mut().zip(listener) {
+                worker.push(bound);
+            }
+        }
+        let mut threads = Vec::with_capacity(count);
+        for (index, sockets) in sockets.into_iter().enumerate() {
+            let worker = Arc::new(Worker {
+                index,
+                registry: Arc::new(Registry::new(limits.connections.div_ceil(count))),
+                telemetry: self.telemetry.worker(index),
+                snapshots: self.snapshots.clone(),
+                limits: limits.clone(),
+                http1: http1.clone(),
+                stage: stage.subscribe(),
+            });
+            let thread = thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
+                    if let Err(error) = runtime::run(worker, sockets) {
+                        tracing::error!(%error, "worker {index} can't run");
+                    }
+                })
+                .map_err(StartError::Thread)?;
+            threads.push(thread);
+        }
+        Ok(threads)
+    }
+}

@@ -1,0 +1,45 @@
+//! What the relay asks of the inspector of its connection, besides what the gate asks of it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use portreeve_protocols::gate::Phase;
+
+/// How a connection pair ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// In order.
+    Closed,
+    /// With a reset: a side failed, or a message was cut short.
+    Aborted,
+    /// Policy no longer allows it.
+    Revoked,
+}
+
+/// The policy and the telemetry of one connection, as the relay needs them.
+pub(crate) trait Session: Send + Unpin {
+    /// Opens the upstream connection at once: the server may speak first.
+    const CONNECTS_AT_ONCE: bool = false;
+
+    /// The time of this poll; everything in it happens now.
+    fn set_now(&mut self, now: Instant);
+    /// The time of this poll.
+    fn now(&self) -> Instant;
+    /// Where the upstream connection goes, and how long opening it may take.
+    fn upstream(&self) -> (SocketAddr, Duration);
+    /// It is open.
+    fn upstream_opened(&mut self);
+    /// It could not be opened.
+    fn upstream_failed(&mut self, error: &io::Error);
+    /// How long the connection may stay in `phase`; `None`: for ever.
+    fn time_allowed(&self, phase: Phase) -> Option<Duration>;
+    /// The clock of `phase` has run out.
+    fn timed_out(&mut self, phase: Phase);
+    /// Policy has changed: judge the connection anew.
+    fn review(&mut self);
+    /// Policy no longer allows the connection.
+    fn revoked(&self) -> bool;
+    /// It is over; so many bytes were forwarded to the upstream and to the client.
+    fn closed(&mut self, end: End, to_upstream: u64, to_client: u64);
+}
