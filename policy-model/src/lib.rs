@@ -1,2 +1,72 @@
 //! The policy engine: documents in, verdicts out. No I/O, no async, no clock.
+//!
+//! A policy goes through four forms, each with a module, each consuming the one before:
+//!
+//! | form | module | what |
+//! | --- | --- | --- |
+//! | text | `document` | what the file said: a tree with a position on every value |
+//! | rule | `rule` | what it means: checked and typed |
+//! | repository | [`Repository`] | all policies by name |
+//! | compiled | `resolve` → [`EndpointPolicy`] | what one workload may do, fast |
+//!
+//! Around them: [`label`] and `selector` (who), `identity` (numbers for who), `pattern` (regular
+//! expressions as one automaton), [`diagnostic`] (errors a person can act on).
+//!
+//! ```
+//! use portreeve_policy::{
+//!     Action, Endpoint, EndpointPolicy, Options, Peer, Protocol, Repository, Source,
+//!     TrafficDirection,
+//! };
+//!
+//! let policy = "
+//! apiVersion: cilium.io/v2
+//! kind: CiliumNetworkPolicy
+//! metadata: {name: shop, namespace: default}
+//! spec:
+//!   endpointSelector: {matchLabels: {app: shop}}
+//!   ingress:
+//!   - fromEndpoints: [{matchLabels: {app: client}}]
+//!     toPorts: [{ports: [{port: '80', protocol: TCP}]}]
+//! ";
+//! let repository = Repository::parse([Source::new("shop.yaml", policy)])?;
+//! let shop = Endpoint::new("shop", "default", "app=shop".parse()?);
+//! let client = Peer::new(["10.0.0.7/32".parse()?], "app=client".parse()?);
+//! let policy = EndpointPolicy::resolve(&repository, &shop, &[client], &Options::default())?;
+//!
+//! let who = policy.identify("10.0.0.7".parse()?);
+//! let verdict = policy.connection(TrafficDirection::Ingress, who, Protocol::Tcp, 80);
+//! assert!(matches!(verdict.action, Action::Allow));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
+
+mod compiled;
+pub mod diagnostic;
+mod document;
+mod endpoint;
+mod entity;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
+mod identity;
+pub mod label;
+mod pattern;
+mod repository;
+mod resolve;
+mod rule;
+mod selector;
+mod source;
+mod verdict;
+
+pub use self::compiled::{EndpointPolicy, HeaderEdit, HttpRequest, HttpRules};
+pub use self::diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use self::endpoint::{Endpoint, NamedPort, Peer};
+pub use self::identity::Identity;
+pub use self::label::{Label, Labels};
+pub use self::pattern::{Pattern, PatternError};
+pub use self::repository::{PolicySummary, Repository};
+pub use self::resolve::{Enforcement, Options, ResolveError};
+pub use self::rule::{Mode, PolicyName, Protocol, TrafficDirection};
+pub use self::source::Source;
+pub use self::verdict::{
+    Action, ConnectionVerdict, HttpVerdict, Inspection, Outcome, Reason, RuleId, RuleOrigin,
+};

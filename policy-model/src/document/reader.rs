@@ -1,0 +1,227 @@
+//! Reads a tree into typed values and keeps account of everything that is wrong with it.
+
+use std::fmt::Display;
+
+use super::node::{Key, Node, Value};
+use crate::diagnostic::{Diagnostic, Position, Severity, nearest};
+use crate::source::Source;
+
+/// Walks one source. Every error is recorded with the path walked so far; what could not be read
+/// is `None` and the walk goes on.
+pub(crate) struct Reader<'s> {
+    source: &'s Source,
+    path: String,
+    pub(crate) found: Vec<Diagnostic>,
+}
+
+impl<'s> Reader<'s> {
+    pub(crate) fn new(source: &'s Source) -> Self {
+        Self { source, path: String::new(), found: Vec::new() }
+    }
+
+    pub(crate) fn source(&self) -> &'s Source {
+        self.source
+    }
+
+    /// The path walked so far.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(crate) fn error(&mut self, at: Position, message: impl Display) {
+        self.report(Severity::Error, at, message, None);
+    }
+
+    pub(crate) fn error_hint(&mut self, at: Position, message: impl Display, hint: impl Display) {
+        self.report(Severity::Error, at, message, Some(hint.to_string()));
+    }
+
+    pub(crate) fn warning(&mut self, at: Position, message: impl Display, hint: impl Display) {
+        self.report(Severity::Warning, at, message, Some(hint.to_string()));
+    }
+
+    fn report(
+        &mut self,
+        severity: Severity,
+        at: Position,
+        message: impl Display,
+        hint: Option<String>,
+    ) {
+        let mut diagnostic = Diagnostic::new(severity, self.source, at, &self.path);
+        diagnostic.message = message.to_string();
+        diagnostic.hint = hint;
+        self.found.push(diagnostic);
+    }
+
+    /// Reads below a field.
+    pub(crate) fn field<T>(&mut self, name: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        let walked = self.path.len();
+        if walked > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(name);
+        let value = read(self);
+        self.path.truncate(walked);
+        value
+    }
+
+    fn item<T>(&mut self, index: usize, read: impl FnOnce(&mut Self) -> T) -> T {
+        let walked = self.path.len();
+        self.path.push_str(&format!("[{index}]"));
+        let value = read(self);
+        self.path.truncate(walked);
+        value
+    }
+
+    /// The fields of a map.
+    pub(crate) fn fields<'n>(&mut self, node: &'n Node) -> Option<Fields<'n>> {
+        match &node.value {
+            Value::Map(map) => Some(Fields { at: node.at, map, known: Vec::new() }),
+            _ => {
+                self.error(node.at, format_args!("must be a map, not {}", node.kind()));
+                None
+            }
+        }
+    }
+
+    /// Every item of a list, each with its index in the path. `None` only if it is no list.
+    pub(crate) fn list<'n, T>(
+        &mut self,
+        node: &'n Node,
+        mut read: impl FnMut(&mut Self, &'n Node) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let Value::List(items) = &node.value else {
+            self.error_hint(
+                node.at,
+                format_args!("must be a list, not {}", node.kind()),
+                "begin each item with `- `",
+            );
+            return None;
+        };
+        let read_item = |(index, node)| self.item(index, |reader| read(reader, node));
+        Some(items.iter().enumerate().filter_map(read_item).collect())
+    }
+
+    pub(crate) fn text<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
+        match &node.value {
+            Value::Text(text) => Some(text),
+            Value::Integer(number) => {
+                self.error_hint(
+                    node.at,
+                    format_args!("must be a string, not the number {number}"),
+                    format_args!("put it in quotes: \"{number}\""),
+                );
+                None
+            }
+            Value::Bool(value) => {
+                self.error_hint(
+                    node.at,
+                    format_args!("must be a string, not the boolean {value}"),
+                    format_args!("put it in quotes: \"{value}\""),
+                );
+                None
+            }
+            _ => {
+                self.error(node.at, format_args!("must be a string, not {}", node.kind()));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn boolean(&mut self, node: &Node) -> Option<bool> {
+        match node.value {
+            Value::Bool(value) => Some(value),
+            _ => {
+                self.error(node.at, format_args!("must be true or false, not {}", node.kind()));
+                None
+            }
+        }
+    }
+
+    /// One of `names`, else an error that suggests the nearest.
+    pub(crate) fn one_of<'c>(
+        &mut self,
+        at: Position,
+        word: &str,
+        what: &str,
+        names: &[&'c str],
+    ) -> Option<&'c str> {
+        let found = names.iter().find(|name| **name == word);
+        if found.is_none() {
+            let hint = match nearest(word, names.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("one of {}", names.join(", ")),
+            };
+            self.error_hint(at, format_args!("`{word}` is not {what}"), hint);
+        }
+        found.copied()
+    }
+}
+
+/// The fields of one map. What is never asked for is unknown and an error.
+pub(crate) struct Fields<'n> {
+    pub(crate) at: Position,
+    map: &'n [(Key, Node)],
+    known: Vec<&'static str>,
+}
+
+impl<'n> Fields<'n> {
+    /// A field's value; a field that is `null` counts as absent.
+    pub(crate) fn take(&mut self, name: &'static str) -> Option<&'n Node> {
+        self.take_nullable(name).filter(|node| !node.is_null())
+    }
+
+    fn take_nullable(&mut self, name: &'static str) -> Option<&'n Node> {
+        self.known.push(name);
+        self.map.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
+    }
+
+    /// A field that must be there.
+    pub(crate) fn required(
+        &mut self,
+        name: &'static str,
+        reader: &mut Reader<'_>,
+    ) -> Option<&'n Node> {
+        let node = self.take(name);
+        if node.is_none() {
+            reader.error(self.at, format_args!("`{name}` is missing"));
+        }
+        node
+    }
+
+    /// A field that is read and kept out of the verdict: comments, Kubernetes' own book-keeping.
+    pub(crate) fn ignore(&mut self, names: &[&'static str]) {
+        self.known.extend(names);
+    }
+
+    /// Fields that exist in the format but are not enforced here: refused, since a policy that is
+    /// half in force is worse than none.
+    pub(crate) fn refuse(&mut self, names: &[&'static str], reader: &mut Reader<'_>) {
+        for name in names {
+            if let Some(node) = self.take(name) {
+                reader.field(name, |reader| {
+                    reader.error_hint(
+                        node.at,
+                        format_args!("`{name}` is not supported yet"),
+                        "the policy is not loaded, because it would not be enforced as written",
+                    );
+                });
+            }
+        }
+    }
+
+    /// Reports every field that nobody asked for.
+    pub(crate) fn finish(self, reader: &mut Reader<'_>) {
+        for (key, _) in self.map {
+            if self.known.contains(&key.name.as_str()) {
+                continue;
+            }
+            let message = format!("unknown field `{}`", key.name);
+            let hint = match nearest(&key.name, self.known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("known here: {}", self.known.join(", ")),
+            };
+            reader.error_hint(key.at, message, hint);
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Regular expressions as policies write them: RE2's syntax, always matched against the whole
+//! value, in time linear in its length.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `mod.rs` | [`Pattern`]: one expression, reduced to the simplest thing that decides it |
+//! | `syntax.rs` | RE2's syntax in terms of the Rust one |
+//! | `automaton.rs` | one or many expressions as one table: a look-up a byte |
+//! | `set.rs` | thousands of expressions at the cost of a few |
+
+mod automaton;
+mod set;
+mod syntax;
+
+use std::sync::Arc;
+
+use regex_syntax::hir::{Class, Hir, HirKind, Look};
+
+pub(crate) use self::automaton::Automaton;
+pub(crate) use self::set::PatternSet;
+
+/// Why a pattern was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// It is not a regular expression.
+    #[error("{0}")]
+    Syntax(String),
+    /// Its automaton would be too large: matching must stay cheap whatever the value.
+    #[error("it is too complex: its automaton needs more than {} KiB", .0 / 1024)]
+    TooComplex(usize),
+}
+
+/// One expression. It matches a value only as a whole, as if it stood between `^(?:` and `)$`.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    text: Arc<str>,
+    pub(crate) shape: Shape,
+}
+
+/// The simplest thing that decides a pattern.
+#[derive(Clone, Debug)]
+pub(crate) enum Shape {
+    /// `.*`
+    Any,
+    /// A few literal values: `GET|POST`.
+    Literals(Arc<[Box<[u8]>]>),
+    /// A literal, then `.*`.
+    Prefix(Arc<[u8]>),
+    /// Anything else. Every value that matches begins with `prefix`.
+    Regex { prefix: Arc<[u8]>, automaton: Arc<Automaton> },
+}
+
+/// Most literals that a pattern is expanded into.
+const MAX_LITERALS: usize = 64;
+
+impl Pattern {
+    /// Compiles an expression in RE2's syntax.
+    ///
+    /// # Errors
+    /// [`PatternError`] if it isn't one, or needs more memory than any honest one does.
+    pub fn new(text: &str) -> Result<Self, PatternError> {
+        let hir = syntax::parse(text)?;
+        let shape = match literals(&hir) {
+            Some(literals) => Shape::Literals(literals.into()),
+            None => match split(&hir) {
+                (prefix, true) if prefix.is_empty() => Shape::Any,
+                (prefix, true) => Shape::Prefix(prefix.into()),
+                (prefix, false) => Shape::Regex {
+                    prefix: prefix.into(),
+                    automaton: Arc::new(Automaton::new(&[&hir], automaton::LARGEST)?),
+                },
+            },
+        };
+        Ok(Self { text: text.into(), shape })
+    }
+
+    /// As it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the whole value matches.
+    #[must_use]
+    pub fn matches(&self, value: &[u8]) -> bool {
+        match &self.shape {
+            Shape::Any => is_one_line(value),
+            Shape::Literals(literals) => literals.iter().any(|literal| **literal == *value),
+            Shape::Prefix(prefix) => value.strip_prefix(&**prefix).is_some_and(is_one_line),
+            Shape::Regex { automaton, .. } => automaton.matches(value),
+        }
+    }
+
+    /// Whether the values, joined by commas, match as one.
+    pub(crate) fn matches_joined<'v>(&self, mut values: impl Iterator<Item = &'v [u8]>) -> bool {
+        match &self.shape {
+            Shape::Any => values.all(is_one_line),
+            Shape::Literals(literals) if literals.len() == 1 => joined_is(values, &literals[0]),
+            Shape::Literals(literals) => match (values.next(), values.next()) {
+                // What two fields join to has a comma in it, so few lists of literals can match.
+                (Some(first), Some(second)) => {
+                    let rest: Vec<_> = [first, second].into_iter().chain(values).collect();
+                    literals.iter().any(|literal| joined_is(rest.iter().copied(), literal))
+                }
+                (Some(only), None) => literals.iter().any(|literal| **literal == *only),
+                _ => false,
+            },
+            Shape::Prefix(prefix) => joined_starts_with(values, prefix),
+            Shape::Regex { automaton, .. } => automaton.matches_joined(values),
+        }
+    }
+}
+
+/// `.` does not match a line feed.
+fn is_one_line(value: &[u8]) -> bool {
+    memchr::memchr(b'\n', value).is_none()
+}
+
+/// Whether the values, joined by commas, are `wanted`.
+pub(crate) fn joined_is<'v>(values: impl Iterator<Item = &'v [u8]>, wanted: &[u8]) -> bool {
+    let mut rest = wanted;
+    let mut first = true;
+    for value in values {
+        if !std::mem::take(&mut first) {
+            match rest.split_first() {
+                Some((b',', after)) => rest = after,
+                _ => return false,
+            }
+        }
+        match rest.strip_prefix(value) {
+            Some(after) => rest = after,
+            None => return false,
+        }
+    }
+    !first && rest.is_empty()
+}
+
+/// Whether the values, joined by commas, begin with `prefix` and go on in one line.
+pub(crate) fn joined_starts_with<'v>(
+    values: impl Iterator<Item = &'v [u8]>,
+    prefix: &[u8],
+) -> bool {
+    let mut rest = prefix;
+    let mut first = true;
+    for value in values {
+        if !std::mem::take(&mut first) && !rest.is_empty() {
+            match rest.split_first() {
+                Some((b',', after)) => rest = after,
+                _ => return false,
+            }
+        }
+        let shared = rest.len().min(value.len());
+        if rest[..shared] != value[..shared] || !is_one_line(&value[shared..]) {
+            return false;
+        }
+        rest = &rest[shared..];
+    }
+    !first && rest.is_empty()
+}
+
+/// All values of an expression that is nothing but literals.
+fn literals(hir: &Hir) -> Option<Vec<Box<[u8]>>> {
+    let mut found = vec![Vec::new()];
+    expand(hir, &mut found)?;
+    Some(found.into_iter().map(Vec::into_boxed_slice).collect())
+}
+
+/// Appends every value of `hir` to every prefix in `found`.
+fn expand(hir: &Hir, found: &mut Vec<Vec<u8>>) -> Option<()> {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(Look::Start | Look::End) => {}
+        HirKind::Literal(literal) => {
+            for value in found.iter_mut() {
+                value.extend_from_slice(&literal.0);
+            }
+        }
+        HirKind::Capture(capture) => expand(&capture.sub, found)?,
+        HirKind::Concat(parts) => parts.iter().try_for_each(|part| expand(part, found))?,
+        HirKind::Class(class) => {
+            let class = match class {
+                Class::Bytes(class) => class.clone(),
+                Class::Unicode(class) => class.to_byte_class()?,
+            };
+            let bytes = || class.ranges().iter().flat_map(|range| range.start()..=range.end());
+            if found.len() * bytes().count() > MAX_LITERALS {
+                return None;
+            }
+            let one_more = |value: &Vec<u8>, byte| value.iter().copied().chain([byte]).collect();
+            *found = found
+                .iter()
+                .flat_map(|value| bytes().map(move |byte| one_more(value, byte)))
+                .collect();
+        }
+        HirKind::Alternation(parts) => {
+            // `^` and `$` inside of an alternative bind that alternative only.
+            if parts.iter().any(|part| !part.properties().look_set().is_empty()) {
+                return None;
+            }
+            let mut all = Vec::new();
+            for part in parts {
+                let mut branch = found.clone();
+                expand(part, &mut branch)?;
+                all.append(&mut branch);
+                if all.len() > MAX_LITERALS {
+                    return None;
+                }
+            }
+            *found = all;
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+/// The literal that every match begins with, and whether `.*` is all that follows.
+fn split(hir: &Hir) -> (Vec<u8>, bool) {
+    let mut prefix = Vec::new();
+    let parts = match hir.kind() {
+        HirKind::Concat(parts) => parts.as_slice(),
+        _ => std::slice::from_ref(hir),
+    };
+    let mut parts = parts.iter().peekable();
+    parts.next_if(|part| matches!(part.kind(), HirKind::Look(Look::Start)));
+    while let Some(part) = parts.peek() {
+        let HirKind::Literal(literal) = part.kind() else { break };
+        prefix.extend_from_slice(&literal.0);
+        parts.next();
+    }
+    let open = parts.next_if(|part| is_dot_star(part)).is_some();
+    parts.next_if(|part| matches!(part.kind(), HirKind::Look(Look::End)));
+    (prefix, open && parts.next().is_none())
+}
+
+/// `.*`: any number of bytes but line feeds.
+fn is_dot_star(hir: &Hir) -> bool {
+    let HirKind::Repetition(repetition) = hir.kind() else { return false };
+    let HirKind::Class(Class::Bytes(class)) = repetition.sub.kind() else { return false };
+    let ranges: Vec<_> = class.ranges().iter().map(|range| (range.start(), range.end())).collect();
+    (repetition.min, repetition.max) == (0, None)
+        && ranges == [(0, b'\n' - 1), (b'\n' + 1, u8::MAX)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, value: &str) -> bool {
+        Pattern::new(pattern).unwrap().matches(value.as_bytes())
+    }
+
+    #[test]
+    fn a_pattern_matches_the_whole_value_or_not_at_all() {
+        for (pattern, value, expected) in [
+            ("/public", "/public", true),
+            ("/public", "/public/x", false),
+            ("/public", "/x/public", false),
+            ("/public/.*", "/public/", true),
+            ("/public/.*", "/public", false),
+            ("^/public/.*$", "/public/a", true),
+            ("GET|POST", "POST", true),
+            ("GET|POST", "POSTS", false),
+            ("^GET|POST$", "GETS", false),
+            ("[0-9]+", "12", true),
+            ("[0-9]+", "12a", false),
+            (".*", "", true),
+            ("", "", true),
+            ("", "x", false),
+            ("/a/[^/]+/b", "/a/x/b", true),
+            ("/a/[^/]+/b", "/a/x/y/b", false),
+            ("(?i)get", "GeT", true),
+            ("/a(/.*)?", "/a", true),
+            ("/a(/.*)?", "/ab", false),
+        ] {
+            assert_eq!(matches(pattern, value), expected, "{pattern} {value}");
+        }
+    }
+
+    #[test]
+    fn simple_patterns_need_no_automaton() {
+        let shape = |pattern: &str| Pattern::new(pattern).unwrap().shape;
+        assert!(matches!(shape(".*"), Shape::Any));
+        assert!(matches!(shape("/a/.*"), Shape::Prefix(_)));
+        assert!(matches!(shape("^/a/.*$"), Shape::Prefix(_)));
+        assert!(matches!(shape("/a|/b"), Shape::Literals(_)));
+        assert!(matches!(shape("/a/(b|c)/d"), Shape::Literals(_)));
+        let Shape::Regex { prefix, .. } = shape("/a/[0-9]+") else { panic!() };
+        assert_eq!(&*prefix, b"/a/");
+    }
+
+    #[test]
+    fn an_exploding_pattern_is_refused() {
+        let error = Pattern::new(".*x.{24}y.*x.{24}").unwrap_err();
+        assert!(matches!(error, PatternError::TooComplex(_)), "{error}");
+    }
+
+    #[test]
+    fn several_fields_are_one_value_joined_by_commas() {
+        let joined = |pattern: &str, values: &[&str]| {
+            let pattern = Pattern::new(pattern).unwrap();
+            pattern.matches_joined(values.iter().map(|value| value.as_bytes()))
+        };
+        assert!(joined("1,2", &["1", "2"]));
+        assert!(!joined("1", &["1", "2"]));
+        assert!(joined("[0-9]+", &["12"]));
+        assert!(!joined("[0-9]+", &["1", "2"]));
+        assert!(joined("[0-9,]+", &["1", "2"]));
+        assert!(joined("a.*", &["a", "b"]));
+        assert!(joined("a,b.*", &["a", "bc"]));
+        assert!(!joined("a,b.*", &["a", "c"]));
+        assert!(joined("a,b|c", &["a", "b"]));
+        assert!(!joined("a", &[]));
+    }
+}

@@ -1,0 +1,145 @@
+//! Verdicts: what was decided, by which rule, and why.
+
+use std::sync::Arc;
+
+use crate::compiled::HttpRules;
+
+/// What policy says of a connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionVerdict {
+    /// What is to happen.
+    pub action: Action,
+    /// A policy in audit mode would have denied it.
+    pub audited: bool,
+    /// The rule that decided.
+    pub rule: Option<RuleId>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What is to happen with a connection.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Action {
+    /// It is refused.
+    Deny,
+    /// It passes unseen.
+    Allow,
+    /// It is read, and each of its requests is judged.
+    Inspect(Inspection),
+}
+
+/// The protocol that a connection is read in, with its rules.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Inspection {
+    /// HTTP.
+    Http(Arc<HttpRules>),
+}
+
+/// What policy says of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpVerdict {
+    /// What is to happen.
+    pub outcome: Outcome,
+    /// The rule that decided.
+    pub rule: Option<RuleId>,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl HttpVerdict {
+    /// The verdict on a request of a connection that policy has come to deny.
+    #[must_use]
+    pub fn denied_connection() -> Self {
+        Self { outcome: Outcome::Deny, rule: None, reason: Reason::NoRuleAllows }
+    }
+
+    /// The verdict on a request of a connection that policy has come to allow unseen.
+    #[must_use]
+    pub fn allowed_connection() -> Self {
+        Self { outcome: Outcome::Allow, rule: None, reason: Reason::ConnectionAllowed }
+    }
+}
+
+/// What is to happen with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is forwarded.
+    Allow,
+    /// It is refused.
+    Deny,
+    /// It is forwarded, though a policy in audit mode would have refused it.
+    Audit,
+}
+
+/// Why a verdict is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A rule allows it.
+    RuleAllows,
+    /// No rule allows it, and the direction is under default deny.
+    NoRuleAllows,
+    /// A deny rule names it.
+    RuleDenies,
+    /// No policy selects the workload in this direction.
+    NotEnforced,
+    /// The connection as a whole is allowed, whatever is said on it.
+    ConnectionAllowed,
+    /// The peer has no identity.
+    UnknownIdentity,
+}
+
+impl Reason {
+    /// A stable name, for logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RuleAllows => "rule_allows",
+            Self::NoRuleAllows => "no_rule_allows",
+            Self::RuleDenies => "rule_denies",
+            Self::NotEnforced => "not_enforced",
+            Self::ConnectionAllowed => "connection_allowed",
+            Self::UnknownIdentity => "unknown_identity",
+        }
+    }
+}
+
+/// A rule of an [`EndpointPolicy`](crate::EndpointPolicy): an index into its
+/// [`rules`](crate::EndpointPolicy::rules).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleId(pub(crate) u32);
+
+impl RuleId {
+    /// The index.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Where a rule was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleOrigin {
+    policy: Arc<str>,
+    section: Box<str>,
+}
+
+impl RuleOrigin {
+    pub(crate) fn new(policy: Arc<str>, section: &str) -> Self {
+        Self { policy, section: section.into() }
+    }
+
+    /// The policy: `namespace/name`, or `name` when it is clusterwide.
+    #[must_use]
+    pub fn policy(&self) -> &str {
+        &self.policy
+    }
+
+    /// The place in it: `spec.ingress[0].toPorts[0].rules.http[1]`.
+    #[must_use]
+    pub fn section(&self) -> &str {
+        &self.section
+    }
+}
