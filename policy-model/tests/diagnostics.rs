@@ -1,7 +1,6 @@
 //! What a person sees of a broken policy file: every error at once, each with its place, its field
 //! and what to do. The expected text is `tests/diagnostics/*.txt`; set `UPDATE_EXPECTED=1` to write
 //! it anew and read the difference.
-#![expect(clippy::unwrap_used, reason = "a failing test may panic")]
 
 use std::fs;
 use std::path::Path;

@@ -13,7 +13,8 @@
 //!    looks at it.
 //! 3. After an operation has been carried out it steps that direction again even when nothing is
 //!    unread: that is where a gate learns that a body has passed.
-//! 4. After *any* operation of one direction it steps the other one, too: a denial decided on the
+//! 4. After it has carried out what one direction asked for until that direction stopped, it steps
+//!    the other one, too: a denial decided on the
 //!    request stream is injected on the response stream.
 //! 5. After [`Op::NeedInput`] it steps again when more bytes have come or the other direction has
 //!    moved; when the direction's sender has ended its stream, it calls [`Gate::end`] instead.
@@ -111,8 +112,13 @@ pub enum UpstreamFailure {
 pub trait Gate<H: ?Sized> {
     /// Looks at the unread bytes of one direction. `out` is empty on entry and holds the bytes to
     /// send when the answer is [`Op::Inject`], nothing otherwise.
-    fn step(&mut self, direction: Direction, input: &[u8], out: &mut Vec<u8>, handler: &mut H)
-    -> Op;
+    fn step(
+        &mut self,
+        direction: Direction,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        handler: &mut H,
+    ) -> Op;
 
     /// The sender of `direction` has ended its stream; `input` is what is left unread. When the
     /// gate's last operation of this direction was a `Forward` or `Discard` and no

@@ -1,152 +1,249 @@
-//! HTTP/1.1 (RFC 9112): the gate and what it asks of its driver.
+//! HTTP/1.1 (RFC 9112): the gate.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `mod.rs` | the gate: its state, and the contract with the relay |
+//! | `asking.rs` | the request stream: what happens next |
+//! | `answering.rs` | the response stream: what happens next |
+//! | `request.rs` | what it shows its driver: [`Request`], [`Handler`], [`Exchange`] |
+//! | `head.rs` | where a head ends and what is in it; strict |
+//! | `path.rs` | [`normalize`]: the form of a path that all readers share |
+//! | `chunked.rs` | chunked bodies |
+//! | `response.rs` | heads of responses |
+//! | `in_flight.rs` | exchanges under way, in order |
+//! | `edits.rs` | [`HeadEdits`], and the writing of a changed head |
+//! | `reply.rs` | the gate's own answers |
+//! | `refusal.rs` | [`Refusal`]: every reason not to accept a message |
+//! | `limits.rs` | [`Limits`] |
+//!
+//! # The life of a request
+//! ```text
+//!             ┌────── denied ─────▶ reply queued, body discarded ──┐
+//! Head ──▶ decide                                                  ├─▶ Head
+//!             └── allowed ──▶ head and body forwarded ─────────────┘
+//! ```
+//! The response side walks the queue: the server's answers are followed to their end, the gate's
+//! own are injected when it is their turn.
 
-/// A request whose head has been read and found well-formed, borrowed from the input.
+mod answering;
+mod asking;
+mod chunked;
+mod edits;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
+mod head;
+mod in_flight;
+mod limits;
+mod path;
+mod refusal;
+mod reply;
+mod request;
+mod response;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use self::answering::Answering;
+use self::asking::Asking;
+pub use self::edits::HeadEdits;
+use self::in_flight::{InFlight, Pending};
+pub use self::limits::Limits;
+pub use self::path::{Normalized, normalize};
+pub use self::refusal::Refusal;
+use self::reply::Reply;
+pub use self::request::{Decision, Exchange, Handler, Headers, Request};
+use crate::gate::{Close, Direction, Gate, Op, Phase, UpstreamFailure};
+
+/// The gate of one HTTP/1.1 connection.
 #[derive(Debug)]
-pub struct Request<'a> {
-    /// As received, case kept.
-    pub method: &'a str,
-    /// Path and query as policy sees them and as they are forwarded: normalised.
-    pub path: &'a str,
-    /// `Host`, or the authority of an absolute-form target; empty for HTTP/1.0 without `Host`.
-    pub host: &'a str,
-    /// Minor version: 0 or 1.
-    pub minor_version: u8,
-    /// Asks for a change of protocol (`Upgrade`); the rest of the connection may be a tunnel.
-    pub upgrade: bool,
-    /// The header fields, in order.
-    pub headers: Headers<'a>,
+pub struct Http1 {
+    limits: Arc<Limits>,
+    in_flight: InFlight,
+    asking: Asking,
+    answering: Answering,
+    /// Bytes of the current response that were sent to the client.
+    sent: u64,
+    /// A message head has begun and is not complete.
+    head_begun: bool,
+    /// The request under way has a body, which has not passed.
+    in_body: bool,
+    /// The body under way goes nowhere.
+    draining: bool,
+    /// No request follows the one under way.
+    last_request: bool,
+    /// At least one response of the server has passed.
+    answered: bool,
+    /// The last operation of each stream was to pass or drop bytes, and it was not asked since.
+    unfinished: [bool; 2],
 }
 
-/// The header fields of a message, in order, borrowed.
-#[derive(Clone, Copy, Debug)]
-pub struct Headers<'a> {
-    fields: &'a [httparse::Header<'a>],
-}
-
-impl<'a> Headers<'a> {
-    /// Name (case as received) and value (surrounding white space removed) of every field.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
-        self.fields.iter().map(|field| (field.name, field.value))
-    }
-
-    /// The values of the fields of this name, whatever its case, in order.
-    pub fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
-        self.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    }
-}
-
-/// What the driver answers when asked about a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Forward it, with the edits made while deciding.
-    Allow,
-    /// Answer 403 in its turn; not a byte of it is forwarded.
-    Deny,
-}
-
-/// Changes to the head of an allowed request, collected by the handler while it decides.
-#[derive(Debug, Default)]
-pub struct HeadEdits {}
-
-impl HeadEdits {
-    /// Adds a field at the end.
-    pub fn add(&mut self, name: &str, value: &[u8]) {
-        let _ = (name, value);
-    }
-    /// Removes every field of this name, whatever its case.
-    pub fn remove(&mut self, name: &str) {
-        let _ = name;
-    }
-    /// Removes every field of this name, then adds one.
-    pub fn replace(&mut self, name: &str, value: &[u8]) {
-        let _ = (name, value);
-    }
-}
-
-/// What the gate asks of its driver. For every well-formed request head, in order, exactly one
-/// call of [`Handler::decide`] or [`Handler::answered_unasked`]; for each of those, in the same
-/// order, one [`Handler::finished`]. A message that could not be read is [`Handler::refused`].
-pub trait Handler {
-    /// The verdict on a request.
-    fn decide(&mut self, request: &Request<'_>, edits: &mut HeadEdits) -> Decision;
-    /// The gate answers this one itself, with `status`, whatever policy says (307 to the clean
-    /// path, CONNECT).
-    fn answered_unasked(&mut self, request: &Request<'_>, status: u16);
-    /// The final response's status line has been read (or a local reply is due): time to first
-    /// byte.
-    fn responded(&mut self, status: u16);
-    /// The exchange is over.
-    fn finished(&mut self, exchange: &Exchange);
-    /// The client or the server broke the protocol or a limit; the connection ends.
-    fn refused(&mut self, refusal: Refusal);
-}
-
-/// One request and its response, when both have passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exchange {
-    /// Final status sent to the client; 0 if the connection ended before there was one.
-    pub status: u16,
-    /// Whether the gate wrote the response itself (denial, redirect, 502, 503, 408).
-    pub local: bool,
-    /// Bytes of head and body received from the client.
-    pub request_bytes: u64,
-    /// Bytes of head and body sent to the client.
-    pub response_bytes: u64,
-}
-
-/// Why a message was not accepted. One variant a reason, each with a sentence and the status that
-/// the client is answered with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// RFC 9112 section 2.2.
-    #[error("a line ends in a bare line feed")]
-    BareLineFeed,
-}
-
-impl Refusal {
-    /// The status of the answer: 400, 408, 414, 431, 501, 502, 505; `None` where the connection
-    /// is closed without one.
+impl Http1 {
+    /// A gate for a connection that has just been opened.
     #[must_use]
-    pub fn status(self) -> Option<u16> {
-        Some(400)
-    }
-    /// A stable short name for metrics and logs: `bare_line_feed`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        "bare_line_feed"
-    }
-    /// Whether the server, not the client, is at fault.
-    #[must_use]
-    pub fn by_server(self) -> bool {
-        false
-    }
-}
-
-/// Bounds on what is read from the network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of a message head, request line included. Over it: 431.
-    pub head_bytes: u32,
-    /// Number of header fields. Over it: 431.
-    pub headers: u16,
-    /// Bytes of the request target. Over it: 414.
-    pub target_bytes: u32,
-    /// Requests under way at once on one connection; beyond it reading stops.
-    pub pipelined: u16,
-    /// Body bytes of a denied request that are read and thrown away so that the connection can go
-    /// on; over it the connection is closed after the reply.
-    pub drained_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
+    pub fn new(limits: Arc<Limits>) -> Self {
         Self {
-            head_bytes: 32 * 1024,
-            headers: 100,
-            target_bytes: 8 * 1024,
-            pipelined: 32,
-            drained_bytes: 64 * 1024,
+            limits,
+            in_flight: InFlight::default(),
+            asking: Asking::HEAD,
+            answering: Answering::Head,
+            sent: 0,
+            head_begun: false,
+            in_body: false,
+            draining: false,
+            last_request: false,
+            answered: false,
+            unfinished: [false; 2],
         }
+    }
+
+    fn note(&mut self, direction: Direction, op: Op) -> Op {
+        self.unfinished[side(direction)] = matches!(op, Op::Forward(_) | Op::Discard(_));
+        op
+    }
+
+    /// Queues the answer to a message that was not accepted; nothing more is read after it.
+    fn refuse_head(&mut self, refusal: Refusal, handler: &mut (impl Handler + ?Sized)) {
+        handler.refused(refusal);
+        let reply = Some(Reply::new(refusal.status()));
+        self.in_flight.push(Pending { reply, last: true, ..Pending::default() });
+        self.asking = Asking::Held;
+        self.head_begun = false;
+    }
+
+    /// The same for a body whose head was accepted: its answer is taken back if it has not begun.
+    fn refuse_body(&mut self, refusal: Refusal, handler: &mut (impl Handler + ?Sized)) {
+        handler.refused(refusal);
+        self.asking = Asking::Held;
+        self.in_body = false;
+        let unanswered = self.in_flight.len() > 1 || self.answering.has_not_begun();
+        let by_us = !self.answering.is_the_servers();
+        match self.in_flight.receiving() {
+            Some(pending) if unanswered || by_us => {
+                if unanswered {
+                    pending.reply.get_or_insert_with(|| Reply::new(refusal.status()));
+                }
+                pending.last = true;
+                pending.receiving = false;
+            }
+            _ if self.draining => self.answering = Answering::Closing(Close::Graceful),
+            _ => self.answering = Answering::Closing(Close::Abort),
+        }
+    }
+
+    /// Takes the front of the queue off and reports it.
+    fn finish(&mut self, status: u16, local: bool, handler: &mut (impl Handler + ?Sized)) {
+        let Some(pending) = self.in_flight.pop() else { return };
+        let response_bytes = std::mem::take(&mut self.sent);
+        if pending.reported {
+            let request_bytes = pending.request_bytes;
+            handler.finished(&Exchange { status, local, request_bytes, response_bytes });
+        }
+        self.answered |= !local;
+        if pending.upgrade && matches!(self.asking, Asking::Held) {
+            // Not upgraded: it goes on as it was.
+            self.asking = Asking::HEAD;
+        }
+        self.answering =
+            if pending.last { Answering::Closing(Close::Graceful) } else { Answering::Head };
+    }
+}
+
+impl<H: Handler + ?Sized> Gate<H> for Http1 {
+    fn step(
+        &mut self,
+        direction: Direction,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        handler: &mut H,
+    ) -> Op {
+        let op = match direction {
+            Direction::Request => self.ask(input, out, handler),
+            Direction::Response => self.answer(input, out, handler),
+        };
+        self.note(direction, op)
+    }
+
+    fn end(
+        &mut self,
+        direction: Direction,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        handler: &mut H,
+    ) -> Op {
+        let cut_short = self.unfinished[side(direction)];
+        let op = match direction {
+            Direction::Request => self.asked(cut_short, input, handler),
+            Direction::Response => self.answers_end(cut_short, input, out, handler),
+        };
+        self.note(direction, op)
+    }
+
+    fn upstream_failed(&mut self, failure: UpstreamFailure, _: &mut H) {
+        let lost = failure == UpstreamFailure::Lost;
+        if matches!(self.answering, Answering::Closing(_)) {
+            return;
+        }
+        if self.answering.is_the_servers() || (lost && (self.answered || self.in_flight.is_empty()))
+        {
+            // The client sees what it would have seen without us.
+            self.answering = Answering::Closing(Close::Abort);
+            return;
+        }
+        let status = if lost { 502 } else { 503 };
+        // The front may be an answer of our own that is being sent: it has no reply left.
+        let sending = usize::from(matches!(self.answering, Answering::Passed { .. }));
+        let in_body = self.in_body;
+        for pending in self.in_flight.iter_mut().skip(sending) {
+            // A body of unknown size is not read to its end for the sake of the connection.
+            pending.last |= lost || (pending.receiving && in_body);
+            pending.reply.get_or_insert_with(|| Reply::new(status));
+        }
+        // Nothing of the request under way has anywhere to go.
+        self.draining = true;
+        if let Asking::Chunks { drain, .. } = &mut self.asking {
+            drain.get_or_insert(self.limits.drained_bytes);
+        }
+    }
+
+    fn timed_out(&mut self, out: &mut Vec<u8>, handler: &mut H) -> Op {
+        let phase = Gate::<H>::phase(self);
+        let refusal = match phase {
+            Phase::Idle | Phase::Tunnel => return Op::Close(Close::Graceful),
+            Phase::Response => return Op::Close(Close::Abort),
+            Phase::Head => Refusal::HeadTimeout,
+            Phase::Body => Refusal::BodyTimeout,
+        };
+        handler.refused(refusal);
+        let unanswered = self.answering.has_not_begun();
+        match self.in_flight.len() {
+            0 if phase == Phase::Body => return Op::Close(Close::Graceful),
+            0 => {}
+            1 if unanswered => {}
+            _ => return Op::Close(Close::Abort),
+        }
+        let begin = out.len();
+        Reply::new(refusal.status()).write(false, true, out);
+        self.sent = (out.len() - begin) as u64;
+        self.finish(refusal.status(), true, handler);
+        self.answering = Answering::Closing(Close::Graceful);
+        Op::Inject
+    }
+
+    fn phase(&self) -> Phase {
+        match self.asking {
+            Asking::Tunnel => Phase::Tunnel,
+            _ if self.in_body => Phase::Body,
+            _ if !self.in_flight.is_empty() => Phase::Response,
+            Asking::Head { .. } if self.head_begun => Phase::Head,
+            _ => Phase::Idle,
+        }
+    }
+}
+
+fn side(direction: Direction) -> usize {
+    match direction {
+        Direction::Request => 0,
+        Direction::Response => 1,
     }
 }

@@ -1,0 +1,334 @@
+//! What the fuzz targets run, and the little relay that drives the gate in them and in the tests.
+//!
+//! Invariants: the outcome does not depend on how the input was cut; a denied request's bytes never
+//! reach the server; what reaches the server is what was judged.
+
+use std::sync::Arc;
+
+use super::{Decision, Exchange, Handler, HeadEdits, Http1, Limits, Refusal, Request, normalize};
+use crate::gate::{Close, Direction, Gate, Op, UpstreamFailure};
+
+/// What came of driving a gate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Bytes that reached the server.
+    pub to_server: Vec<u8>,
+    /// Bytes that reached the client.
+    pub to_client: Vec<u8>,
+    /// How the connection ended, if the gate ended it.
+    pub closed: Option<Close>,
+    /// Requests as they were judged: method, path, verdict.
+    pub judged: Vec<(String, String, Decision)>,
+    /// Exchanges that were over.
+    pub finished: Vec<Exchange>,
+    /// Messages that were not accepted.
+    pub refused: Vec<Refusal>,
+}
+
+/// Judges by a function of the request, and remembers.
+struct Recorder<F> {
+    outcome: Outcome,
+    decide: F,
+}
+
+impl<F: FnMut(&Request<'_>, &mut HeadEdits) -> Decision> Handler for Recorder<F> {
+    fn decide(&mut self, request: &Request<'_>, edits: &mut HeadEdits) -> Decision {
+        let decision = (self.decide)(request, edits);
+        self.outcome.judged.push((request.method.into(), request.path.into(), decision));
+        decision
+    }
+    fn answered_unasked(&mut self, request: &Request<'_>, _: u16) {
+        self.outcome.judged.push((request.method.into(), request.path.into(), Decision::Deny));
+    }
+    fn responded(&mut self, _: u16) {}
+    fn finished(&mut self, exchange: &Exchange) {
+        self.outcome.finished.push(*exchange);
+    }
+    fn refused(&mut self, refusal: Refusal) {
+        self.outcome.refused.push(refusal);
+    }
+}
+
+/// One direction of the little relay.
+#[derive(Default)]
+struct Stream<'a> {
+    input: &'a [u8],
+    arrived: usize,
+    taken: usize,
+    /// What is left of an operation that goes beyond what has arrived.
+    rest: u64,
+    forwards: bool,
+    /// It is not read until the other one has moved.
+    waits: bool,
+    ended: bool,
+}
+
+impl Stream<'_> {
+    fn unread(&self) -> &[u8] {
+        &self.input[self.taken..self.arrived]
+    }
+
+    /// Carries on with an unfinished operation; returns what is forwarded.
+    fn carry_on(&mut self) -> Vec<u8> {
+        let n = usize::try_from(self.rest).unwrap_or(usize::MAX).min(self.unread().len());
+        let moved = self.unread()[..n].to_vec();
+        self.taken += n;
+        if self.rest != Op::FOREVER {
+            self.rest -= n as u64;
+        }
+        if self.forwards { moved } else { Vec::new() }
+    }
+}
+
+/// A whole connection: what both sides say, and where it is cut.
+pub struct Connection<'a> {
+    /// What the client says, before it ends its stream.
+    pub requests: &'a [u8],
+    /// What the server says once it has been asked all that it will be, before it ends its stream.
+    pub responses: &'a [u8],
+    /// Whether the server can be reached.
+    pub reachable: bool,
+    /// The gate's limits.
+    pub limits: Limits,
+    /// Whether the streams end when all has been said.
+    pub ends: bool,
+}
+
+impl<'a> Connection<'a> {
+    /// A connection with a reachable server, default limits, whose streams stay open.
+    #[must_use]
+    pub fn new(requests: &'a [u8], responses: &'a [u8]) -> Self {
+        Self { requests, responses, reachable: true, limits: Limits::default(), ends: false }
+    }
+
+    /// Drives a gate, letting `cut` bytes arrive at a time.
+    ///
+    /// # Panics
+    /// When the gate breaks its contract.
+    pub fn run(
+        &self,
+        mut cut: impl FnMut() -> usize,
+        decide: impl FnMut(&Request<'_>, &mut HeadEdits) -> Decision,
+    ) -> Outcome {
+        let mut gate = Http1::new(Arc::new(self.limits.clone()));
+        let mut recorder = Recorder { outcome: Outcome::default(), decide };
+        let mut streams = [
+            Stream { input: self.requests, ..Stream::default() },
+            Stream { input: self.responses, ..Stream::default() },
+        ];
+        loop {
+            self.settle(&mut gate, &mut streams, &mut recorder);
+            if recorder.outcome.closed.is_some() {
+                break;
+            }
+            // The server speaks when the client can't go on.
+            let Some(next) = streams.iter_mut().find(|s| s.arrived < s.input.len() && s.can_read())
+            else {
+                if !self.ends || !end_one(&mut gate, &mut streams, &mut recorder) {
+                    break;
+                }
+                continue;
+            };
+            next.arrived = (next.arrived + cut().max(1)).min(next.input.len());
+        }
+        recorder.outcome
+    }
+
+    /// Steps both directions until neither moves.
+    fn settle<F>(&self, gate: &mut Http1, streams: &mut [Stream<'_>; 2], recorder: &mut Recorder<F>)
+    where
+        Recorder<F>: Handler,
+    {
+        let mut turns = 0;
+        let mut moved = true;
+        while std::mem::take(&mut moved) {
+            for direction in [Direction::Request, Direction::Response] {
+                while self.turn(direction, gate, streams, recorder) {
+                    moved = true;
+                    turns += 1;
+                    assert!(turns < 1_000_000, "the gate goes round in circles");
+                }
+                if recorder.outcome.closed.is_some() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// One operation of one direction; whether anything moved.
+    fn turn<F>(
+        &self,
+        direction: Direction,
+        gate: &mut Http1,
+        streams: &mut [Stream<'_>; 2],
+        recorder: &mut Recorder<F>,
+    ) -> bool
+    where
+        Recorder<F>: Handler,
+    {
+        let index = usize::from(direction == Direction::Response);
+        let stream = &mut streams[index];
+        if stream.rest > 0 {
+            let moved = stream.carry_on();
+            recorder.deliver(direction, &moved);
+            if stream.rest > 0 {
+                return false;
+            }
+        }
+        let mut out = Vec::new();
+        let op = gate.step(direction, stream.unread(), &mut out, recorder);
+        assert!(op == Op::Inject || out.is_empty(), "{op:?} with something to inject");
+        stream.waits = op == Op::Wait;
+        let to_server =
+            matches!(op, Op::Forward(_) | Op::Inject) && direction == Direction::Request;
+        if to_server && !self.reachable {
+            Gate::<Recorder<F>>::upstream_failed(gate, UpstreamFailure::Connect, recorder);
+            if let Op::Forward(n) = op {
+                stream.rest = n;
+                stream.forwards = false;
+            }
+            return true;
+        }
+        match op {
+            Op::Forward(n) | Op::Discard(n) => {
+                assert!(n > 0, "an operation on nothing");
+                stream.rest = n;
+                stream.forwards = matches!(op, Op::Forward(_));
+                true
+            }
+            Op::Inject => {
+                assert!(!out.is_empty());
+                recorder.deliver(direction, &out);
+                true
+            }
+            Op::NeedInput | Op::Wait => false,
+            Op::Close(close) => {
+                recorder.outcome.closed = Some(close);
+                false
+            }
+        }
+    }
+}
+
+impl Stream<'_> {
+    fn can_read(&self) -> bool {
+        !self.waits || self.rest > 0
+    }
+}
+
+impl<F> Recorder<F> {
+    fn deliver(&mut self, direction: Direction, bytes: &[u8]) {
+        match direction {
+            Direction::Request => self.outcome.to_server.extend_from_slice(bytes),
+            Direction::Response => self.outcome.to_client.extend_from_slice(bytes),
+        }
+    }
+}
+
+/// Ends the next stream that hasn't; whether there was one.
+fn end_one<F>(gate: &mut Http1, streams: &mut [Stream<'_>; 2], recorder: &mut Recorder<F>) -> bool
+where
+    Recorder<F>: Handler,
+{
+    for (direction, stream) in [Direction::Request, Direction::Response].into_iter().zip(streams) {
+        if std::mem::replace(&mut stream.ended, true) {
+            continue;
+        }
+        for _ in 0..1000 {
+            let mut out = Vec::new();
+            match gate.end(direction, stream.unread(), &mut out, recorder) {
+                Op::Inject => recorder.deliver(direction, &out),
+                Op::Forward(n) | Op::Discard(n) => {
+                    stream.rest = n;
+                    let moved = stream.carry_on();
+                    recorder.deliver(direction, &moved);
+                }
+                Op::NeedInput | Op::Wait => break,
+                Op::Close(close) => {
+                    recorder.outcome.closed = Some(close);
+                    break;
+                }
+            }
+        }
+        return true;
+    }
+    false
+}
+
+/// Any two streams of bytes, cut in any way: the outcome is the same, and no denied byte passes.
+/// Input: a number that seeds the cuts, the requests, a line `----`, the responses.
+///
+/// # Panics
+/// When an invariant does not hold.
+pub fn http1_gate(data: &[u8]) {
+    let Some((&seed, data)) = data.split_first() else { return };
+    let (requests, responses) = match data.windows(6).position(|w| w == b"\n----\n") {
+        Some(at) => (&data[..at], &data[at + 6..]),
+        None => (data, &[][..]),
+    };
+    for ends in [false, true] {
+        let mut connection = Connection::new(requests, responses);
+        connection.ends = ends;
+        connection.limits = Limits {
+            head_bytes: 512,
+            target_bytes: 128,
+            headers: 16,
+            pipelined: 4,
+            drained_bytes: 64,
+        };
+        let whole = connection.run(|| usize::MAX >> 1, by_path);
+        let bytewise = connection.run(|| 1, by_path);
+        assert_eq!(whole, bytewise, "cut into single bytes");
+        let mut random = u32::from(seed) + 1;
+        let cut = || {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 24) as usize % 37
+        };
+        assert_eq!(whole, connection.run(cut, by_path), "cut anyhow");
+        let denied = b"denied-marker";
+        let passed = whole.to_server.windows(denied.len()).any(|window| window == denied);
+        let asked = whole.judged.iter().any(|(_, path, decision)| {
+            *decision == Decision::Allow && path.contains("denied-marker")
+        });
+        assert!(!passed || asked || may_carry(requests), "a denied request has passed");
+        connection.reachable = false;
+        let down = connection.run(|| 7, by_path);
+        assert!(down.to_server.is_empty());
+    }
+}
+
+/// Denies every path that says so.
+pub fn by_path(request: &Request<'_>, _: &mut HeadEdits) -> Decision {
+    let denied = request.path.contains("denied") || request.method == "DELETE";
+    if denied { Decision::Deny } else { Decision::Allow }
+}
+
+/// The marker may stand in an allowed request's fields or body as well.
+fn may_carry(requests: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(requests);
+    text.lines().any(|line| line.contains("denied-marker") && !line.starts_with("DELETE "))
+}
+
+/// Any target has one normal form, or none; and that is its own.
+///
+/// # Panics
+/// When an invariant does not hold.
+pub fn http1_path(data: &[u8]) {
+    let Ok(target) = std::str::from_utf8(data) else { return };
+    let normal = match normalize(target) {
+        Ok(super::Normalized::Path(path)) => path.into_owned(),
+        Ok(super::Normalized::Redirect(path)) => path,
+        Err(_) => return,
+    };
+    assert!(normal.starts_with('/'));
+    let path = normal.split('?').next().unwrap_or_default();
+    assert!(!path.contains("//"), "{target} -> {normal}");
+    assert!(path.split('/').all(|segment| !matches!(segment, "." | "..")), "{target} -> {normal}");
+    let lower = path.to_ascii_lowercase();
+    assert!(!lower.contains("%2f") && !lower.contains("%5c") && !lower.contains("%2e"));
+    let again = normalize(&normal);
+    let Ok(super::Normalized::Path(again)) = again else {
+        panic!("{target} -> {normal}: {again:?}")
+    };
+    assert_eq!(normal, again, "{target}");
+}
