@@ -4,7 +4,6 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -98,7 +97,7 @@ impl Control {
     fn reload(&self) -> Result<u64, LoadError> {
         match self.loader.load() {
             Ok(policy) => {
-                let revision = self.snapshots.replace(policy, &self.telemetry);
+                let revision = self.snapshots.replace(policy);
                 self.telemetry.policy_reloaded(true);
                 tracing::info!(revision, "policy reloaded");
                 Ok(revision)
@@ -106,7 +105,9 @@ impl Control {
             Err(error) => {
                 self.telemetry.policy_reloaded(false);
                 let revision = self.snapshots.revision();
-                tracing::error!("policy not reloaded, revision {revision} stays in force:\n{error}");
+                tracing::error!(
+                    "policy not reloaded, revision {revision} stays in force:\n{error}"
+                );
                 Err(error)
             }
         }
@@ -130,10 +131,5 @@ impl Control {
             tracing::warn!("drain time-out: cutting what is left");
             stage.send_replace(Stage::Stopping);
         });
-    }
-
-    /// When the policy in force came into force.
-    pub(crate) fn since(&self) -> SystemTime {
-        self.snapshots.load().since
     }
 }

@@ -1,1 +1,37 @@
-//! The proxy: sockets, relays, snapshots, telemetry.
+//! The proxy: takes connections, asks the policy engine, relays what it allows.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`config`], [`limits`] | what a proxy is told, and every bound with its reason |
+//! | [`proxy`] | start, reload, drain, join |
+//! | [`snapshot`] | the policy in force, swapped whole |
+//! | `listener` | sockets: bound per worker, accepted, original destination |
+//! | `inspect` | a connection judged, and its protocol's requests as policy queries |
+//! | `relay` | the one I/O loop: client, gate, upstream |
+//! | `runtime` | worker threads, deadlines, draining |
+//! | `policy_files`, `policy_loader`, `watch` | policy read from files, compiled, watched |
+//! | `control` | the control thread |
+//! | [`telemetry`] | access log and metrics |
+//! | [`admin`] | the admin server |
+
+pub mod admin;
+pub mod config;
+mod control;
+mod inspect;
+pub mod limits;
+mod listener;
+mod policy_files;
+mod policy_loader;
+pub mod proxy;
+mod relay;
+mod runtime;
+pub mod snapshot;
+pub mod telemetry;
+mod watch;
+
+pub use self::config::{ListenerConfig, PolicyFiles, ProxyConfig, Transparent, UpstreamConfig};
+pub use self::limits::Limits;
+pub use self::policy_files::PolicyFilesError;
+pub use self::policy_loader::LoadError;
+pub use self::proxy::{Proxy, Remote, StartError};
+pub use self::snapshot::{Snapshot, SnapshotStore};

@@ -95,7 +95,7 @@ impl Proxy {
             config.options.clone(),
         ));
         let telemetry = Telemetry::new(&config.access_log)?;
-        let snapshots = Arc::new(SnapshotStore::new(loader.load()?, &telemetry));
+        let snapshots = Arc::new(SnapshotStore::new(loader.load()?));
         let workers = worker_count(config.workers);
         let listeners = bind_all(&config, workers)?;
         let addresses = listeners.iter().map(|sockets| sockets[0].settings.address).collect();
@@ -232,7 +232,7 @@ impl Shared<'_> {
             let worker = Arc::new(Worker {
                 index,
                 registry: Arc::new(Registry::new(limits.connections.div_ceil(count))),
-                telemetry: self.telemetry.worker(index),
+                telemetry: self.telemetry.worker(),
                 snapshots: self.snapshots.clone(),
                 limits: limits.clone(),
                 http1: http1.clone(),

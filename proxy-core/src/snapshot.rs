@@ -1,11 +1,12 @@
 //! What every decision reads: one immutable snapshot, replaced whole when policy changes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use portreeve_policy::EndpointPolicy;
+use portreeve_policy::{EndpointPolicy, RuleId};
 use tokio::sync::watch;
 
 /// A policy in force, and since when.
@@ -17,6 +18,38 @@ pub struct Snapshot {
     pub since: SystemTime,
     /// What the workload's policy allows.
     pub policy: EndpointPolicy,
+    /// How often each rule has decided, by its index.
+    hits: Box<[AtomicU64]>,
+}
+
+impl Snapshot {
+    /// A snapshot; rules that the one before had, too, go on counting.
+    fn new(revision: u64, policy: EndpointPolicy, before: Option<&Self>) -> Self {
+        let mut counted = HashMap::new();
+        if let Some(before) = before {
+            for (rule, hits) in before.policy.rules().iter().zip(&before.hits) {
+                counted.insert((rule.policy(), rule.section()), hits.load(Ordering::Relaxed));
+            }
+        }
+        let hits = policy.rules().iter().map(|rule| {
+            let hits = counted.get(&(rule.policy(), rule.section()));
+            AtomicU64::new(hits.copied().unwrap_or_default())
+        });
+        let hits = hits.collect();
+        Self { revision, since: SystemTime::now(), policy, hits }
+    }
+
+    /// Counts a decision of this rule.
+    pub fn count(&self, rule: RuleId) {
+        if let Some(hits) = self.hits.get(rule.index()) {
+            hits.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often each rule has decided, in the order of [`EndpointPolicy::rules`].
+    pub fn hits(&self) -> impl Iterator<Item = u64> {
+        self.hits.iter().map(|hits| hits.load(Ordering::Relaxed))
+    }
 }
 
 /// Holds the snapshot in force. Readers compare a number per request and load the snapshot only
@@ -32,7 +65,7 @@ impl SnapshotStore {
     /// A store whose first snapshot is `policy`, as revision 1.
     #[must_use]
     pub fn new(policy: EndpointPolicy) -> Self {
-        let first = Snapshot { revision: 1, since: SystemTime::now(), policy };
+        let first = Snapshot::new(1, policy, None);
         Self {
             current: ArcSwap::from_pointee(first),
             revision: AtomicU64::new(1),
@@ -56,7 +89,7 @@ impl SnapshotStore {
     /// after this returns are judged by it. To be called by one thread at a time.
     pub fn replace(&self, policy: EndpointPolicy) -> u64 {
         let revision = self.revision() + 1;
-        let next = Snapshot { revision, since: SystemTime::now(), policy };
+        let next = Snapshot::new(revision, policy, Some(&self.current.load()));
         self.current.store(Arc::new(next));
         self.revision.store(revision, Ordering::Release);
         self.changed.send_replace(revision);

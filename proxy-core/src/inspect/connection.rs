@@ -1,5 +1,6 @@
 //! Who talks to whom, and what policy says of it: the part that all protocols share.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -9,7 +10,7 @@ use portreeve_policy::{ConnectionVerdict, Identity, Protocol, TrafficDirection};
 use crate::listener::Settings;
 use crate::runtime::Worker;
 use crate::snapshot::Snapshot;
-use crate::telemetry::{ConnectionRecord, ConnectionStats, Party};
+use crate::telemetry::{ConnectOutcome, ConnectionRecord, ConnectionStats, Party, Verdict};
 
 /// A client connection under policy.
 pub(crate) struct Connection {
@@ -69,10 +70,6 @@ impl Connection {
         self.upstream
     }
 
-    pub(super) fn peer(&self) -> Identity {
-        self.peer
-    }
-
     /// Worker and connection numbers, for a request id.
     pub(super) fn number(&self) -> (usize, u64) {
         (self.worker.index, self.sequence)
@@ -98,11 +95,25 @@ impl Connection {
 
     /// Reports a denial at L4.
     pub(super) fn denied(&self, verdict: &ConnectionVerdict) {
+        self.decided(Verdict::Deny, verdict);
+        self.ended(0, 0);
+    }
+
+    /// Reports that an audited policy would have denied it.
+    pub(super) fn audited(&self, verdict: &ConnectionVerdict) {
+        self.decided(Verdict::Audit, verdict);
+    }
+
+    fn decided(&self, outcome: Verdict, verdict: &ConnectionVerdict) {
         let (source, destination) = self.parties();
         let rule = verdict.rule.map(|rule| self.snapshot.policy.rule(rule));
-        self.worker.telemetry.connection_denied(&ConnectionRecord {
+        if let Some(rule) = verdict.rule {
+            self.snapshot.count(rule);
+        }
+        self.worker.telemetry.connection_judged(&ConnectionRecord {
             time: SystemTime::now(),
             direction: self.direction,
+            verdict: outcome,
             source,
             destination,
             rule: rule.map_or("", |rule| rule.section()),
@@ -110,7 +121,21 @@ impl Connection {
             reason: verdict.reason.as_str(),
             revision: self.snapshot.revision,
         });
-        self.ended(0, 0);
+    }
+
+    pub(super) fn upstream_opened(&self) {
+        self.worker.telemetry.upstream_connect(ConnectOutcome::Opened);
+    }
+
+    /// Reports that the upstream can't be reached, with what to look at.
+    pub(super) fn upstream_failed(&self, error: &io::Error) {
+        let outcome = match error.kind() {
+            io::ErrorKind::ConnectionRefused => ConnectOutcome::Refused,
+            io::ErrorKind::TimedOut => ConnectOutcome::TimedOut,
+            _ => ConnectOutcome::Failed,
+        };
+        self.worker.telemetry.upstream_connect(outcome);
+        tracing::warn!(upstream = %self.upstream, client = %self.client, "can't reach the upstream: {error}");
     }
 
     /// Reports the end.

@@ -16,7 +16,7 @@ use portreeve_protocols::http1::{
 use super::Connection;
 use super::in_flight::{Exchange, InFlight, Record};
 use crate::relay::{End, Session};
-use crate::telemetry::{ConnectOutcome, HttpRecord, Method, RequestId, TimeoutPhase, Verdict};
+use crate::telemetry::{HttpRecord, Method, RefusedRecord, RequestId, TimeoutPhase, Verdict};
 
 /// Policy and telemetry of one HTTP/1.1 connection.
 pub(super) struct HttpSession {
@@ -66,17 +66,16 @@ impl HttpSession {
         let rule = by.and_then(|by| by.rule);
         telemetry.http_decided(self.connection.direction(), verdict);
         if let Some(rule) = rule {
-            telemetry.rule_hit(&snapshot.hits, rule);
+            snapshot.count(rule);
         }
-        let record =
-            telemetry.wants(verdict).then(|| Record::new(request, snapshot.clone()));
+        let record = telemetry.wants(verdict).then(|| Record::new(request, snapshot.clone()));
         self.in_flight.push(Exchange {
             began: self.now,
             first_byte: None,
             verdict,
             method: Method::from(request.method),
             rule,
-            reason: by.map_or("answered by the proxy", |by| by.reason.as_str()),
+            reason: by.map_or("answered_by_proxy", |by| by.reason.as_str()),
             sequence: self.requests,
             minor_version: request.minor_version,
             record,
@@ -87,7 +86,13 @@ impl HttpSession {
         let telemetry = &self.connection.worker().telemetry;
         let duration = self.now.saturating_duration_since(exchange.began);
         let direction = self.connection.direction();
-        telemetry.http_answered(direction, exchange.verdict, exchange.method, passed.status, duration);
+        telemetry.http_answered(
+            direction,
+            exchange.verdict,
+            exchange.method,
+            passed.status,
+            duration,
+        );
         let Some(record) = &exchange.record else { return };
         let rule = exchange.rule.map(|rule| record.snapshot.policy.rule(rule));
         let (source, destination) = self.connection.parties_in(&record.snapshot);
@@ -152,7 +157,14 @@ impl Handler for HttpSession {
     fn refused(&mut self, refusal: Refusal) {
         let (source, destination) = self.connection.parties();
         let telemetry = &self.connection.worker().telemetry;
-        telemetry.refused(self.connection.direction(), source, destination, refusal.name(), refusal.by_server());
+        telemetry.refused(&RefusedRecord {
+            time: SystemTime::now(),
+            direction: self.connection.direction(),
+            source,
+            destination,
+            reason: refusal.name(),
+            by_server: refusal.by_server(),
+        });
         tracing::debug!(client = %source.address, by_server = refusal.by_server(), "{refusal}");
     }
 }
@@ -171,7 +183,7 @@ impl Session for HttpSession {
     }
 
     fn upstream_opened(&mut self) {
-        self.connection.worker().telemetry.upstream_connect(ConnectOutcome::Opened);
+        self.connection.upstream_opened();
     }
 
     fn upstream_failed(&mut self, error: &io::Error) {

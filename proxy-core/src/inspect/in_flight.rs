@@ -21,6 +21,7 @@ const POOLED: usize = 64;
 const POOLED_TEXT: usize = 16 * 1024;
 
 thread_local! {
+    #[expect(clippy::vec_box, reason = "connections hold the box; it moves as it is")]
     static QUEUES: RefCell<Vec<Box<Queue>>> = const { RefCell::new(Vec::new()) };
     static TEXTS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }

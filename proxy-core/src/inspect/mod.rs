@@ -37,8 +37,7 @@ pub(crate) fn start(client: TcpStream, connection: Connection, registration: Reg
             tokio::spawn(Relay::new(client, gate, session, registration));
         }
         // Something that this proxy can't judge yet must not pass unjudged.
-        #[expect(unreachable_patterns, reason = "the enum is to grow with the protocols")]
-        Action::Inspect(_) => {
+        _ => {
             connection.denied(&verdict);
             reset(client);
         }

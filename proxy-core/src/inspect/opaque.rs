@@ -9,7 +9,7 @@ use portreeve_protocols::gate::{Close, Direction, Gate, Op, Phase, UpstreamFailu
 
 use super::Connection;
 use crate::relay::{End, Session};
-use crate::telemetry::{ConnectOutcome, TimeoutPhase};
+use crate::telemetry::TimeoutPhase;
 
 /// A gate that looks at nothing: a tunnel from the first byte.
 pub(super) struct Opaque;
@@ -66,7 +66,7 @@ impl Session for OpaqueSession {
     }
 
     fn upstream_opened(&mut self) {
-        self.connection.worker().telemetry.upstream_connect(ConnectOutcome::Opened);
+        self.connection.upstream_opened();
     }
 
     fn upstream_failed(&mut self, error: &io::Error) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use portreeve_policy::TrafficDirection;
 use socket2::{Domain, Protocol, Socket, Type};
 
-pub(crate) use self::accept::accept;
+pub(crate) use self::accept::{accept, reset};
 use crate::config::{ListenerConfig, Transparent, UpstreamConfig};
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.

@@ -19,9 +19,7 @@ pub(crate) enum DestinationError {
     )]
     Unknown(#[source] io::Error),
     /// Somebody connected to the listener itself.
-    #[error(
-        "the client connected to the transparent listener {0} itself; forwarding would loop"
-    )]
+    #[error("the client connected to the transparent listener {0} itself; forwarding would loop")]
     Loop(SocketAddr),
 }
 
@@ -40,9 +38,7 @@ pub(super) fn destination(
     let local = client.local_addr().map_err(DestinationError::Unknown)?;
     let destination = match mode {
         Transparent::Tproxy => local,
-        Transparent::Redirect => {
-            redirected(client, local).map_err(DestinationError::Unknown)?
-        }
+        Transparent::Redirect => redirected(client, local).map_err(DestinationError::Unknown)?,
         Transparent::Auto => redirected(client, local).unwrap_or(local),
     };
     if is_listener(settings.address, destination, local) {

@@ -31,6 +31,7 @@ pub(super) struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Option<Box<Scratch>>> = const { RefCell::new(None) };
+    #[expect(clippy::vec_box, reason = "connections hold the box; it moves as it is")]
     static POOL: RefCell<Vec<Box<Backlog>>> = const { RefCell::new(Vec::new()) };
 }
 

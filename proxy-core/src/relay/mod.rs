@@ -53,6 +53,8 @@ pub(crate) struct Relay<G, S: Session> {
     state: State,
     /// The phase that the running deadline belongs to.
     phase: Phase,
+    /// Something was done since the deadline was set.
+    moved: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -82,6 +84,7 @@ impl<G: Gate<S> + Unpin, S: Session> Relay<G, S> {
             handle,
             state: State::Relaying,
             phase,
+            moved: false,
         }
     }
 
@@ -216,6 +219,7 @@ impl<G: Gate<S> + Unpin, S: Session> Relay<G, S> {
             Err(fault) => self.failed(direction, &fault, due),
             Ok(run) => {
                 if run.moved {
+                    self.moved = true;
                     self.stream(direction.opposite()).poke();
                     *due.of(direction.opposite()) = true;
                 }
@@ -263,17 +267,17 @@ impl<G: Gate<S> + Unpin, S: Session> Relay<G, S> {
     fn failed(&mut self, direction: Direction, fault: &Fault, due: &mut Due) -> Option<Close> {
         match (direction, fault) {
             // The client is gone; its reset is passed on.
-            (Direction::Request, Fault::Source(_)) | (Direction::Response, Fault::Sink(_)) => {
+            (Direction::Request, Fault::Source) | (Direction::Response, Fault::Sink) => {
                 Some(Close::Abort)
             }
             // It can't take more, but what it said before may still be waiting to be read.
-            (Direction::Request, Fault::Sink(_)) => {
+            (Direction::Request, Fault::Sink) => {
                 self.request.lose_sink();
                 self.request.lose_source();
                 due.response = true;
                 None
             }
-            (Direction::Response, Fault::Source(_)) => {
+            (Direction::Response, Fault::Source) => {
                 self.upstream_failed(UpstreamFailure::Lost, due);
                 None
             }
@@ -322,10 +326,12 @@ impl<G: Gate<S> + Unpin, S: Session> Relay<G, S> {
             Upstream::Connecting(_) => return,
             _ => self.gate.phase(),
         };
-        if phase == self.phase && matches!(phase, Phase::Idle | Phase::Head | Phase::Response) {
-            if self.handle.has_deadline() || phase == Phase::Response {
-                return;
-            }
+        // Messages that began and ended within one turn leave the phase as it was.
+        let moved = std::mem::take(&mut self.moved);
+        let same = phase == self.phase && !moved;
+        let counts = phase == Phase::Response || self.handle.has_deadline();
+        if same && counts && matches!(phase, Phase::Idle | Phase::Head | Phase::Response) {
+            return;
         }
         self.phase = phase;
         let allowed = self.session.time_allowed(phase);

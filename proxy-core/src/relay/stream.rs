@@ -73,9 +73,9 @@ pub(super) enum Stop {
 /// A socket failed.
 pub(super) enum Fault {
     /// Reading from the sender.
-    Source(io::Error),
+    Source,
     /// Writing to the receiver.
-    Sink(io::Error),
+    Sink,
 }
 
 /// How far a run got.
@@ -239,7 +239,7 @@ impl<G: Gate<S>, S> Leg<'_, G, S> {
             Some(sink) => match self.stream.poll_flush(cx, sink) {
                 Poll::Pending => Ok(Poll::Pending),
                 Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
-                Poll::Ready(Err(error)) => Err(Fault::Sink(error)),
+                Poll::Ready(Err(_)) => Err(Fault::Sink),
             },
         }
     }
@@ -305,7 +305,7 @@ impl<G: Gate<S>, S> Leg<'_, G, S> {
         let n = buffer.filled().len();
         let result = match polled {
             Poll::Pending => Ok(Poll::Pending),
-            Poll::Ready(Err(error)) => Err(Fault::Source(error)),
+            Poll::Ready(Err(_)) => Err(Fault::Source),
             Poll::Ready(Ok(())) => self.arrived(&read[..n], moved, cx),
         };
         self.scratch.read = read;
@@ -482,11 +482,7 @@ impl<G: Gate<S>, S> Leg<'_, G, S> {
 
     /// Splices once from the sender into a pipe and on; `Ready(None)` when a copy is to be made
     /// instead.
-    fn splice_in(
-        &mut self,
-        cx: &mut Context<'_>,
-        limit: u64,
-    ) -> Result<Poll<Option<u64>>, Fault> {
+    fn splice_in(&mut self, cx: &mut Context<'_>, limit: u64) -> Result<Poll<Option<u64>>, Fault> {
         let (Some(source), Some(sink)) = (&mut self.source, &mut self.sink) else {
             return Ok(Poll::Ready(None));
         };
@@ -499,7 +495,7 @@ impl<G: Gate<S>, S> Leg<'_, G, S> {
                 pipe.give_back();
                 return Ok(Poll::Pending);
             }
-            Poll::Ready(Err(error)) => return Err(Fault::Source(error)),
+            Poll::Ready(Err(_)) => return Err(Fault::Source),
             Poll::Ready(Ok(0)) => {
                 pipe.give_back();
                 self.stream.source_ended = true;
@@ -515,7 +511,7 @@ impl<G: Gate<S>, S> Leg<'_, G, S> {
         while pipe.held() > 0 {
             match poll_splice_out(cx, &mut pipe, sink) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Err(Fault::Sink(error)),
+                Poll::Ready(Err(_)) => return Err(Fault::Sink),
                 Poll::Pending => {
                     self.stream.backlog().pipe = Some(pipe);
                     self.stream.poke();
@@ -547,7 +543,7 @@ fn write_some(cx: &mut Context<'_>, sink: &mut TcpStream, bytes: &[u8]) -> Resul
     match Pin::new(sink).poll_write(cx, bytes) {
         Poll::Pending => Ok(0),
         Poll::Ready(Ok(n)) => Ok(n),
-        Poll::Ready(Err(error)) => Err(Fault::Sink(error)),
+        Poll::Ready(Err(_)) => Err(Fault::Sink),
     }
 }
 

@@ -125,12 +125,7 @@ struct Slots {
 impl Registry {
     /// A registry that holds at most `limit` connections.
     pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            slots: Mutex::default(),
-            active: AtomicUsize::new(0),
-            limit,
-            changed: Notify::new(),
-        }
+        Self { slots: Mutex::default(), active: AtomicUsize::new(0), limit, changed: Notify::new() }
     }
 
     /// Registers a connection; `None` when there are too many.

@@ -1,0 +1,272 @@
+//! The access log: one line of JSON a request, and one for each connection or message that was
+//! refused. Secrets stay out of it: no header values, and no query unless asked for.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, SystemTime};
+
+use portreeve_policy::TrafficDirection;
+
+use super::record::{ConnectionRecord, HttpRecord, Party, RefusedRecord, RequestId};
+
+/// Which requests are logged, and where to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccessLogConfig {
+    /// Which requests.
+    pub mode: AccessLogMode,
+    /// Where to.
+    pub sink: Sink,
+    /// Whether paths are logged with their query, which may hold secrets.
+    pub query: bool,
+}
+
+/// Which requests are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessLogMode {
+    /// None.
+    Off,
+    /// All of them.
+    #[default]
+    All,
+    /// Those denied, and those that a policy in audit mode would deny.
+    Denied,
+}
+
+impl AccessLogMode {
+    /// `off`, `all`, `denied`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::All => "all",
+            Self::Denied => "denied",
+        }
+    }
+
+    /// The mode of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Off, Self::All, Self::Denied].into_iter().find(|mode| mode.as_str() == name)
+    }
+}
+
+/// Where the log is written to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sink {
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, appended to; opened again on request, for rotation.
+    File(PathBuf),
+}
+
+/// The mode, changeable while the proxy runs.
+#[derive(Debug)]
+pub(super) struct Switch(AtomicU8);
+
+impl Switch {
+    pub(super) fn new(mode: AccessLogMode) -> Self {
+        Self(AtomicU8::new(mode as u8))
+    }
+
+    pub(super) fn get(&self) -> AccessLogMode {
+        match self.0.load(Ordering::Relaxed) {
+            0 => AccessLogMode::Off,
+            1 => AccessLogMode::All,
+            _ => AccessLogMode::Denied,
+        }
+    }
+
+    pub(super) fn set(&self, mode: AccessLogMode) {
+        self.0.store(mode as u8, Ordering::Relaxed);
+    }
+}
+
+/// Writes a request's line.
+pub(super) fn write_http(out: &mut Vec<u8>, record: &HttpRecord<'_>, query: bool) {
+    let mut line = Line::begin(out, record.time, "http", record.direction);
+    line.text("verdict", record.verdict.as_str());
+    line.parties(&record.source, &record.destination);
+    line.bytes("method", record.method);
+    line.bytes("host", record.host);
+    line.bytes("path", if query { record.path } else { without_query(record.path) });
+    line.text("protocol", if record.minor_version == 0 { "HTTP/1.0" } else { "HTTP/1.1" });
+    line.number("status", record.status.into());
+    line.raw("local", if record.local { "true" } else { "false" });
+    line.text("policy", record.policy);
+    line.text("rule", record.rule);
+    line.text("reason", record.reason);
+    line.number("request_bytes", record.request_bytes);
+    line.number("response_bytes", record.response_bytes);
+    line.millis("duration_ms", record.duration);
+    if let Some(time) = record.time_to_first_byte {
+        line.millis("first_byte_ms", time);
+    }
+    line.request_id(&record.request_id);
+    line.number("revision", record.revision);
+    line.end();
+}
+
+/// Writes the line of a connection that was denied, or would have been.
+pub(super) fn write_connection(out: &mut Vec<u8>, record: &ConnectionRecord<'_>) {
+    let mut line = Line::begin(out, record.time, "connection", record.direction);
+    line.text("verdict", record.verdict.as_str());
+    line.parties(&record.source, &record.destination);
+    line.text("policy", record.policy);
+    line.text("rule", record.rule);
+    line.text("reason", record.reason);
+    line.number("revision", record.revision);
+    line.end();
+}
+
+/// Writes the line of a message that was not accepted.
+pub(super) fn write_refused(out: &mut Vec<u8>, record: &RefusedRecord<'_>) {
+    let mut line = Line::begin(out, record.time, "refused", record.direction);
+    line.text("verdict", "deny");
+    line.parties(&record.source, &record.destination);
+    line.text("side", if record.by_server { "upstream" } else { "client" });
+    line.text("reason", record.reason);
+    line.end();
+}
+
+/// The path alone; that there was a query is shown, what it said isn't.
+fn without_query(path: &[u8]) -> &[u8] {
+    match memchr_query(path) {
+        Some(at) => &path[..=at],
+        None => path,
+    }
+}
+
+fn memchr_query(path: &[u8]) -> Option<usize> {
+    path.iter().position(|byte| *byte == b'?')
+}
+
+/// One JSON object under way. Writing to a vector can't fail.
+struct Line<'a>(&'a mut Vec<u8>);
+
+impl<'a> Line<'a> {
+    fn begin(
+        out: &'a mut Vec<u8>,
+        time: SystemTime,
+        kind: &'static str,
+        direction: TrafficDirection,
+    ) -> Self {
+        let _ = write!(out, "{{\"time\":\"{}\"", humantime::format_rfc3339_micros(time));
+        let mut line = Self(out);
+        line.text("type", kind);
+        line.text("direction", direction.as_str());
+        line
+    }
+
+    fn key(&mut self, name: &str) {
+        let _ = write!(self.0, ",\"{name}\":");
+    }
+
+    fn raw(&mut self, name: &str, json: &str) {
+        self.key(name);
+        self.0.extend_from_slice(json.as_bytes());
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        self.key(name);
+        let _ = serde_json::to_writer(&mut *self.0, value);
+    }
+
+    fn bytes(&mut self, name: &str, value: &[u8]) {
+        match std::str::from_utf8(value) {
+            Ok(value) => self.text(name, value),
+            Err(_) => self.text(name, &String::from_utf8_lossy(value)),
+        }
+    }
+
+    fn number(&mut self, name: &str, value: u64) {
+        self.key(name);
+        let _ = write!(self.0, "{value}");
+    }
+
+    fn millis(&mut self, name: &str, duration: Duration) {
+        self.key(name);
+        let micros = duration.as_micros();
+        let _ = write!(self.0, "{}.{:03}", micros / 1000, micros % 1000);
+    }
+
+    fn parties(&mut self, source: &Party<'_>, destination: &Party<'_>) {
+        for (name, party) in [("source", source), ("destination", destination)] {
+            self.key(name);
+            let _ = write!(
+                self.0,
+                "{{\"address\":\"{}\",\"identity\":{},\"labels\":",
+                party.address, party.identity
+            );
+            let _ = serde_json::to_writer(&mut *self.0, party.labels);
+            self.0.push(b'}');
+        }
+    }
+
+    fn request_id(&mut self, id: &RequestId<'_>) {
+        match id {
+            RequestId::Given(id) => self.bytes("request_id", id),
+            RequestId::Numbered { worker, connection, request } => {
+                self.key("request_id");
+                let _ = write!(self.0, "\"{worker:x}-{connection:x}-{request:x}\"");
+            }
+        }
+    }
+
+    fn end(self) {
+        self.0.extend_from_slice(b"}\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::record::Verdict;
+
+    #[test]
+    fn a_line_is_json_with_every_field_and_without_the_query() {
+        let party = |address: &str, labels| Party {
+            address: address.parse().expect("an address"),
+            identity: 256,
+            labels,
+        };
+        let record = HttpRecord {
+            time: SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456),
+            direction: TrafficDirection::Ingress,
+            verdict: Verdict::Deny,
+            source: party("10.0.0.1:5", "k8s:app=a"),
+            destination: party("[2001:db8::1]:80", "k8s:app=\"b\""),
+            method: b"GET",
+            host: b"shop",
+            path: b"/a\"b?token=secret",
+            minor_version: 1,
+            status: 403,
+            local: true,
+            rule: "",
+            policy: "",
+            reason: "no_rule_allows",
+            request_bytes: 10,
+            response_bytes: 20,
+            duration: Duration::from_micros(1234),
+            time_to_first_byte: Some(Duration::from_micros(34)),
+            request_id: RequestId::Numbered { worker: 1, connection: 255, request: 2 },
+            revision: 3,
+        };
+        let mut out = Vec::new();
+        write_http(&mut out, &record, false);
+        let expected = concat!(
+            "{\"time\":\"2023-11-14T22:13:20.123456Z\",\"type\":\"http\",\"direction\":\"ingress\",",
+            "\"verdict\":\"deny\",\"source\":{\"address\":\"10.0.0.1:5\",\"identity\":256,",
+            "\"labels\":\"k8s:app=a\"},\"destination\":{\"address\":\"[2001:db8::1]:80\",",
+            "\"identity\":256,\"labels\":\"k8s:app=\\\"b\\\"\"},\"method\":\"GET\",\"host\":\"shop\",",
+            "\"path\":\"/a\\\"b?\",\"protocol\":\"HTTP/1.1\",\"status\":403,\"local\":true,",
+            "\"policy\":\"\",\"rule\":\"\",\"reason\":\"no_rule_allows\",\"request_bytes\":10,",
+            "\"response_bytes\":20,\"duration_ms\":1.234,\"first_byte_ms\":0.034,",
+            "\"request_id\":\"1-ff-2\",\"revision\":3}\n"
+        );
+        assert_eq!(String::from_utf8(out).expect("text"), expected);
+    }
+}

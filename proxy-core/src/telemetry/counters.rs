@@ -1,0 +1,147 @@
+//! A worker's counters. One thread writes, so that counting is a load and a store without a lock
+//! prefix; any thread may read.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use portreeve_policy::TrafficDirection;
+use portreeve_protocols::http1::Refusal;
+
+use super::record::{ConnectOutcome, Method, TimeoutPhase, Verdict};
+
+/// A number that only its own worker raises.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn add(&self, n: u64) {
+        self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of the duration buckets in microseconds: 100 µs to 60 s.
+pub(super) const BUCKETS: [u64; 17] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000, 60_000_000,
+];
+
+/// How long things took.
+#[derive(Debug, Default)]
+pub(super) struct Histogram {
+    /// The last one is for what is longer than every bound.
+    pub(super) buckets: [Counter; BUCKETS.len() + 1],
+    pub(super) sum_micros: Counter,
+}
+
+impl Histogram {
+    pub(super) fn observe(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.buckets[BUCKETS.partition_point(|bound| *bound < micros)].add(1);
+        self.sum_micros.add(micros);
+    }
+}
+
+/// Status classes: none, 1xx to 5xx.
+pub(super) const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// What a connection may run into before it is judged.
+pub(super) const LIMITS: [&str; 3] = ["connections", "no_destination", "other"];
+
+/// Counters of the connections of one direction.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    pub(super) opened: Counter,
+    pub(super) closed: Counter,
+    pub(super) denied: Counter,
+    pub(super) audited: Counter,
+    pub(super) received: Counter,
+    pub(super) sent: Counter,
+    pub(super) duration: Histogram,
+}
+
+/// Counters of the requests of one direction and verdict.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    pub(super) decided: Counter,
+    pub(super) answered: [[Counter; CLASSES.len()]; Method::ALL.len()],
+    pub(super) duration: Histogram,
+}
+
+/// All counters of one worker.
+#[derive(Debug)]
+pub(super) struct Counters {
+    pub(super) connections: [Connections; 2],
+    pub(super) http: [[Requests; Verdict::ALL.len()]; 2],
+    /// By the index in [`Refusal::ALL`].
+    pub(super) refused: Box<[Counter]>,
+    pub(super) upstream_connects: [Counter; ConnectOutcome::NAMES.len()],
+    pub(super) timeouts: [Counter; TimeoutPhase::NAMES.len()],
+    pub(super) limits: [Counter; LIMITS.len()],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            connections: Default::default(),
+            http: Default::default(),
+            refused: Refusal::ALL.iter().map(|_| Counter::default()).collect(),
+            upstream_connects: Default::default(),
+            timeouts: Default::default(),
+            limits: Default::default(),
+        }
+    }
+}
+
+pub(super) const DIRECTIONS: [TrafficDirection; 2] =
+    [TrafficDirection::Ingress, TrafficDirection::Egress];
+
+fn place(direction: TrafficDirection) -> usize {
+    usize::from(direction == TrafficDirection::Egress)
+}
+
+impl Counters {
+    pub(super) fn connection(&self, direction: TrafficDirection) -> &Connections {
+        &self.connections[place(direction)]
+    }
+
+    fn requests(&self, direction: TrafficDirection, verdict: Verdict) -> &Requests {
+        &self.http[place(direction)][verdict as usize]
+    }
+
+    pub(super) fn http_decided(&self, direction: TrafficDirection, verdict: Verdict) -> &Counter {
+        &self.requests(direction, verdict).decided
+    }
+
+    pub(super) fn http_answered(
+        &self,
+        direction: TrafficDirection,
+        verdict: Verdict,
+        method: Method,
+        status: u16,
+    ) -> &Counter {
+        let class = usize::from(status / 100).min(CLASSES.len() - 1);
+        &self.requests(direction, verdict).answered[method as usize][class]
+    }
+
+    pub(super) fn http_duration(
+        &self,
+        direction: TrafficDirection,
+        verdict: Verdict,
+    ) -> &Histogram {
+        &self.requests(direction, verdict).duration
+    }
+
+    pub(super) fn refused(&self, reason: &str) -> &Counter {
+        let place = Refusal::ALL.iter().position(|refusal| refusal.name() == reason);
+        &self.refused[place.unwrap_or_default()]
+    }
+
+    pub(super) fn limit(&self, name: &str) -> &Counter {
+        let place = LIMITS.iter().position(|limit| *limit == name);
+        &self.limits[place.unwrap_or(LIMITS.len() - 1)]
+    }
+}

@@ -1,0 +1,203 @@
+//! What an operator sees: the access log and the metrics.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `mod.rs` | [`Telemetry`]: one a proxy, with a `WorkerTelemetry` for each worker |
+//! | `record.rs` | what is reported, as values |
+//! | `counters.rs` | a worker's counters: written by one thread, read by any |
+//! | `metrics.rs` | all counters as one Prometheus exposition |
+//! | `access_log.rs` | a line a request: JSON |
+//! | `log_writer.rs` | the thread that writes lines out |
+//! | `names.rs` | names of metrics, labels and log fields: an interface |
+//!
+//! On the way of a request nothing here locks, allocates (once buffers are warm) or waits.
+
+mod access_log;
+mod counters;
+mod log_writer;
+mod metrics;
+pub mod names;
+mod record;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use portreeve_policy::TrafficDirection;
+
+pub use self::access_log::{AccessLogConfig, AccessLogMode, Sink};
+use self::counters::Counters;
+use self::log_writer::LogWriter;
+pub use self::log_writer::TelemetryError;
+pub(crate) use self::record::{
+    ConnectOutcome, ConnectionRecord, ConnectionStats, HttpRecord, Method, Party, RefusedRecord,
+    RequestId, TimeoutPhase, Verdict,
+};
+use crate::snapshot::Snapshot;
+
+/// Log and metrics of one proxy.
+#[derive(Debug)]
+pub struct Telemetry {
+    mode: Arc<access_log::Switch>,
+    query: bool,
+    writer: LogWriter,
+    workers: Mutex<Vec<Arc<Counters>>>,
+    reloads: AtomicU64,
+    reload_errors: AtomicU64,
+    started: SystemTime,
+}
+
+impl Telemetry {
+    pub(crate) fn new(config: &AccessLogConfig) -> Result<Arc<Self>, TelemetryError> {
+        Ok(Arc::new(Self {
+            mode: Arc::new(access_log::Switch::new(config.mode)),
+            query: config.query,
+            writer: LogWriter::start(&config.sink)?,
+            workers: Mutex::default(),
+            reloads: AtomicU64::new(0),
+            reload_errors: AtomicU64::new(0),
+            started: SystemTime::now(),
+        }))
+    }
+
+    /// The part of one worker.
+    pub(crate) fn worker(&self) -> Arc<WorkerTelemetry> {
+        let counters = Arc::new(Counters::default());
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(counters.clone());
+        Arc::new(WorkerTelemetry {
+            counters,
+            mode: self.mode.clone(),
+            query: self.query,
+            lines: self.writer.sender(),
+        })
+    }
+
+    pub(crate) fn policy_reloaded(&self, succeeded: bool) {
+        let counter = if succeeded { &self.reloads } else { &self.reload_errors };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the access log takes down now.
+    pub(crate) fn access_log_mode(&self) -> AccessLogMode {
+        self.mode.get()
+    }
+
+    pub(crate) fn set_access_log_mode(&self, mode: AccessLogMode) {
+        self.mode.set(mode);
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub(crate) fn render_metrics(&self, snapshot: &Arc<Snapshot>, ready: bool) -> String {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        metrics::render(&metrics::Sources {
+            workers: workers.clone(),
+            snapshot: snapshot.clone(),
+            ready,
+            reloads: self.reloads.load(Ordering::Relaxed),
+            reload_errors: self.reload_errors.load(Ordering::Relaxed),
+            lines_lost: self.writer.lost(),
+            started: self.started,
+        })
+    }
+
+    /// Opens the log file again, after it was moved away.
+    pub(crate) fn reopen(&self) {
+        self.writer.reopen();
+    }
+
+    /// Writes out what is left; nothing is logged after.
+    pub(crate) fn shutdown(&self) {
+        self.writer.stop();
+    }
+}
+
+/// Log and counters of one worker thread.
+#[derive(Debug)]
+pub(crate) struct WorkerTelemetry {
+    counters: Arc<Counters>,
+    mode: Arc<access_log::Switch>,
+    query: bool,
+    lines: log_writer::Lines,
+}
+
+impl WorkerTelemetry {
+    pub(crate) fn connection_opened(&self, direction: TrafficDirection) {
+        self.counters.connection(direction).opened.add(1);
+    }
+
+    pub(crate) fn connection_closed(&self, direction: TrafficDirection, stats: &ConnectionStats) {
+        let counters = self.counters.connection(direction);
+        counters.closed.add(1);
+        counters.received.add(stats.received);
+        counters.sent.add(stats.sent);
+        counters.duration.observe(stats.duration);
+    }
+
+    /// A connection denied, or one that an audited policy would have denied.
+    pub(crate) fn connection_judged(&self, record: &ConnectionRecord<'_>) {
+        let counters = self.counters.connection(record.direction);
+        match record.verdict {
+            Verdict::Deny => counters.denied.add(1),
+            Verdict::Audit => counters.audited.add(1),
+            Verdict::Allow => {}
+        }
+        if self.wants(record.verdict) {
+            self.lines.append(|line| access_log::write_connection(line, record));
+        }
+    }
+
+    /// Whether a request of this verdict is logged.
+    pub(crate) fn wants(&self, verdict: Verdict) -> bool {
+        match self.mode.get() {
+            AccessLogMode::Off => false,
+            AccessLogMode::All => true,
+            AccessLogMode::Denied => verdict != Verdict::Allow,
+        }
+    }
+
+    pub(crate) fn http_decided(&self, direction: TrafficDirection, verdict: Verdict) {
+        self.counters.http_decided(direction, verdict).add(1);
+    }
+
+    pub(crate) fn http_answered(
+        &self,
+        direction: TrafficDirection,
+        verdict: Verdict,
+        method: Method,
+        status: u16,
+        duration: Duration,
+    ) {
+        self.counters.http_answered(direction, verdict, method, status).add(1);
+        self.counters.http_duration(direction, verdict).observe(duration);
+    }
+
+    pub(crate) fn http_logged(&self, record: &HttpRecord<'_>) {
+        self.lines.append(|line| access_log::write_http(line, record, self.query));
+    }
+
+    /// A message that was not accepted.
+    pub(crate) fn refused(&self, record: &RefusedRecord<'_>) {
+        self.counters.refused(record.reason).add(1);
+        if self.mode.get() != AccessLogMode::Off {
+            self.lines.append(|line| access_log::write_refused(line, record));
+        }
+    }
+
+    pub(crate) fn upstream_connect(&self, outcome: ConnectOutcome) {
+        self.counters.upstream_connects[outcome as usize].add(1);
+    }
+
+    pub(crate) fn timeout(&self, phase: TimeoutPhase) {
+        self.counters.timeouts[phase as usize].add(1);
+    }
+
+    /// A connection refused because of a limit of the proxy, or for want of a destination.
+    pub(crate) fn limit_hit(&self, limit: &'static str) {
+        self.counters.limit(limit).add(1);
+    }
+
+    /// Hands the lines of this thread to the writer.
+    pub(crate) fn flush(&self) {
+        self.lines.flush();
+    }
+}

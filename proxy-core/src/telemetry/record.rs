@@ -1,0 +1,171 @@
+//! What is reported: plain values, borrowed where they are texts.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use portreeve_policy::TrafficDirection;
+
+/// What was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Allow,
+    Deny,
+    /// Allowed, though a policy in audit mode would have denied it.
+    Audit,
+}
+
+impl Verdict {
+    pub(crate) const ALL: [Self; 3] = [Self::Allow, Self::Deny, Self::Audit];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+/// One side of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Party<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) identity: u32,
+    pub(crate) labels: &'a str,
+}
+
+/// A connection that was denied, or would have been.
+pub(crate) struct ConnectionRecord<'a> {
+    pub(crate) time: SystemTime,
+    pub(crate) direction: TrafficDirection,
+    pub(crate) verdict: Verdict,
+    pub(crate) source: Party<'a>,
+    pub(crate) destination: Party<'a>,
+    pub(crate) rule: &'a str,
+    pub(crate) policy: &'a str,
+    pub(crate) reason: &'static str,
+    pub(crate) revision: u64,
+}
+
+/// A connection that has ended.
+pub(crate) struct ConnectionStats {
+    /// Bytes from the client.
+    pub(crate) received: u64,
+    /// Bytes to the client.
+    pub(crate) sent: u64,
+    pub(crate) duration: Duration,
+}
+
+/// A request and its answer.
+pub(crate) struct HttpRecord<'a> {
+    pub(crate) time: SystemTime,
+    pub(crate) direction: TrafficDirection,
+    pub(crate) verdict: Verdict,
+    pub(crate) source: Party<'a>,
+    pub(crate) destination: Party<'a>,
+    pub(crate) method: &'a [u8],
+    pub(crate) host: &'a [u8],
+    pub(crate) path: &'a [u8],
+    pub(crate) minor_version: u8,
+    /// 0: the connection ended before there was one.
+    pub(crate) status: u16,
+    pub(crate) local: bool,
+    pub(crate) rule: &'a str,
+    pub(crate) policy: &'a str,
+    pub(crate) reason: &'static str,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+    pub(crate) duration: Duration,
+    pub(crate) time_to_first_byte: Option<Duration>,
+    pub(crate) request_id: RequestId<'a>,
+    pub(crate) revision: u64,
+}
+
+/// What a request is called in the log.
+pub(crate) enum RequestId<'a> {
+    /// By the proxy: unique in its life.
+    Numbered { worker: usize, connection: u64, request: u64 },
+    /// By the client's `X-Request-Id`.
+    Given(&'a [u8]),
+}
+
+/// A message that was not accepted.
+pub(crate) struct RefusedRecord<'a> {
+    pub(crate) time: SystemTime,
+    pub(crate) direction: TrafficDirection,
+    pub(crate) source: Party<'a>,
+    pub(crate) destination: Party<'a>,
+    pub(crate) reason: &'static str,
+    pub(crate) by_server: bool,
+}
+
+/// A request's method; those that few use count as one, so that clients can't make up series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    Options,
+    Other,
+}
+
+impl Method {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Get,
+        Self::Head,
+        Self::Post,
+        Self::Put,
+        Self::Patch,
+        Self::Delete,
+        Self::Options,
+        Self::Other,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl From<&str> for Method {
+    fn from(name: &str) -> Self {
+        Self::ALL.into_iter().find(|method| method.as_str() == name).unwrap_or(Self::Other)
+    }
+}
+
+/// How opening an upstream connection went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectOutcome {
+    Opened,
+    Refused,
+    TimedOut,
+    Failed,
+}
+
+impl ConnectOutcome {
+    pub(crate) const NAMES: [&'static str; 4] = ["opened", "refused", "timed_out", "failed"];
+}
+
+/// Which clock ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TimeoutPhase {
+    Idle,
+    Head,
+    Body,
+    Tunnel,
+}
+
+impl TimeoutPhase {
+    pub(crate) const NAMES: [&'static str; 4] = ["idle", "head", "body", "tunnel"];
+}
