@@ -32,6 +32,6 @@ mod watch;
 pub use self::config::{ListenerConfig, PolicyFiles, ProxyConfig, Transparent, UpstreamConfig};
 pub use self::limits::Limits;
 pub use self::policy_files::PolicyFilesError;
-pub use self::policy_loader::LoadError;
+pub use self::policy_loader::{LoadError, check_policy};
 pub use self::proxy::{Proxy, Remote, StartError};
 pub use self::snapshot::{Snapshot, SnapshotStore};

@@ -7,7 +7,7 @@ use portreeve_policy::{
     Diagnostics, Endpoint, EndpointPolicy, Options, Peer, PolicySummary, Repository, ResolveError,
 };
 
-use crate::config::PolicyFiles;
+use crate::config::{PolicyFiles, ProxyConfig};
 use crate::policy_files::{self, PolicyFilesError};
 
 /// Why a policy did not come into force.
@@ -22,6 +22,17 @@ pub enum LoadError {
     /// It can't be computed for this workload.
     #[error("{0}")]
     Resolve(#[from] ResolveError),
+}
+
+/// Whether the policy that a proxy of this configuration would read loads.
+///
+/// # Errors
+/// [`LoadError`] as starting the proxy would.
+pub fn check_policy(config: &ProxyConfig) -> Result<(), LoadError> {
+    let (files, endpoint) = (config.policy.clone(), config.endpoint.clone());
+    PolicyLoader::new(files, endpoint, config.peers.clone(), config.options.clone())
+        .load()
+        .map(drop)
 }
 
 /// Compiles the policy files for one workload.

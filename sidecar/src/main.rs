@@ -1,2 +1,70 @@
-//! `portreeve`: the sidecar.
-fn main() {}
+//! `portreeve`: the policy sidecar of one workload.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `cli` | commands and flags |
+//! | `config` | the configuration file: reading, checking, the commented example |
+//! | `run` | `portreeve run`: starts the proxy, obeys signals |
+//! | `demo` | `portreeve demo`: policy at work in one command |
+//! | `logging` | messages on standard error |
+
+mod cli;
+mod config;
+mod demo;
+mod logging;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::cli::{Cli, Command, ConfigCommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Config(ConfigCommand::Example) => print(config::EXAMPLE),
+        Command::Config(ConfigCommand::Check { file }) => config::check(&file),
+        Command::Version => print(concat!("portreeve ", env!("CARGO_PKG_VERSION"), "\n")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Why the process ends, and with which code.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// Something went wrong.
+    fn new(message: impl std::fmt::Display) -> Self {
+        Self { code: 1, message: format!("error: {message}") }
+    }
+
+    /// The configuration or the policy is to be mended; the message says where.
+    fn config(message: impl std::fmt::Display) -> Self {
+        Self { code: 78, message: message.to_string() }
+    }
+}
+
+/// Prints to standard output; a reader that has seen enough is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(error)),
+        _ => Ok(()),
+    }
+}

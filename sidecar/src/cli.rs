@@ -1,0 +1,148 @@
+//! Commands and flags.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   ended in order
+  1   failed, for instance an address is in use
+  2   wrong usage
+  78  the configuration or the policy has errors";
+
+/// L7 policy for one workload: lets through what policy allows, and nothing else.
+#[derive(Debug, Parser)]
+#[command(name = "portreeve", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the sidecar, from a configuration file or from flags alone
+    Run(Box<RunArguments>),
+    /// See it work: an upstream, a policy, the proxy, and a dozen requests
+    Demo(DemoArguments),
+    /// Configuration files: a commented example, a check
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print a configuration file with every key, its default and what it is for
+    Example,
+    /// Check a configuration file and the policy it names
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  portreeve run --config sidecar.yaml
+
+  portreeve run --policy policies/ --workload-labels app=shop,env=prod \\
+      --peer 127.0.0.0/8=app=client --listen 127.0.0.1:15001 --upstream 127.0.0.1:8080
+
+  # Traffic that nftables redirects here goes on to where it wanted to go:
+  portreeve run --policy policies/ --workload-labels app=shop --listen '[::]:15006' --transparent
+
+Signals:
+  HUP        read policy again, open the access log again
+  USR1       open the access log again
+  TERM, INT  accept nothing more, let connections finish, then end; a second one ends at once
+
+Exit codes:
+  0   ended in order
+  1   failed, for instance an address is in use
+  2   wrong usage
+  78  the configuration or the policy has errors";
+
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(crate) struct RunArguments {
+    /// Configuration file; `portreeve config example` prints one
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "listen", "upstream", "transparent", "policy_port", "workload_labels", "workload_namespace", "peer"])]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Policy file, or folder of them (any number of times)
+    #[arg(long, value_name = "PATH", required_unless_present = "config")]
+    pub(crate) policy: Vec<PathBuf>,
+
+    /// Labels of the workload under policy: `app=shop,env=prod`
+    #[arg(long, value_name = "LABELS", required_unless_present = "config")]
+    pub(crate) workload_labels: Option<String>,
+
+    /// Namespace of the workload, and of peers that name none
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) workload_namespace: String,
+
+    /// Who has these addresses: `10.0.0.0/8=app=client,env=prod` (any number of times); who is not named is `world`
+    #[arg(long, value_name = "PREFIX=LABELS")]
+    pub(crate) peer: Vec<String>,
+
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "config")]
+    pub(crate) listen: Option<SocketAddr>,
+
+    /// Where the workload listens
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "transparent", required_unless_present_any = ["config", "transparent"])]
+    pub(crate) upstream: Option<String>,
+
+    /// Take the upstream from redirected connections [possible values: auto, redirect, tproxy]
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
+    pub(crate) transparent: Option<String>,
+
+    /// The port that policy sees [default: the upstream's]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) policy_port: Option<u16>,
+
+    /// Deny nothing; mark what would be denied
+    #[arg(long)]
+    pub(crate) audit: bool,
+
+    /// Where the admin server listens, or `off` [default: 127.0.0.1:15000]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) admin: Option<String>,
+
+    /// Which requests are logged: all, denied, off [default: all]
+    #[arg(long, value_name = "WHICH")]
+    pub(crate) access_log: Option<String>,
+
+    /// Where they are logged: a file, or `stdout`, or `stderr` [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_log_to: Option<PathBuf>,
+
+    /// Worker threads [default: as many as cores]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) workers: Option<NonZeroUsize>,
+
+    #[command(flatten)]
+    pub(crate) log: LogArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArguments {
+    /// Messages on standard error: error, warn, info, debug, trace, or a filter such as `info,portreeve_core=debug`; the environment variable PORTREEVE_LOG is the default
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+
+    /// Their form: text or json
+    #[arg(long, value_name = "FORM", default_value = "text", value_parser = ["text", "json"])]
+    pub(crate) log_format: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArguments {
+    /// End after the table
+    #[arg(long)]
+    pub(crate) once: bool,
+}

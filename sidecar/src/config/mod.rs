@@ -1,0 +1,30 @@
+//! The configuration file.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `file.rs` | the file's keys as types, strict, with every default |
+//! | `read.rs` | reading it, and errors with file, line and what to do |
+//! | `resolve.rs` | from file or flags to what the proxy is told |
+//! | `example.yaml` | every key with its default and what it is for; also the source of `docs/configuration.md` |
+
+mod file;
+mod read;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+pub(crate) use self::read::read;
+pub(crate) use self::resolve::{from_file, from_flags};
+use crate::Failure;
+
+/// The commented example.
+pub(crate) const EXAMPLE: &str = include_str!("example.yaml");
+
+/// `portreeve config check`.
+pub(crate) fn check(file: &Path) -> Result<(), Failure> {
+    let config = from_file(&read(file)?, file)?;
+    portreeve_core::check_policy(&config).map_err(Failure::config)?;
+    crate::print(&format!("{}: good\n", file.display()))
+}

@@ -1,0 +1,318 @@
+//! From a file, or from flags alone, to what the proxy is told.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use portreeve_core::telemetry::{AccessLogConfig, AccessLogMode, Sink};
+use portreeve_core::{
+    Limits, ListenerConfig, PolicyFiles, ProxyConfig, Transparent, UpstreamConfig,
+};
+use portreeve_policy::{Endpoint, Enforcement, Labels, Options, Peer, Protocol, TrafficDirection};
+
+use super::file;
+use crate::Failure;
+use crate::cli::RunArguments;
+
+/// What is wrong with one key.
+struct Wrong {
+    key: String,
+    message: String,
+}
+
+fn wrong(key: impl Into<String>, message: impl ToString) -> Wrong {
+    Wrong { key: key.into(), message: message.to_string() }
+}
+
+/// From a file. `path` is where relative policy paths begin, and what errors call it by.
+pub(crate) fn from_file(file: &file::File, path: &Path) -> Result<ProxyConfig, Failure> {
+    resolve(file, path).map_err(|Wrong { key, message }| {
+        Failure::config(format!("error: {}: `{key}`: {message}", path.display()))
+    })
+}
+
+fn resolve(file: &file::File, path: &Path) -> Result<ProxyConfig, Wrong> {
+    let workload = &file.workload;
+    let endpoint = Endpoint {
+        name: workload.name.clone(),
+        namespace: workload.namespace.clone(),
+        labels: labels("workload.labels", &workload.labels)?,
+        addresses: workload.addresses.clone(),
+        named_ports: workload.named_ports.iter().map(named_port).collect(),
+    };
+    let mut listeners = Vec::new();
+    for (index, listener) in file.inbound.iter().enumerate() {
+        listeners.push(resolve_listener(listener, "inbound", index, TrafficDirection::Ingress)?);
+    }
+    for (index, listener) in file.outbound.iter().enumerate() {
+        listeners.push(resolve_listener(listener, "outbound", index, TrafficDirection::Egress)?);
+    }
+    if listeners.is_empty() {
+        return Err(wrong(
+            "inbound",
+            "nothing to listen on; name an inbound or an outbound listener",
+        ));
+    }
+    let mut peers = Vec::new();
+    for (index, peer) in file.peers.iter().enumerate() {
+        let labels = labels(&format!("peers[{index}].labels"), &peer.labels)?;
+        let mut resolved = Peer::new(peer.addresses.iter().copied(), labels);
+        resolved.named_ports = peer.named_ports.iter().map(named_port).collect();
+        peers.push(resolved);
+    }
+    // Relative to the file, so that it does not matter where the proxy is started.
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let paths: Vec<PathBuf> = file.policy.paths.iter().map(|path| folder.join(path)).collect();
+    if paths.is_empty() {
+        return Err(wrong(
+            "policy.paths",
+            "without policy nothing would be decided; name a file or a folder",
+        ));
+    }
+    Ok(ProxyConfig {
+        endpoint,
+        peers,
+        options: Options {
+            enforcement: match file.policy.enforcement {
+                file::Enforcement::Default => Enforcement::Default,
+                file::Enforcement::Always => Enforcement::Always,
+                file::Enforcement::Never => Enforcement::Never,
+            },
+            audit: file.policy.mode == file::Mode::Audit,
+            ..Options::default()
+        },
+        listeners,
+        policy: PolicyFiles { paths, watch: file.policy.watch },
+        limits: limits(&file.limits)?,
+        workers: file.workers,
+        access_log: AccessLogConfig {
+            mode: match file.access_log.mode {
+                file::AccessLogMode::Off => AccessLogMode::Off,
+                file::AccessLogMode::All => AccessLogMode::All,
+                file::AccessLogMode::Denied => AccessLogMode::Denied,
+            },
+            sink: sink(file.access_log.to.as_deref()),
+            query: file.access_log.query,
+        },
+        admin: admin(&file.admin.listen).map_err(|error| wrong("admin.listen", error))?,
+    })
+}
+
+fn labels(key: &str, map: &BTreeMap<String, String>) -> Result<Labels, Wrong> {
+    map.iter()
+        .map(|(name, value)| format!("{name}={value}").parse())
+        .collect::<Result<Labels, _>>()
+        .map_err(|error| wrong(key, error))
+}
+
+fn named_port(port: &file::NamedPort) -> portreeve_policy::NamedPort {
+    let protocol = match port.protocol {
+        file::Protocol::Tcp => Protocol::Tcp,
+        file::Protocol::Udp => Protocol::Udp,
+        file::Protocol::Sctp => Protocol::Sctp,
+    };
+    portreeve_policy::NamedPort { name: port.name.clone(), port: port.port, protocol }
+}
+
+fn resolve_listener(
+    listener: &file::Listener,
+    list: &str,
+    index: usize,
+    direction: TrafficDirection,
+) -> Result<ListenerConfig, Wrong> {
+    let key = |name: &str| format!("{list}[{index}].{name}");
+    let transparent = match listener.transparent {
+        file::Transparent::No => None,
+        file::Transparent::Auto => Some(Transparent::Auto),
+        file::Transparent::Redirect => Some(Transparent::Redirect),
+        file::Transparent::Tproxy => Some(Transparent::Tproxy),
+    };
+    let upstream = match (&listener.upstream, transparent) {
+        (Some(upstream), None) => UpstreamConfig::Fixed(
+            upstream_address(upstream).map_err(|e| wrong(key("upstream"), e))?,
+        ),
+        (None, Some(how)) => UpstreamConfig::OriginalDestination(how),
+        (Some(_), Some(_)) => {
+            return Err(wrong(
+                key("upstream"),
+                "a transparent listener takes the upstream from the connection; remove one of the two",
+            ));
+        }
+        (None, None) => {
+            return Err(wrong(
+                key("upstream"),
+                "is missing; name the workload's address, or set `transparent: true`",
+            ));
+        }
+    };
+    Ok(ListenerConfig {
+        name: listener.name.clone().unwrap_or_else(|| format!("{list}-{index}")),
+        direction,
+        listen: listener.listen,
+        upstream,
+        policy_port: listener.policy_port,
+    })
+}
+
+/// An address, or a name that is looked up once.
+fn upstream_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let looked_up = text.to_socket_addrs().map_err(|error| {
+        format!("`{text}` is not an address with a port, such as 127.0.0.1:8080 ({error})")
+    })?;
+    let mut looked_up: Vec<_> = looked_up.collect();
+    // The workload is near, and most listen on IPv4.
+    looked_up.sort_by_key(SocketAddr::is_ipv6);
+    looked_up.first().copied().ok_or_else(|| format!("`{text}` has no address"))
+}
+
+/// A prefix, or an address, which is a prefix of its full length.
+pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(address.into()),
+        Err(_) => text
+            .parse()
+            .map_err(|_| format!("`{text}` is not an address or a prefix such as 10.0.0.0/8")),
+    }
+}
+
+fn sink(to: Option<&Path>) -> Sink {
+    match to.and_then(Path::to_str) {
+        None if to.is_none() => Sink::Stdout,
+        Some("stdout" | "-") => Sink::Stdout,
+        Some("stderr") => Sink::Stderr,
+        _ => Sink::File(to.unwrap_or(Path::new("")).to_owned()),
+    }
+}
+
+fn admin(listen: &str) -> Result<Option<SocketAddr>, String> {
+    match listen {
+        "off" => Ok(None),
+        listen => match listen.parse() {
+            Ok(address) => Ok(Some(address)),
+            Err(_) => Err(format!("`{listen}` is neither an address with a port nor `off`")),
+        },
+    }
+}
+
+fn limits(file: &file::Limits) -> Result<Limits, Wrong> {
+    let mut limits = Limits::default();
+    let set = |limit: &mut Option<Duration>, configured: Option<file::Timeout>| {
+        if let Some(configured) = configured {
+            *limit = configured.0;
+        }
+    };
+    set(&mut limits.header_timeout, file.header_timeout);
+    set(&mut limits.body_timeout, file.body_timeout);
+    set(&mut limits.idle_timeout, file.idle_timeout);
+    set(&mut limits.tunnel_timeout, file.tunnel_timeout);
+    for (key, limit, configured) in [
+        ("limits.connect_timeout", &mut limits.connect_timeout, file.connect_timeout),
+        ("limits.drain_timeout", &mut limits.drain_timeout, file.drain_timeout),
+    ] {
+        match configured {
+            None => {}
+            Some(file::Timeout(Some(configured))) => *limit = configured,
+            Some(file::Timeout(None)) => return Err(wrong(key, "can't be off")),
+        }
+    }
+    limits.connections = file.connections.map_or(limits.connections, Into::into);
+    let http = &mut limits.http1;
+    http.head_bytes = file.head_bytes.unwrap_or(http.head_bytes);
+    http.headers = file.headers.unwrap_or(http.headers);
+    http.target_bytes = file.target_bytes.unwrap_or(http.target_bytes);
+    http.pipelined = file.pipelined.unwrap_or(http.pipelined);
+    http.drained_bytes = file.drained_bytes.unwrap_or(http.drained_bytes);
+    if !(256..=1024 * 1024).contains(&http.head_bytes) {
+        return Err(wrong("limits.head_bytes", "must be from 256 to 1048576"));
+    }
+    if !(1..=256).contains(&http.headers) {
+        return Err(wrong("limits.headers", "must be from 1 to 256"));
+    }
+    if http.pipelined == 0 {
+        return Err(wrong("limits.pipelined", "must be 1 or more"));
+    }
+    Ok(limits)
+}
+
+/// From flags alone, or flags on top of a file.
+pub(crate) fn from_flags(arguments: &RunArguments) -> Result<ProxyConfig, Failure> {
+    let mut config = match &arguments.config {
+        Some(path) => from_file(&super::read(path)?, path)?,
+        None => flags_only(arguments)
+            .map_err(|Wrong { key, message }| usage(&format!("--{key}: {message}")))?,
+    };
+    config.options.audit |= arguments.audit;
+    if let Some(listen) = &arguments.admin {
+        config.admin = admin(listen).map_err(|error| usage(&format!("--admin: {error}")))?;
+    }
+    if let Some(name) = &arguments.access_log {
+        config.access_log.mode = AccessLogMode::from_name(name)
+            .ok_or_else(|| usage(&format!("--access-log: `{name}` is none of all, denied, off")))?;
+    }
+    if let Some(path) = &arguments.access_log_to {
+        config.access_log.sink = sink(Some(path));
+    }
+    config.workers = arguments.workers.or(config.workers);
+    Ok(config)
+}
+
+fn usage(message: &str) -> Failure {
+    Failure { code: 2, message: format!("error: {message}\n\nFor more information, try '--help'.") }
+}
+
+fn flags_only(arguments: &RunArguments) -> Result<ProxyConfig, Wrong> {
+    let workload = arguments.workload_labels.as_deref().unwrap_or_default();
+    let labels: Labels = workload.parse().map_err(|error| wrong("workload-labels", error))?;
+    if labels.is_empty() {
+        return Err(wrong("workload-labels", "name at least one label, such as app=shop"));
+    }
+    let upstream = match (&arguments.upstream, arguments.transparent.as_deref()) {
+        (Some(upstream), _) => {
+            UpstreamConfig::Fixed(upstream_address(upstream).map_err(|e| wrong("upstream", e))?)
+        }
+        (None, None | Some("auto")) => UpstreamConfig::OriginalDestination(Transparent::Auto),
+        (None, Some("redirect")) => UpstreamConfig::OriginalDestination(Transparent::Redirect),
+        (None, Some("tproxy")) => UpstreamConfig::OriginalDestination(Transparent::Tproxy),
+        (None, Some(other)) => {
+            let message = format!("`{other}` is none of auto, redirect, tproxy");
+            return Err(wrong("transparent", message));
+        }
+    };
+    let Some(listen) = arguments.listen else {
+        return Err(wrong("listen", "is missing"));
+    };
+    let peers: Result<_, _> = arguments.peer.iter().map(|text| flag_peer(text)).collect();
+    Ok(ProxyConfig {
+        endpoint: Endpoint::new("workload", arguments.workload_namespace.as_str(), labels),
+        peers: peers?,
+        options: Options::default(),
+        listeners: vec![ListenerConfig {
+            name: "inbound".to_owned(),
+            direction: TrafficDirection::Ingress,
+            listen,
+            upstream,
+            policy_port: arguments.policy_port,
+        }],
+        policy: PolicyFiles { paths: arguments.policy.clone(), watch: true },
+        limits: Limits::default(),
+        workers: None,
+        access_log: AccessLogConfig::default(),
+        admin: admin(file::ADMIN).map_err(|error| wrong("admin", error))?,
+    })
+}
+
+/// `10.0.0.0/8=app=client,env=prod`.
+fn flag_peer(text: &str) -> Result<Peer, Wrong> {
+    let Some((addresses, labels)) = text.split_once('=') else {
+        let message = format!("`{text}` is not a prefix and labels, such as 10.0.0.0/8=app=client");
+        return Err(wrong("peer", message));
+    };
+    let prefix = prefix(addresses).map_err(|error| wrong("peer", error))?;
+    let labels = labels.parse().map_err(|error| wrong("peer", error))?;
+    Ok(Peer::new([prefix], labels))
+}

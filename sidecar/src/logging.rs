@@ -1,0 +1,35 @@
+//! Messages of the proxy itself, on standard error.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::Failure;
+use crate::cli::LogArguments;
+
+/// The variable that sets the level when no flag does.
+const VARIABLE: &str = "PORTREEVE_LOG";
+
+/// Starts logging.
+pub(crate) fn start(arguments: &LogArguments) -> Result<(), Failure> {
+    let wanted = match &arguments.log_level {
+        Some(level) => level.clone(),
+        None => std::env::var(VARIABLE).unwrap_or_else(|_| "info".to_owned()),
+    };
+    let filter = EnvFilter::try_new(&wanted).map_err(|error| Failure {
+        code: 2,
+        message: format!(
+            "error: `{wanted}` is not a log level: {error}\n  \
+             hint: error, warn, info, debug, trace, or a filter such as `info,portreeve_core=debug`"
+        ),
+    })?;
+    let messages = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match arguments.log_format.as_str() {
+        "json" => messages.json().init(),
+        _ => messages.with_target(false).with_ansi(is_terminal()).init(),
+    }
+    Ok(())
+}
+
+fn is_terminal() -> bool {
+    use std::io::IsTerminal;
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
