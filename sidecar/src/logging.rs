@@ -1,6 +1,7 @@
 //! Messages of the proxy itself, on standard error.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 use crate::Failure;
 use crate::cli::LogArguments;
@@ -14,17 +15,18 @@ pub(crate) fn start(arguments: &LogArguments) -> Result<(), Failure> {
         Some(level) => level.clone(),
         None => std::env::var(VARIABLE).unwrap_or_else(|_| "info".to_owned()),
     };
-    let filter = EnvFilter::try_new(&wanted).map_err(|error| Failure {
+    let filter: Targets = wanted.parse().map_err(|error| Failure {
         code: 2,
         message: format!(
             "error: `{wanted}` is not a log level: {error}\n  \
              hint: error, warn, info, debug, trace, or a filter such as `info,portreeve_core=debug`"
         ),
     })?;
-    let messages = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let messages = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
     match arguments.log_format.as_str() {
-        "json" => messages.json().init(),
-        _ => messages.with_target(false).with_ansi(is_terminal()).init(),
+        "json" => registry.with(messages.json()).init(),
+        _ => registry.with(messages.with_target(false).with_ansi(is_terminal())).init(),
     }
     Ok(())
 }

@@ -20,9 +20,6 @@ use clap::Parser;
 
 use self::cli::{Cli, Command, ConfigCommand};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {

@@ -43,3 +43,15 @@ pub(crate) fn start(client: TcpStream, connection: Connection, registration: Reg
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An idle connection is little more than this future.
+    #[test]
+    fn a_connection_stays_small() {
+        let size = size_of::<Relay<Http1, HttpSession>>();
+        assert!(size <= 480, "{size} bytes");
+    }
+}

@@ -235,7 +235,13 @@ struct Family<'a>(MetricEncoder<'a>);
 
 impl Family<'_> {
     fn add(&mut self, labels: &[(&str, &str)], value: u64) -> fmt::Result {
-        self.0.encode_family(&Pairs(labels))?.encode_counter::<NoExemplar, u64, u64>(&value, None)
+        match labels {
+            [] => self.0.encode_counter::<NoExemplar, u64, u64>(&value, None),
+            _ => self
+                .0
+                .encode_family(&Pairs(labels))?
+                .encode_counter::<NoExemplar, u64, u64>(&value, None),
+        }
     }
 
     /// Leaves out what has never happened.
