@@ -1,1 +1,58 @@
-//! End-to-end harness.
+//! The harness of the end-to-end tests: starts the real binary, upstreams and clients, and ends
+//! what it started.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`sidecar`] | the `portreeve` binary as a process |
+//! | [`upstream`] | servers behind it, from a script or from a system program |
+//! | [`client`] | a client that sends exactly the bytes it is told to |
+//! | [`hyper_oracle`] | how hyper reads the same bytes |
+
+pub mod client;
+pub mod hyper_oracle;
+pub mod sidecar;
+pub mod upstream;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// An address that nobody listens on.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address")
+}
+
+/// Tries until it succeeds.
+///
+/// # Panics
+/// When that takes longer than ten seconds.
+pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(value) = attempt() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Where a program of the system is, if it is.
+#[must_use]
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    folders.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    folders.into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// Whether this process is root.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

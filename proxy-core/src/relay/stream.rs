@@ -393,7 +393,9 @@ impl<G: Gate<S>, S> Leg<'_, G, S> {
                     }
                     self.scratch.outbox.extend_from_slice(&self.scratch.injected);
                 }
+                // In these two the gate may have come to something that the other direction says.
                 Op::NeedInput if at_end => {
+                    *moved = true;
                     self.stream.gate_ended = true;
                     break None;
                 }
@@ -403,6 +405,7 @@ impl<G: Gate<S>, S> Leg<'_, G, S> {
                     break None;
                 }
                 Op::Wait => {
+                    *moved = true;
                     self.stream.waits = Waits::ForOther;
                     break None;
                 }
