@@ -81,8 +81,10 @@ impl Client {
         };
         let head = String::from_utf8_lossy(&self.read[..end]).into_owned();
         self.read.drain(..end);
-        let status: u16 =
-            head.get(9..12).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status in {head}"));
+        let status: u16 = head
+            .get(9..12)
+            .and_then(|code| code.parse().ok())
+            .unwrap_or_else(|| panic!("no status in {head}"));
         let field = |name: &str| {
             head.lines().find_map(|line| {
                 let (key, value) = line.split_once(':')?;

@@ -261,7 +261,8 @@ impl Sidecar {
     #[must_use]
     pub fn memory(&self) -> u64 {
         let mut status = String::new();
-        let mut file = std::fs::File::open(format!("/proc/{}/status", self.pid())).expect("a process");
+        let mut file =
+            std::fs::File::open(format!("/proc/{}/status", self.pid())).expect("a process");
         file.read_to_string(&mut status).expect("its status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
         line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or_default()
