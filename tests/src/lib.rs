@@ -56,3 +56,61 @@ pub fn program(name: &str) -> Option<PathBuf> {
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
+
+/// A test that runs only where it can. Where it can't it is reported as ignored, with the reason.
+pub fn trial(
+    name: &str,
+    needs: &[Need],
+    run: impl FnOnce() + Send + 'static,
+) -> libtest_mimic::Trial {
+    let missing: Vec<String> = needs.iter().filter_map(Need::missing).collect();
+    let name = match missing.is_empty() {
+        true => name.to_owned(),
+        false => format!("{name} (not run: {})", missing.join(", ")),
+    };
+    libtest_mimic::Trial::test(name, move || {
+        run();
+        Ok(())
+    })
+    .with_ignored_flag(!missing.is_empty())
+}
+
+/// What a test needs of the machine.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    /// A program.
+    Program(&'static str),
+    /// The right to do everything.
+    Root,
+    /// So many open files.
+    Files(u64),
+}
+
+impl Need {
+    fn missing(&self) -> Option<String> {
+        match self {
+            Self::Program(name) => program(name).is_none().then(|| format!("no {name} here")),
+            Self::Root => (!is_root()).then(|| "not root".to_owned()),
+            Self::Files(files) => {
+                use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+                let limit = getrlimit(Resource::Nofile);
+                let wanted = Rlimit {
+                    current: Some(*files),
+                    maximum: limit.maximum.map(|maximum| maximum.max(*files)),
+                };
+                let enough = limit.current.is_none_or(|current| current >= *files);
+                (!enough && setrlimit(Resource::Nofile, wanted).is_err())
+                    .then(|| format!("fewer than {files} open files allowed"))
+            }
+        }
+    }
+}
+
+/// The path of a program that a test's needs have named.
+///
+/// # Panics
+/// When it is gone.
+#[must_use]
+pub fn needed(name: &str) -> PathBuf {
+    program(name).expect("it is among the needs")
+}
