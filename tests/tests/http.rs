@@ -1,5 +1,4 @@
 //! HTTP/1.1 through the real binary.
-#![expect(clippy::cast_possible_truncation, reason = "characters stand for bytes")]
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};

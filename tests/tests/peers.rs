@@ -10,11 +10,16 @@ use portreeve_tests::{Need, needed, trial};
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
     let (curl, nginx) = (Need::Program("curl"), Need::Program("nginx"));
-    let (python, node, wrk) = (Need::Program("python3"), Need::Program("node"), Need::Program("wrk"));
+    let (python, node, wrk) =
+        (Need::Program("python3"), Need::Program("node"), Need::Program("wrk"));
     let tests = vec![
         trial("curl_talks_to_nginx", &[curl, nginx], curl_talks_to_nginx),
         trial("curl_uploads_with_100_continue", &[curl, nginx], curl_uploads_with_100_continue),
-        trial("curl_keeps_its_connection_after_a_denial", &[curl, nginx], curl_keeps_its_connection),
+        trial(
+            "curl_keeps_its_connection_after_a_denial",
+            &[curl, nginx],
+            curl_keeps_its_connection,
+        ),
         trial("wrk_sees_no_failed_request", &[wrk, nginx], wrk_sees_no_failed_request),
         trial("python_talks_to_python", &[python], python_talks_to_python),
         trial("node_talks_to_node", &[node], node_talks_to_node),
@@ -39,7 +44,11 @@ fn output(command: &mut Command) -> String {
 }
 
 fn curl(arguments: &[&str]) -> String {
-    output(Command::new(needed("curl")).args(["--silent", "--show-error", "--max-time", "20"]).args(arguments))
+    output(
+        Command::new(needed("curl"))
+            .args(["--silent", "--show-error", "--max-time", "20"])
+            .args(arguments),
+    )
 }
 
 fn curl_talks_to_nginx() {
@@ -71,13 +80,21 @@ fn curl_uploads_with_100_continue() {
     let data = format!("@{}", file.display());
     for encoding in ["A: b", "Transfer-Encoding: chunked"] {
         let taken = curl(&[
-            "--header", "Expect: 100-continue", "--header", encoding, "--data-binary", &data,
+            "--header",
+            "Expect: 100-continue",
+            "--header",
+            encoding,
+            "--data-binary",
+            &data,
             &format!("http://{}/upload", sidecar.address),
         ]);
         assert_eq!(taken, "taken\n", "{encoding}");
     }
     let denied = curl(&[
-        "--header", "Expect: 100-continue", "--data-binary", &data,
+        "--header",
+        "Expect: 100-continue",
+        "--data-binary",
+        &data,
         &format!("http://{}/elsewhere", sidecar.address),
     ]);
     assert_eq!(denied, "Access denied\r\n");
@@ -88,9 +105,25 @@ fn curl_keeps_its_connection() {
     let sidecar = in_front_of(&nginx);
     let url = |path: &str| format!("http://{}{path}", sidecar.address);
     let count = curl(&[
-        "--output", "/dev/null", "--write-out", "%{num_connects} ", &url("/public/hello"),
-        "--next", "--silent", "--output", "/dev/null", "--write-out", "%{num_connects} ", &url("/private"),
-        "--next", "--silent", "--output", "/dev/null", "--write-out", "%{num_connects}", &url("/public/hello"),
+        "--output",
+        "/dev/null",
+        "--write-out",
+        "%{num_connects} ",
+        &url("/public/hello"),
+        "--next",
+        "--silent",
+        "--output",
+        "/dev/null",
+        "--write-out",
+        "%{num_connects} ",
+        &url("/private"),
+        "--next",
+        "--silent",
+        "--output",
+        "/dev/null",
+        "--write-out",
+        "%{num_connects}",
+        &url("/public/hello"),
     ]);
     assert_eq!(count, "1 0 0");
 }
@@ -254,9 +287,15 @@ fn chromium_shows_a_page() {
     let shown = output(
         Command::new(needed("chromium"))
             .args([
-                "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-                "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                "--virtual-time-budget=5000", "--dump-dom",
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--virtual-time-budget=5000",
+                "--dump-dom",
             ])
             .arg(format!("--user-data-dir={}", profile.display()))
             .arg(format!("http://{}/public/index.html", sidecar.address)),

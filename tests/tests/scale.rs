@@ -14,11 +14,14 @@ use portreeve_tests::{Need, trial};
 const LARGE: u64 = 4 << 30;
 /// Idle connections.
 const IDLE: u64 = 10_000;
+/// Those of them with an upstream connection; the others were only ever denied. Two descriptors
+/// each, here and in the proxy, have to fit a usual limit of 20,000.
+const WITH_UPSTREAM: u64 = 9_500;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
     // Client, proxy and upstream are on this machine; the first and the last in this process.
-    let files = Need::Files(2 * IDLE + 200);
+    let files = Need::Files(IDLE + WITH_UPSTREAM + 300);
     let tests = vec![
         trial("a_4_gib_upload_takes_no_memory", &[], upload),
         trial("a_4_gib_download_takes_no_memory", &[], download),
@@ -92,7 +95,9 @@ fn upload() {
     let before = sidecar.memory();
     let mut client = sidecar.connect();
     let (answer, most) = most_memory(&sidecar, move || {
-        client.send(format!("POST /upload HTTP/1.1\r\nHost: shop\r\nContent-Length: {LARGE}\r\n\r\n"));
+        client.send(format!(
+            "POST /upload HTTP/1.1\r\nHost: shop\r\nContent-Length: {LARGE}\r\n\r\n"
+        ));
         write_large(&mut client.stream).expect("sent");
         client.stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
         client.response()
@@ -121,7 +126,8 @@ fn download() {
 
 fn idle() {
     // One thread for all upstream connections: ten thousand threads are another test.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.set_nonblocking(true).expect("a socket");
     let upstream = listener.local_addr().expect("an address");
@@ -145,16 +151,21 @@ fn idle() {
     let sidecar = Setup::new(upstream).start();
     let before = sidecar.memory();
     let mut clients: Vec<Client> = Vec::new();
-    for _ in 0..IDLE {
+    for number in 0..IDLE {
         let mut client = sidecar.connect();
-        assert_eq!(client.get("/public/a").status, 200);
+        let (path, status) =
+            if number < WITH_UPSTREAM { ("/public/a", 200) } else { ("/private", 403) };
+        assert_eq!(client.get(path).status, status);
         clients.push(client);
     }
     let each = (sidecar.memory() - before) as f64 / IDLE as f64;
     println!("{each:.2} KiB for each of {IDLE} idle connections, both sides open");
-    for client in clients.iter_mut().step_by(97) {
+    for client in clients[..9_000].iter_mut().step_by(97) {
         assert_eq!(client.get("/public/b").status, 200);
     }
-    assert_eq!(sidecar.metric("portreeve_connections_active{direction=\"ingress\"}"), Some(IDLE as f64));
+    assert_eq!(
+        sidecar.metric("portreeve_connections_active{direction=\"ingress\"}"),
+        Some(IDLE as f64)
+    );
     assert!(each < 3.0, "{each:.2} KiB a connection");
 }

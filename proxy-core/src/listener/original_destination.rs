@@ -59,10 +59,12 @@ fn redirected(client: &TcpStream, local: SocketAddr) -> io::Result<SocketAddr> {
 
 /// Whether `destination` is the listener itself: the same port, on the listener's address or, for
 /// a wildcard listener, on the address where the connection arrived.
+/// A dual-stack socket shows IPv4 addresses in their IPv6 form; they are the same address.
 fn is_listener(listener: SocketAddr, destination: SocketAddr, local: SocketAddr) -> bool {
+    let [own, there, here] =
+        [listener, destination, local].map(|address| address.ip().to_canonical());
     destination.port() == listener.port()
-        && (destination.ip() == listener.ip()
-            || (listener.ip().is_unspecified() && destination.ip() == local.ip()))
+        && (there == own || (own.is_unspecified() && there == here))
 }
 
 #[cfg(test)]
@@ -77,5 +79,8 @@ mod tests {
         assert!(is_listener(any, own, own));
         assert!(!is_listener(any, other, own), "another host's port of the same number");
         assert!(is_listener(own, own, own));
+        let [dual, mapped]: [SocketAddr; 2] = ["[::]:15006", "[::ffff:10.0.0.1]:15006"]
+            .map(|address| address.parse().expect("an address"));
+        assert!(is_listener(dual, own, mapped), "seen through a dual-stack socket");
     }
 }
