@@ -140,7 +140,7 @@ impl Http1 {
             handler.finished(&Exchange { status, local, request_bytes, response_bytes });
         }
         self.answered |= !local;
-        if pending.upgrade && matches!(self.asking, Asking::Held) {
+        if pending.upgrade && !pending.last && matches!(self.asking, Asking::Held) {
             // Not upgraded: it goes on as it was.
             self.asking = Asking::HEAD;
         }

@@ -1,0 +1,4 @@
+//! Runs [`portreeve_policy::fuzz::policy_documents`], which says what must hold.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| portreeve_policy::fuzz::policy_documents(data));
