@@ -122,6 +122,10 @@ const EXCERPT: usize = 160;
 
 fn excerpt(source: &Source, at: Position) -> Option<String> {
     let line = source.text.lines().nth((at.line.checked_sub(1)?) as usize)?;
+    // Where lone carriage returns end lines, ours are not the reader's.
+    if line.contains('\r') {
+        return None;
+    }
     (line.chars().count() <= EXCERPT).then(|| line.to_owned())
 }
 

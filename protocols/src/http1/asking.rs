@@ -168,6 +168,7 @@ impl Http1 {
             to_head: head.method == "HEAD",
             upgrade: false,
             last: self.last_request,
+            cut: false,
             reported: true,
             receiving: true,
         };
@@ -270,7 +271,7 @@ impl Http1 {
         self.in_body = false;
         match self.in_flight.receiving() {
             Some(pending) => {
-                pending.last = true;
+                pending.cut = true;
                 pending.receiving = false;
             }
             None => self.answering = super::Answering::Closing(Close::Graceful),

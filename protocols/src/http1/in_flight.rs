@@ -14,8 +14,10 @@ pub(super) struct Pending {
     pub(super) to_head: bool,
     /// It may turn into a tunnel.
     pub(super) upgrade: bool,
-    /// The connection ends after the response.
+    /// The connection ends after the response, and the response says so.
     pub(super) last: bool,
+    /// It ends after the response, which was due before that was known.
+    pub(super) cut: bool,
     /// The handler was asked about it, and is told when it is over.
     pub(super) reported: bool,
     /// Its request is still arriving.

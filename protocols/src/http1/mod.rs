@@ -120,10 +120,11 @@ impl Http1 {
         let by_us = !self.answering.is_the_servers();
         match self.in_flight.receiving() {
             Some(pending) if unanswered || by_us => {
-                if unanswered {
-                    pending.reply.get_or_insert_with(|| Reply::new(refusal.status()));
+                if unanswered && pending.reply.is_none() {
+                    pending.reply = Some(Reply::new(refusal.status()));
+                    pending.last = true;
                 }
-                pending.last = true;
+                pending.cut = true;
                 pending.receiving = false;
             }
             _ if self.draining => self.answering = Answering::Closing(Close::Graceful),
@@ -140,12 +141,15 @@ impl Http1 {
             handler.finished(&Exchange { status, local, request_bytes, response_bytes });
         }
         self.answered |= !local;
-        if pending.upgrade && !pending.last && matches!(self.asking, Asking::Held) {
+        if pending.upgrade && !pending.last && !pending.cut && matches!(self.asking, Asking::Held) {
             // Not upgraded: it goes on as it was.
             self.asking = Asking::HEAD;
         }
-        self.answering =
-            if pending.last { Answering::Closing(Close::Graceful) } else { Answering::Head };
+        self.answering = if pending.last || pending.cut {
+            Answering::Closing(Close::Graceful)
+        } else {
+            Answering::Head
+        };
     }
 }
 

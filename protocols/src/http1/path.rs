@@ -41,7 +41,7 @@ pub fn normalize(target: &str) -> Result<Normalized<'_>, Refusal> {
 
 /// RFC 3986 allows fewer; these few more are sent by real clients and read alike by all servers.
 fn is_allowed(byte: u8) -> bool {
-    byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#')
+    byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#' | b'<' | b'>' | b'"' | b'`')
 }
 
 /// Whether nothing in the path needs a second look: no escape, no parameter, no empty segment, no
@@ -194,6 +194,8 @@ mod tests {
             ("/a\\b", Refusal::TargetCharacter),
             ("/a#b", Refusal::TargetCharacter),
             ("/a b", Refusal::TargetCharacter),
+            ("/a<b>", Refusal::TargetCharacter),
+            ("/a?b=\"c\"", Refusal::TargetCharacter),
             ("/\u{e9}", Refusal::TargetCharacter),
             ("/a%00b", Refusal::TargetEscape),
             ("/a%2", Refusal::TargetEscape),

@@ -1,0 +1,80 @@
+//! CPU time and memory of a process and its children.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// A running proxy, ended with this value.
+pub struct Running {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Running {
+    /// Starts a command on a core, in its own folder.
+    pub fn start(mut command: Command, address: SocketAddr, folder: TempDir) -> Self {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program runs");
+        Self { child, address, _folder: folder }
+    }
+
+    /// Seconds of CPU time so far.
+    pub fn cpu(&self) -> f64 {
+        let ticks: u64 = self.family().into_iter().map(ticks).sum();
+        ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+    }
+
+    /// Resident memory. Pages that several of its processes share count once each, as `ps` has it.
+    pub fn memory_kib(&self) -> u64 {
+        self.family().into_iter().map(memory).sum()
+    }
+
+    /// The process and its children.
+    fn family(&self) -> Vec<u32> {
+        let pid = self.child.id();
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let children = std::fs::read_to_string(path).unwrap_or_default();
+        let mut family: Vec<u32> =
+            children.split_whitespace().filter_map(|child| child.parse().ok()).collect();
+        family.push(pid);
+        family
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        for _ in 0..50 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Fields 14 and 15, counted from behind the name, which may hold spaces.
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
+    let time = |n: usize| fields.split_whitespace().nth(n).and_then(|t| t.parse::<u64>().ok());
+    time(11).unwrap_or_default() + time(12).unwrap_or_default()
+}
+
+fn memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or_default()
+}
