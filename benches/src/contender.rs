@@ -21,17 +21,15 @@ pub struct Contender {
     pub judges: bool,
     program: PathBuf,
     /// Writes its configuration to the folder and completes the command.
-    configure: fn(&mut Command, &Path, SocketAddr, SocketAddr),
+    configure: Configure,
 }
+
+/// Command, folder, where to listen, where the upstream is.
+type Configure = fn(&mut Command, &Path, SocketAddr, SocketAddr);
 
 /// Those that are here, the floor first, and the names of those that are not.
 pub fn contenders() -> (Vec<Contender>, Vec<&'static str>) {
-    let all: [(
-        &'static str,
-        bool,
-        Option<PathBuf>,
-        fn(&mut Command, &Path, SocketAddr, SocketAddr),
-    ); 5] = [
+    let all: [(&'static str, bool, Option<PathBuf>, Configure); 5] = [
         ("floor", false, sibling("floor"), floor),
         ("Portreeve", true, sibling("portreeve"), portreeve),
         ("HAProxy", true, program("haproxy"), haproxy),

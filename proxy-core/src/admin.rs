@@ -11,6 +11,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use portreeve_policy::TrafficDirection;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -209,6 +210,10 @@ impl Control {
         json!({
             "revision": snapshot.revision,
             "since": time(snapshot.since),
+            "enforced": {
+                "ingress": snapshot.policy.is_enforced(TrafficDirection::Ingress),
+                "egress": snapshot.policy.is_enforced(TrafficDirection::Egress),
+            },
             "policies": policies,
             "rules": rules,
             "warnings": status.warnings,

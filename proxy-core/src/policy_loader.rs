@@ -4,7 +4,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use portreeve_policy::{
-    Diagnostics, Endpoint, EndpointPolicy, Options, Peer, PolicySummary, Repository, ResolveError,
+    Diagnostics, Endpoint, EndpointPolicy, Enforcement, Options, Peer, PolicySummary, Repository,
+    ResolveError, TrafficDirection,
 };
 
 use crate::config::{PolicyFiles, ProxyConfig};
@@ -29,10 +30,7 @@ pub enum LoadError {
 /// # Errors
 /// [`LoadError`] as starting the proxy would.
 pub fn check_policy(config: &ProxyConfig) -> Result<(), LoadError> {
-    let (files, endpoint) = (config.policy.clone(), config.endpoint.clone());
-    PolicyLoader::new(files, endpoint, config.peers.clone(), config.options.clone())
-        .load()
-        .map(drop)
+    PolicyLoader::new(config).load().map(drop)
 }
 
 /// Compiles the policy files for one workload.
@@ -42,6 +40,8 @@ pub(crate) struct PolicyLoader {
     pub(crate) endpoint: Endpoint,
     pub(crate) peers: Vec<Peer>,
     pub(crate) options: Options,
+    /// Those in which the proxy listens.
+    directions: Vec<TrafficDirection>,
     status: Mutex<LoadStatus>,
 }
 
@@ -54,13 +54,18 @@ pub(crate) struct LoadStatus {
 }
 
 impl PolicyLoader {
-    pub(crate) fn new(
-        files: PolicyFiles,
-        endpoint: Endpoint,
-        peers: Vec<Peer>,
-        options: Options,
-    ) -> Self {
-        Self { files, endpoint, peers, options, status: Mutex::default() }
+    pub(crate) fn new(config: &ProxyConfig) -> Self {
+        let mut directions: Vec<_> =
+            config.listeners.iter().map(|listener| listener.direction).collect();
+        directions.dedup();
+        Self {
+            files: config.policy.clone(),
+            endpoint: config.endpoint.clone(),
+            peers: config.peers.clone(),
+            options: config.options.clone(),
+            directions,
+            status: Mutex::default(),
+        }
     }
 
     /// Reads and compiles everything.
@@ -74,7 +79,7 @@ impl PolicyLoader {
             Ok((repository, policy)) => {
                 *status = LoadStatus {
                     policies: repository.policies().cloned().collect(),
-                    warnings: repository.warnings().iter().map(ToString::to_string).collect(),
+                    warnings: self.warnings(&repository, &policy),
                     last_error: None,
                 };
                 for warning in &status.warnings {
@@ -87,6 +92,26 @@ impl PolicyLoader {
                 Err(error)
             }
         }
+    }
+
+    /// What is legal and surely not meant.
+    fn warnings(&self, repository: &Repository, policy: &EndpointPolicy) -> Vec<String> {
+        let mut warnings: Vec<String> =
+            repository.warnings().iter().map(ToString::to_string).collect();
+        let never = self.options.enforcement == Enforcement::Never || self.options.audit;
+        for direction in &self.directions {
+            if !never && !policy.is_enforced(*direction) {
+                warnings.push(format!(
+                    "warning: no policy speaks of {} for this workload, so all of it is allowed\n  \
+                     hint: compare `endpointSelector` and `metadata.namespace` with the workload's \
+                     labels `{}` and namespace `{}`, or set `enforcement: always`",
+                    direction.as_str(),
+                    self.endpoint.labels,
+                    self.endpoint.namespace,
+                ));
+            }
+        }
+        warnings
     }
 
     pub(crate) fn status(&self) -> LoadStatus {

@@ -88,12 +88,7 @@ impl Proxy {
     /// [`StartError`], with nothing left behind.
     pub fn start(config: ProxyConfig) -> Result<Self, StartError> {
         let watched = config.policy.watch.then(|| PolicyWatch::new(config.policy.paths.clone()));
-        let loader = Arc::new(PolicyLoader::new(
-            config.policy.clone(),
-            config.endpoint.clone(),
-            config.peers.clone(),
-            config.options.clone(),
-        ));
+        let loader = Arc::new(PolicyLoader::new(&config));
         let telemetry = Telemetry::new(&config.access_log)?;
         let snapshots = Arc::new(SnapshotStore::new(loader.load()?));
         let workers = worker_count(config.workers);

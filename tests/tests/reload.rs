@@ -98,6 +98,17 @@ fn an_emptied_policy_folder_changes_nothing() {
 }
 
 #[test]
+fn a_policy_that_selects_nobody_is_warned_of() {
+    let (upstream, _) = answering(OK);
+    let sidecar = Setup::new(upstream).policy(&POLICY.replace("app: shop", "app: shp")).start();
+    let status = sidecar.policy_status();
+    let warning = status["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("no policy speaks of ingress"), "{warning}");
+    assert_eq!(status["enforced"]["ingress"], false);
+    assert!(sidecar.messages().contains("no policy speaks of ingress"));
+}
+
+#[test]
 fn a_connection_that_is_no_longer_allowed_is_closed_and_the_others_are_not() {
     let (upstream, _) = answering(OK);
     let sidecar = Setup::new(upstream).start();

@@ -349,7 +349,11 @@ fn authority<'a>(
     if !is_host(authority) {
         return Err(Refusal::Target);
     }
-    if seen.host.is_some() && !host.eq_ignore_ascii_case(authority) {
+    // Forwarded in origin form, it would reach the server without the host it was judged by.
+    if seen.host.is_none() {
+        return Err(Refusal::HostMissing);
+    }
+    if !host.eq_ignore_ascii_case(authority) {
         return Err(Refusal::HostMismatch);
     }
     match path {

@@ -141,15 +141,18 @@ impl Http1 {
             handler.finished(&Exchange { status, local, request_bytes, response_bytes });
         }
         self.answered |= !local;
-        if pending.upgrade && !pending.last && !pending.cut && matches!(self.asking, Asking::Held) {
+        if pending.last || pending.cut {
+            // The connection ends: whatever else the client has sent is not looked at.
+            self.asking = Asking::Held;
+            self.in_body = false;
+            self.answering = Answering::Closing(Close::Graceful);
+            return;
+        }
+        if pending.upgrade && matches!(self.asking, Asking::Held) {
             // Not upgraded: it goes on as it was.
             self.asking = Asking::HEAD;
         }
-        self.answering = if pending.last || pending.cut {
-            Answering::Closing(Close::Graceful)
-        } else {
-            Answering::Head
-        };
+        self.answering = Answering::Head;
     }
 }
 

@@ -297,3 +297,20 @@ fn to_seconds(micros: u64) -> f64 {
 fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `docs/observability.md` is the interface's description; nothing may be missing from it.
+    #[test]
+    fn every_metric_and_endpoint_is_documented() {
+        let page = include_str!("../../../docs/observability.md");
+        for (metric, _) in name::ALL {
+            assert!(page.contains(&format!("`{metric}`")), "{metric} is not documented");
+        }
+        for (method, path, _) in crate::admin::ENDPOINTS {
+            assert!(page.contains(&format!("| {method} | `{path}` |")), "{path} is not documented");
+        }
+    }
+}
