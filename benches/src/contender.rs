@@ -201,7 +201,7 @@ spec:
 
 fn haproxy(command: &mut Command, folder: &Path, listen: SocketAddr, upstream: SocketAddr) {
     let config = format!(
-        "global\n nbthread 1\n maxconn 9000\n\
+        "global\n nbthread 1\n maxconn 6000\n\
          defaults\n mode http\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n option splice-auto\n\
          frontend f\n bind {listen}\n\
          http-request deny deny_status 403 unless {{ method GET }} {{ path -m reg ^/public/.*$ }} {{ req.hdr(X-Token) -m reg ^[0-9]+$ }}\n\

@@ -248,6 +248,32 @@ fn audit_mode_lets_pass_and_says_so() {
 }
 
 #[test]
+fn an_outbound_listener_judges_by_whom_the_workload_talks_to() {
+    let (upstream, received) = answering(OK);
+    let outbound = free_address();
+    let egress = "
+  egress:
+  - toEndpoints: [{matchLabels: {app: client}}]
+    toPorts:
+    - ports: [{port: '5432', protocol: TCP}]
+      rules: {http: [{path: /orders, method: GET, headerMatches: [{name: X-Caller, value: shop, mismatch: REPLACE}]}]}
+";
+    let policy = format!("{}{egress}", portreeve_tests::sidecar::POLICY.trim_end());
+    let listener =
+        format!("outbound: [{{listen: '{outbound}', upstream: '{upstream}', policy_port: 5432}}]");
+    let sidecar = Setup::new(free_address()).policy(&policy).more(&listener).start();
+    let mut client = Client::connect(outbound);
+    client.send("GET /orders HTTP/1.1\r\nHost: db\r\nX-Caller: somebody\r\n\r\n");
+    assert_eq!(client.response().status, 200);
+    assert!(received.text().ends_with("Host: db\r\nX-Caller: shop\r\n\r\n"), "{}", received.text());
+    assert_eq!(client.get("/public/a").status, 403, "that is for ingress");
+    let line = &sidecar.logged(1)[0];
+    assert_eq!(line["direction"], "egress");
+    assert!(line["destination"]["labels"].as_str().unwrap().contains("k8s:app=client"));
+    assert!(line["source"]["labels"].as_str().unwrap().contains("k8s:app=shop"));
+}
+
+#[test]
 fn what_hyper_reads_is_what_was_judged() {
     let cases: Vec<serde_json::Value> =
         serde_json::from_str(include_str!("../../protocols/testdata/smuggling.json")).unwrap();
