@@ -82,6 +82,8 @@ pub enum Need {
     Program(&'static str),
     /// The right to do everything.
     Root,
+    /// Network namespaces of the test's own.
+    Namespaces,
     /// So many open files.
     Files(u64),
 }
@@ -91,6 +93,17 @@ impl Need {
         match self {
             Self::Program(name) => program(name).is_none().then(|| format!("no {name} here")),
             Self::Root => (!is_root()).then(|| "not root".to_owned()),
+            Self::Namespaces => {
+                let probe = format!("portreeve-probe-{}", std::process::id());
+                let ip = |verb: &str| {
+                    let ip = program("ip")?;
+                    let output =
+                        std::process::Command::new(ip).args(["netns", verb, &probe]).output();
+                    output.ok().filter(|output| output.status.success())
+                };
+                let made = ip("add").and_then(|_| ip("del"));
+                made.is_none().then(|| "no network namespaces here".to_owned())
+            }
             Self::Files(files) => {
                 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
                 let limit = getrlimit(Resource::Nofile);

@@ -16,6 +16,7 @@ fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
     let needs = [
         Need::Root,
+        Need::Namespaces,
         Need::Program("ip"),
         Need::Program("nft"),
         Need::Program("curl"),
