@@ -107,7 +107,6 @@ impl Http1 {
             Answering::Tunnel => Op::NeedInput,
             Answering::UntilClose { status } => {
                 self.finish(status, false, handler);
-                self.answering = Answering::Closing(Close::Graceful);
                 Op::Close(Close::Graceful)
             }
             Answering::Passed { local: false, .. } if cut_short => self.cut_short(handler),
@@ -192,6 +191,10 @@ impl Http1 {
                 Op::Forward(length)
             }
             Body::UntilClose => {
+                // No response can follow it.
+                if let Some(front) = self.in_flight.front() {
+                    front.cut = true;
+                }
                 self.answering = Answering::UntilClose { status };
                 Op::Forward(length)
             }
