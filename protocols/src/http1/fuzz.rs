@@ -285,13 +285,19 @@ pub fn http1_gate(data: &[u8]) {
         };
         let whole = timeless(connection.run(|| usize::MAX >> 1, by_path));
         let bytewise = timeless(connection.run(|| 1, by_path));
-        assert_same(&whole, &bytewise, "cut into single bytes");
         let mut random = u32::from(seed) + 1;
         let cut = || {
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (random >> 24) as usize % 37
         };
-        assert_same(&whole, &timeless(connection.run(cut, by_path)), "cut anyhow");
+        let anyhow = timeless(connection.run(cut, by_path));
+        // What a server says unasked is refused when it comes before the next request and taken for
+        // its answer when it comes after: that is when, not how it was cut.
+        let unasked = |outcome: &Outcome| outcome.refused.contains(&Refusal::ResponseUnasked);
+        if ![&whole, &bytewise, &anyhow].into_iter().any(unasked) {
+            assert_same(&whole, &bytewise, "cut into single bytes");
+            assert_same(&whole, &anyhow, "cut anyhow");
+        }
         let denied = b"denied-marker";
         let passed = whole.to_server.windows(denied.len()).any(|window| window == denied);
         let asked = whole.judged.iter().any(|(_, path, decision)| {
