@@ -15,16 +15,26 @@ pub mod upstream;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-/// An address that nobody listens on.
+/// An address that nobody listens on, and nobody else is given. Below the ports that the kernel
+/// gives to outgoing connections, one of which could take it before it is used.
 ///
 /// # Panics
 /// When there is none.
 #[must_use]
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address")
+    static TRIED: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 8000).unwrap_or_default();
+    loop {
+        let tried = TRIED.fetch_add(1, Ordering::Relaxed);
+        assert!(tried < 12_000, "no free port");
+        let address = SocketAddr::from(([127, 0, 0, 1], 12_000 + first + tried));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// Tries until it succeeds.
