@@ -14,7 +14,6 @@ use super::PatternError;
 pub(super) const LARGEST: usize = 1 << 20;
 
 /// Some expressions, each matched against the whole value.
-#[derive(Clone)]
 pub(crate) struct Automaton {
     table: dense::DFA<Vec<u32>>,
     start: StateID,

@@ -6,6 +6,7 @@
 //! regular expressions of one node are compiled together.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use regex_syntax::hir::Hir;
 
@@ -38,7 +39,7 @@ struct Node {
 /// Expressions compiled together, with the indices they were given.
 #[derive(Debug)]
 struct Group {
-    automaton: Automaton,
+    automaton: Arc<Automaton>,
     patterns: Box<[u32]>,
 }
 
@@ -163,7 +164,7 @@ fn number(index: usize) -> u32 {
 fn group(members: &[(u32, &Pattern)], groups: &mut Vec<Group>) {
     if let [(index, pattern)] = members {
         if let Shape::Regex { automaton, .. } = &pattern.shape {
-            let automaton = Automaton::clone(automaton);
+            let automaton = automaton.clone();
             groups.push(Group { automaton, patterns: Box::new([*index]) });
         }
         return;
@@ -176,7 +177,7 @@ fn group(members: &[(u32, &Pattern)], groups: &mut Vec<Group>) {
     match compiled {
         Some(automaton) => {
             let patterns = members.iter().map(|(index, _)| *index).collect();
-            groups.push(Group { automaton, patterns });
+            groups.push(Group { automaton: Arc::new(automaton), patterns });
         }
         None => {
             let (left, right) = members.split_at(members.len() / 2);
