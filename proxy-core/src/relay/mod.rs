@@ -6,13 +6,15 @@
 //! | file | what |
 //! | --- | --- |
 //! | `mod.rs` | the pair: connecting, closing, time-outs, policy changes |
-//! | `stream.rs` | one direction: carries out the gate's operations |
+//! | `stream.rs` | one direction: its state between polls |
+//! | `leg.rs` | one direction at work: carries out the gate's operations |
 //! | `backlog.rs` | bytes that can't move on yet; per-thread buffers |
 //! | `splice.rs` | long bodies moved inside the kernel |
 //! | `session.rs` | what the relay asks of the connection's inspector |
 //! | `upstream.rs` | the upstream side: absent, being opened, open |
 
 mod backlog;
+mod leg;
 mod session;
 mod splice;
 mod stream;
@@ -30,8 +32,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use self::backlog::Scratch;
+use self::leg::{Fault, Leg, Stop};
 pub(crate) use self::session::{End, Session};
-use self::stream::{Fault, Leg, Stop, Stream};
+use self::stream::Stream;
 use self::upstream::Upstream;
 use crate::runtime::{Registration, Signals};
 
