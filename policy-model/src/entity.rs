@@ -1,8 +1,7 @@
 //! Entities: the built-in groups of peers that policies name by word.
 
-use crate::label::RESERVED;
 use crate::rule::PeerSelector;
-use crate::selector::{Requirement, Selector};
+use crate::selector::Selector;
 
 /// Every entity (Cilium `fromEntities`, `toEntities`). Case matters.
 pub(crate) const NAMES: [&str; 13] = [
@@ -30,22 +29,17 @@ const OF_CLUSTER: [&str; 7] =
 const OF_WORLD: [&str; 3] = ["world", "world-ipv4", "world-ipv6"];
 
 /// The selectors that an entity stands for; `None` if there is no such entity.
-pub(crate) fn selectors(name: &str, cluster: &str) -> Option<Vec<PeerSelector>> {
-    let reserved = |name: &&str| PeerSelector::Labels(Selector::reserved(name));
+pub(crate) fn selectors(name: &str) -> Option<Vec<PeerSelector>> {
+    let reserved = |name: &str| PeerSelector::Labels(Selector::reserved(name));
     Some(match name {
         "all" => vec![PeerSelector::All],
         "none" => Vec::new(),
-        "world" => OF_WORLD.iter().map(reserved).collect(),
-        // Where the families are not told apart, either of them means the world.
-        "world-ipv4" | "world-ipv6" => vec![reserved(&name)],
+        "world" => OF_WORLD.into_iter().map(reserved).collect(),
         "cluster" => {
-            let mut selectors: Vec<_> = OF_CLUSTER.iter().map(reserved).collect();
-            selectors.push(PeerSelector::Labels(Selector::in_cluster(cluster)));
-            selectors
+            let in_cluster = PeerSelector::Labels(Selector::in_cluster());
+            OF_CLUSTER.into_iter().map(reserved).chain([in_cluster]).collect()
         }
-        name if NAMES.contains(&name) => vec![PeerSelector::Labels(Selector {
-            requirements: vec![Requirement::exists(Some(RESERVED), name)],
-        })],
+        name if NAMES.contains(&name) => vec![reserved(name)],
         _ => return None,
     })
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::endpoint::{Endpoint, Peer};
 use crate::label::{Label, Labels, RESERVED};
-use crate::resolve::{CLUSTER_NAME, Options};
+use crate::resolve::Options;
 
 /// A number for a set of labels. The same labels have the same number within one
 /// [`EndpointPolicy`](crate::EndpointPolicy).
@@ -91,13 +91,13 @@ impl Identities {
         }
         let mut numbers = Numbers { next: FIRST_WORKLOAD, by_labels: HashMap::new() };
         let namespace = &endpoint.namespace;
-        let labels = endpoint.labels.clone().placed(namespace, CLUSTER_NAME);
+        let labels = endpoint.labels.clone().placed(namespace);
         identities.workload = identities.of_labels(labels, &mut numbers);
         for address in &endpoint.addresses {
             identities.peers.insert(IpNet::from(*address), identities.workload);
         }
         for peer in peers {
-            let labels = peer.labels.clone().placed(namespace, CLUSTER_NAME);
+            let labels = peer.labels.clone().placed(namespace);
             let identity = identities.of_labels(labels, &mut numbers);
             for prefix in &peer.prefixes {
                 identities.peers.insert(prefix.trunc(), identity);

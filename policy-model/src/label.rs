@@ -7,6 +7,8 @@ use std::str::FromStr;
 pub const NAMESPACE: &str = "io.kubernetes.pod.namespace";
 /// The label that carries a workload's cluster.
 pub const CLUSTER: &str = "io.cilium.k8s.policy.cluster";
+/// The cluster that everything known belongs to.
+pub(crate) const LOCAL_CLUSTER: &str = "default";
 /// Prefix of the labels that a workload has from its namespace.
 pub const NAMESPACE_LABELS: &str = "io.cilium.k8s.namespace.labels.";
 /// Source of labels that come from Kubernetes, and of labels written without one.
@@ -110,11 +112,11 @@ impl Labels {
     /// Adds what every managed workload has: its namespace and its cluster. Labels of built-in
     /// identities are left alone.
     #[must_use]
-    pub fn placed(mut self, namespace: &str, cluster: &str) -> Self {
+    pub fn placed(mut self, namespace: &str) -> Self {
         if self.has_source(RESERVED) {
             return self;
         }
-        for (key, value) in [(NAMESPACE, namespace), (CLUSTER, cluster)] {
+        for (key, value) in [(NAMESPACE, namespace), (CLUSTER, LOCAL_CLUSTER)] {
             if !self.has_key(key) {
                 self.insert(Label::new(K8S, key, value));
             }
@@ -224,6 +226,6 @@ mod tests {
     #[test]
     fn built_in_identities_get_no_namespace() {
         let host: Labels = "reserved:host".parse().unwrap();
-        assert_eq!(host.placed("default", "default").to_string(), "reserved:host");
+        assert_eq!(host.placed("default").to_string(), "reserved:host");
     }
 }

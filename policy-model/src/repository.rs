@@ -39,8 +39,7 @@ impl Repository {
         let mut found = Vec::new();
         let mut policies = Vec::new();
         for source in sources {
-            let read = document::read(&source, &mut found);
-            policies.extend(read.into_iter().map(|policy| (policy, source.clone_name())));
+            policies.append(&mut document::read(&source, &mut found));
         }
         find_doubles(&policies, &mut found);
         found.sort_by_key(|found| found.severity == Severity::Warning);
@@ -48,7 +47,6 @@ impl Repository {
         if found.has_errors() {
             return Err(found);
         }
-        let policies: Vec<Policy> = policies.into_iter().map(|(policy, _)| policy).collect();
         let summaries = policies.iter().map(summary).collect();
         Ok(Self { policies, summaries, warnings: found.0 })
     }
@@ -76,12 +74,13 @@ fn summary(policy: &Policy) -> PolicySummary {
 }
 
 /// Two objects of one name: which of them is meant can't be known.
-fn find_doubles(policies: &[(Policy, Source)], found: &mut Vec<Diagnostic>) {
+fn find_doubles(policies: &[Policy], found: &mut Vec<Diagnostic>) {
     let mut seen: HashMap<&PolicyName, &Policy> = HashMap::new();
-    for (policy, source) in policies {
+    for policy in policies {
         if let Some(first) = seen.insert(&policy.name, policy) {
             let at = crate::diagnostic::Position { line: policy.line, column: 1 };
-            let mut error = Diagnostic::new(Severity::Error, source, at, "metadata.name");
+            let source = Source::new(policy.source.as_str(), "");
+            let mut error = Diagnostic::new(Severity::Error, &source, at, "metadata.name");
             error.message = format!(
                 "{} `{}` was already read from {}:{}",
                 policy.name.kind, policy.name, first.source, first.line
@@ -89,12 +88,5 @@ fn find_doubles(policies: &[(Policy, Source)], found: &mut Vec<Diagnostic>) {
             error.hint = Some("rename one of them, or remove it".to_owned());
             found.push(error);
         }
-    }
-}
-
-impl Source {
-    /// The source without its text, to place an error by name.
-    fn clone_name(&self) -> Self {
-        Self { name: self.name.clone(), text: String::new() }
     }
 }

@@ -19,9 +19,6 @@ use crate::rule::{
 use crate::selector::Selector;
 use crate::verdict::{RuleId, RuleOrigin};
 
-/// The cluster that everything known belongs to.
-pub(crate) const CLUSTER_NAME: &str = "default";
-
 /// How policy is evaluated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -80,7 +77,7 @@ impl EndpointPolicy {
         peers: &[Peer],
         options: &Options,
     ) -> Result<Self, ResolveError> {
-        let labels = endpoint.labels.clone().placed(&endpoint.namespace, CLUSTER_NAME);
+        let labels = endpoint.labels.clone().placed(&endpoint.namespace);
         let selected: Vec<Selected<'_>> = repository
             .policies
             .iter()
@@ -96,6 +93,7 @@ impl EndpointPolicy {
             initialising: labels.iter().any(|l| l.source == RESERVED && l.key == "init"),
             origins: Vec::new(),
             names: HashMap::new(),
+            numbers: HashMap::new(),
         };
         let ingress = resolver.direction(&selected, TrafficDirection::Ingress)?;
         let egress = resolver.direction(&selected, TrafficDirection::Egress)?;
@@ -140,6 +138,8 @@ struct Resolver<'a> {
     origins: Vec<RuleOrigin>,
     /// One string a policy, shared by all its rules.
     names: HashMap<*const Policy, Arc<str>>,
+    /// A rule keeps its number however often it is compiled: once enforced, once audited.
+    numbers: HashMap<(Option<*const Policy>, String), RuleId>,
 }
 
 impl Resolver<'_> {
@@ -326,8 +326,14 @@ impl Resolver<'_> {
                 .or_insert_with(|| policy.name.to_string().into())
                 .clone(),
         };
-        let id = RuleId(number(self.origins.len()));
-        self.origins.push(RuleOrigin::new(name, section));
+        let next = RuleId(number(self.origins.len()));
+        let id = *self
+            .numbers
+            .entry((policy.map(std::ptr::from_ref), section.to_owned()))
+            .or_insert(next);
+        if id == next {
+            self.origins.push(RuleOrigin::new(name, section));
+        }
         id
     }
 }

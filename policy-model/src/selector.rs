@@ -1,6 +1,6 @@
 //! Label selectors: Kubernetes' `matchLabels` and `matchExpressions`, with label sources.
 
-use crate::label::{CLUSTER, K8S, Labels, NAMESPACE, NAMESPACE_LABELS, RESERVED};
+use crate::label::{CLUSTER, K8S, LOCAL_CLUSTER, Labels, NAMESPACE, NAMESPACE_LABELS, RESERVED};
 
 /// A query that a set of labels fulfils or not. Requirements are ANDed; none selects everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -37,8 +37,8 @@ impl Selector {
     }
 
     /// A selector of everything in the cluster that has labels.
-    pub(crate) fn in_cluster(cluster: &str) -> Self {
-        Self { requirements: vec![Requirement::equals(Some(K8S), CLUSTER, cluster)] }
+    pub(crate) fn in_cluster() -> Self {
+        Self { requirements: vec![Requirement::equals(Some(K8S), CLUSTER, LOCAL_CLUSTER)] }
     }
 
     /// The subject of a namespaced policy: the namespace is forced, whatever was written.
@@ -134,7 +134,7 @@ mod tests {
     fn a_peer_without_namespace_is_scoped_and_a_reserved_one_is_not() {
         let mut peer = Selector::default();
         peer.scope(Some("shop"));
-        assert!(!peer.matches(&"app=a".parse::<Labels>().unwrap().placed("other", "c")));
+        assert!(!peer.matches(&"app=a".parse::<Labels>().unwrap().placed("other")));
         let mut world = Selector::reserved("world");
         world.scope(Some("shop"));
         assert!(world.matches(&"reserved:world".parse().unwrap()));

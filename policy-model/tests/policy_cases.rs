@@ -204,7 +204,7 @@ fn endpoint(case: &EndpointCase) -> Endpoint {
     let labels = case.labels.join(",").parse().unwrap();
     let namespace = case.namespace.clone().unwrap_or_else(|| "default".to_owned());
     let mut endpoint = Endpoint::new(&case.name, namespace.clone(), labels);
-    endpoint.labels = endpoint.labels.placed(&namespace, "default");
+    endpoint.labels = endpoint.labels.placed(&namespace);
     endpoint.addresses.clone_from(&case.ips);
     endpoint.named_ports = case
         .named_ports

@@ -25,12 +25,14 @@ pub enum LoadError {
     Resolve(#[from] ResolveError),
 }
 
-/// Whether the policy that a proxy of this configuration would read loads.
+/// Loads the policy that a proxy of this configuration would read, and returns its warnings.
 ///
 /// # Errors
 /// [`LoadError`] as starting the proxy would.
-pub fn check_policy(config: &ProxyConfig) -> Result<(), LoadError> {
-    PolicyLoader::new(config).load().map(drop)
+pub fn check_policy(config: &ProxyConfig) -> Result<Vec<String>, LoadError> {
+    let loader = PolicyLoader::new(config);
+    loader.load()?;
+    Ok(loader.status().warnings)
 }
 
 /// Compiles the policy files for one workload.

@@ -13,7 +13,7 @@ use crate::control::{self, Command, Control};
 use crate::listener::{self, Bound};
 use crate::policy_files::PolicyFilesError;
 use crate::policy_loader::{LoadError, PolicyLoader};
-use crate::runtime::{self, Registry, Stage, Worker};
+use crate::runtime::{self, Registry, Stage, Throttle, Worker};
 use crate::snapshot::SnapshotStore;
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::watch::PolicyWatch;
@@ -232,6 +232,8 @@ impl Shared<'_> {
                 limits: limits.clone(),
                 http1: http1.clone(),
                 stage: stage.subscribe(),
+                unreachable: Throttle::default(),
+                undirected: Throttle::default(),
             });
             let thread = thread::Builder::new()
                 .name(format!("worker-{index}"))

@@ -51,6 +51,13 @@ impl Failure {
         Self { code: 1, message: format!("error: {message}") }
     }
 
+    /// The policy is to be mended; what is wrong with documents says `error` itself.
+    fn policy(error: impl std::fmt::Display) -> Self {
+        let text = error.to_string();
+        let prefix = if text.starts_with("error") { "" } else { "error: " };
+        Self::config(format!("{prefix}{text}"))
+    }
+
     /// The configuration or the policy is to be mended; the message says where.
     fn config(message: impl std::fmt::Display) -> Self {
         Self { code: 78, message: message.to_string() }

@@ -26,21 +26,20 @@ pub(crate) fn run(arguments: Box<RunArguments>) -> Result<(), Failure> {
         tracing::info!("admin server listens on {address}");
     }
     let remote = proxy.remote();
-    let joined = std::thread::Builder::new().name("join".to_owned()).spawn(move || proxy.join());
-    let mut joined = Some(joined.map_err(Failure::new)?);
     let (ended, mut end) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        if let Some(joined) = joined.take() {
-            let _ = joined.join();
-        }
-        let _ = ended.send(());
-    });
+    std::thread::Builder::new()
+        .name("join".to_owned())
+        .spawn(move || {
+            proxy.join();
+            let _ = ended.send(());
+        })
+        .map_err(Failure::new)?;
     runtime.block_on(async {
         let mut asked = false;
         loop {
             tokio::select! {
                 _ = &mut end => return,
-                () = signals.next() => asked = signals.obey(asked, &remote),
+                received = signals.next() => asked = obey(received, asked, &remote),
             }
         }
     });
@@ -49,17 +48,33 @@ pub(crate) fn run(arguments: Box<RunArguments>) -> Result<(), Failure> {
 }
 
 fn start_failure(error: &StartError) -> Failure {
-    if error.is_policy() {
-        let hint = if error.is_missing_policy() {
-            "\n  hint: without policy nothing would be allowed, so the proxy does not start"
-        } else {
-            ""
-        };
-        let text = error.to_string();
-        let text = if text.starts_with("error") { text } else { format!("error: {text}") };
-        return Failure::config(format!("{text}{hint}"));
+    let hint = hint(error).map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+    match error.is_policy() {
+        true => Failure::policy(format!("{error}{hint}")),
+        false => Failure::new(format!("{error}{hint}")),
     }
-    Failure::new(error)
+}
+
+/// What to do about it.
+fn hint(error: &StartError) -> Option<&'static str> {
+    use std::io::ErrorKind::{AddrInUse, PermissionDenied};
+    match error {
+        error if error.is_missing_policy() => {
+            Some("without policy nothing would be allowed, so the proxy does not start")
+        }
+        StartError::Admin { source, .. } if source.kind() == AddrInUse => {
+            Some("choose another address with `--admin` or `admin.listen`, or `off`")
+        }
+        StartError::Listen { source, .. } if source.kind() == AddrInUse => {
+            Some("somebody listens there already; `ss -ltnp` names the process")
+        }
+        StartError::Listen { source, .. } | StartError::Admin { source, .. }
+            if source.kind() == PermissionDenied =>
+        {
+            Some("ports below 1024 need CAP_NET_BIND_SERVICE, TPROXY needs CAP_NET_ADMIN")
+        }
+        _ => None,
+    }
 }
 
 /// Every connection needs two descriptors, and more while it splices.
@@ -80,7 +95,6 @@ struct Signals {
     user: Signal,
     terminate: Signal,
     interrupt: Signal,
-    received: Received,
 }
 
 #[derive(Clone, Copy)]
@@ -97,40 +111,39 @@ impl Signals {
             user: signal(SignalKind::user_defined1())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            received: Received::End,
         })
     }
 
-    async fn next(&mut self) {
-        self.received = tokio::select! {
+    async fn next(&mut self) -> Received {
+        tokio::select! {
             _ = self.hangup.recv() => Received::Hangup,
             _ = self.user.recv() => Received::User,
             _ = self.terminate.recv() => Received::End,
             _ = self.interrupt.recv() => Received::End,
-        };
+        }
     }
+}
 
-    /// Does what the last signal asks for; `asked`: to end, before. Whether it was asked by now.
-    fn obey(&self, asked: bool, remote: &Remote) -> bool {
-        match self.received {
-            Received::Hangup => {
-                remote.reopen_logs();
-                remote.reload();
-                asked
-            }
-            Received::User => {
-                remote.reopen_logs();
-                asked
-            }
-            Received::End if asked => {
-                tracing::warn!("asked twice: ending at once");
-                remote.stop();
-                true
-            }
-            Received::End => {
-                remote.drain();
-                true
-            }
+/// Does what a signal asks for; `asked`: to end, before. Whether it was asked by now.
+fn obey(received: Received, asked: bool, remote: &Remote) -> bool {
+    match received {
+        Received::Hangup => {
+            remote.reopen_logs();
+            remote.reload();
+            asked
+        }
+        Received::User => {
+            remote.reopen_logs();
+            asked
+        }
+        Received::End if asked => {
+            tracing::warn!("asked twice: ending at once");
+            remote.stop();
+            true
+        }
+        Received::End => {
+            remote.drain();
+            true
         }
     }
 }

@@ -110,6 +110,7 @@ fn an_address_in_use_is_1_and_names_the_address() {
     ]);
     assert_eq!(code, 1);
     assert!(error.contains(&format!("can't listen on {taken}")), "{error}");
+    assert!(error.contains("hint: somebody listens there already"), "{error}");
 }
 
 #[test]
@@ -125,6 +126,11 @@ fn the_example_configuration_checks() {
     std::fs::write(folder.path().join("policies/p.yaml"), portreeve_tests::sidecar::POLICY)
         .unwrap();
     assert_eq!(portreeve(&["config", "check", &path]).0, 0);
+    let nobody = portreeve_tests::sidecar::POLICY.replace("app: shop", "app: shp");
+    std::fs::write(folder.path().join("policies/p.yaml"), nobody).unwrap();
+    let (code, _, error) = portreeve(&["config", "check", &path]);
+    assert_eq!(code, 0);
+    assert!(error.contains("warning: no policy speaks of ingress"), "{error}");
 }
 
 #[test]

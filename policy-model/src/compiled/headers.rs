@@ -1,7 +1,7 @@
 //! Conditions on header fields, and what happens when they are not met.
 
 use super::http::{HeaderEdit, HttpRequest};
-use crate::pattern::{joined_is, joined_starts_with};
+use crate::pattern::{joined_is_any, joined_starts_with};
 use crate::rule::{HeaderMatch, HeaderValue, Mismatch};
 
 impl HeaderMatch {
@@ -41,7 +41,7 @@ impl HeaderValue {
         match self {
             Self::Present => values.next().is_some(),
             Self::Absent => values.next().is_none(),
-            Self::Exact(wanted) => joined_is(values, wanted.as_bytes()),
+            Self::Exact(wanted) => joined_is_any(values, &[wanted]),
             Self::Prefix(prefix) => joined_starts_with(values, prefix.as_bytes()),
             Self::Matches(pattern) => pattern.matches_joined(values),
             Self::Unknown => false,

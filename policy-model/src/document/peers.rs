@@ -9,7 +9,6 @@ use super::spec::Scope;
 use crate::diagnostic::Position;
 use crate::entity;
 use crate::label::{check_key, check_value, split_source};
-use crate::resolve::CLUSTER_NAME;
 use crate::rule::{PeerSelector, Peers, TrafficDirection};
 use crate::selector::{Operator, Requirement, Selector};
 
@@ -215,7 +214,7 @@ fn label_value(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
 fn entities(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<PeerSelector>> {
     let name = reader.text(node)?;
     let name = reader.one_of(node.at, name, "an entity", &entity::NAMES)?;
-    entity::selectors(name, CLUSTER_NAME)
+    entity::selectors(name)
 }
 
 /// A prefix, or an address, which is a prefix of its full length.

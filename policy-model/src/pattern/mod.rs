@@ -95,16 +95,7 @@ impl Pattern {
     pub(crate) fn matches_joined<'v>(&self, mut values: impl Iterator<Item = &'v [u8]>) -> bool {
         match &self.shape {
             Shape::Any => values.all(is_one_line),
-            Shape::Literals(literals) if literals.len() == 1 => joined_is(values, &literals[0]),
-            Shape::Literals(literals) => match (values.next(), values.next()) {
-                // What two fields join to has a comma in it, so few lists of literals can match.
-                (Some(first), Some(second)) => {
-                    let rest: Vec<_> = [first, second].into_iter().chain(values).collect();
-                    literals.iter().any(|literal| joined_is(rest.iter().copied(), literal))
-                }
-                (Some(only), None) => literals.iter().any(|literal| **literal == *only),
-                _ => false,
-            },
+            Shape::Literals(literals) => joined_is_any(values, literals),
             Shape::Prefix(prefix) => joined_starts_with(values, prefix),
             Shape::Regex { automaton, .. } => automaton.matches_joined(values),
         }
@@ -116,23 +107,32 @@ fn is_one_line(value: &[u8]) -> bool {
     memchr::memchr(b'\n', value).is_none()
 }
 
-/// Whether the values, joined by commas, are `wanted`.
-pub(crate) fn joined_is<'v>(values: impl Iterator<Item = &'v [u8]>, wanted: &[u8]) -> bool {
-    let mut rest = wanted;
+/// Whether the values, joined by commas, are one of `wanted`: at most [`MAX_LITERALS`].
+pub(crate) fn joined_is_any<'v, L: AsRef<[u8]>>(
+    values: impl Iterator<Item = &'v [u8]>,
+    wanted: &[L],
+) -> bool {
+    debug_assert!(wanted.len() <= MAX_LITERALS);
+    // A bit for each that is still possible; all of those agree with the values up to `at`.
+    let mut possible = u64::MAX;
+    let mut at = 0;
     let mut first = true;
     for value in values {
-        if !std::mem::take(&mut first) {
-            match rest.split_first() {
-                Some((b',', after)) => rest = after,
-                _ => return false,
+        let comma: &[u8] = if std::mem::take(&mut first) { b"" } else { b"," };
+        for part in [comma, value] {
+            for (index, literal) in wanted.iter().enumerate() {
+                let rest = literal.as_ref().get(at..);
+                if !rest.is_some_and(|rest| rest.starts_with(part)) {
+                    possible &= !(1 << index);
+                }
             }
-        }
-        match rest.strip_prefix(value) {
-            Some(after) => rest = after,
-            None => return false,
+            at += part.len();
         }
     }
-    !first && rest.is_empty()
+    let fits = |(index, literal): (usize, &L)| {
+        possible & (1 << index) != 0 && literal.as_ref().len() == at
+    };
+    !first && wanted.iter().enumerate().any(fits)
 }
 
 /// Whether the values, joined by commas, begin with `prefix` and go on in one line.
@@ -308,6 +308,9 @@ mod tests {
         assert!(joined("a,b.*", &["a", "bc"]));
         assert!(!joined("a,b.*", &["a", "c"]));
         assert!(joined("a,b|c", &["a", "b"]));
+        assert!(joined("a,b|c", &["c"]));
+        assert!(!joined("a,b|c", &["a"]));
+        assert!(!joined("a,b|a,c", &["a", "b", "c"]));
         assert!(!joined("a", &[]));
     }
 }

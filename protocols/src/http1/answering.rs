@@ -222,10 +222,6 @@ impl Http1 {
     /// The server broke the protocol before a byte of its answer was sent: the client gets 502.
     fn refuse_response(&mut self, refusal: Refusal, handler: &mut (impl Handler + ?Sized)) {
         handler.refused(refusal);
-        if self.sent > 0 {
-            // An interim response has passed; what follows would look like part of it.
-            self.sent = 0;
-        }
         match self.in_flight.front() {
             Some(front) => {
                 front.reply = Some(Reply::new(refusal.status()));

@@ -135,7 +135,12 @@ impl Connection {
             _ => ConnectOutcome::Failed,
         };
         self.worker.telemetry.upstream_connect(outcome);
-        tracing::warn!(upstream = %self.upstream, client = %self.client, "can't reach the upstream: {error}");
+        if let Some(held_back) = self.worker.unreachable.pass(Instant::now()) {
+            tracing::warn!(
+                upstream = %self.upstream, client = %self.client, held_back,
+                "can't reach the upstream: {error}; does the workload listen there?"
+            );
+        }
     }
 
     /// Reports the end.

@@ -162,8 +162,7 @@ impl Handler for HttpSession {
             direction: self.connection.direction(),
             source,
             destination,
-            reason: refusal.name(),
-            by_server: refusal.by_server(),
+            refusal,
         });
         tracing::debug!(client = %source.address, by_server = refusal.by_server(), "{refusal}");
     }

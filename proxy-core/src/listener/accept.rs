@@ -4,7 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 
@@ -83,7 +83,9 @@ fn open(
     let upstream = match destination(settings, &client) {
         Ok(upstream) => upstream,
         Err(error) => {
-            tracing::warn!(client = %address, "connection refused: {error}");
+            if let Some(held_back) = worker.undirected.pass(Instant::now()) {
+                tracing::warn!(client = %address, held_back, "connection refused: {error}");
+            }
             worker.telemetry.limit_hit("no_destination");
             reset(client);
             return;

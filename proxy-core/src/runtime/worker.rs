@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use portreeve_protocols::http1;
 use tokio::sync::watch;
 
-use super::{Registry, Signals};
+use super::{Registry, Signals, Throttle};
 use crate::limits::Limits;
 use crate::listener::{self, Bound};
 use crate::snapshot::SnapshotStore;
@@ -36,6 +36,10 @@ pub(crate) struct Worker {
     pub(crate) limits: Arc<Limits>,
     pub(crate) http1: Arc<http1::Limits>,
     pub(crate) stage: watch::Receiver<Stage>,
+    /// Of messages about upstreams that can't be reached.
+    pub(crate) unreachable: Throttle,
+    /// Of messages about connections without a destination.
+    pub(crate) undirected: Throttle,
 }
 
 /// Runs a worker on this thread until it has drained.

@@ -127,21 +127,17 @@ pub(super) fn write_refused(out: &mut Vec<u8>, record: &RefusedRecord<'_>) {
     let mut line = Line::begin(out, record.time, "refused", record.direction);
     line.text("verdict", "deny");
     line.parties(&record.source, &record.destination);
-    line.text("side", if record.by_server { "upstream" } else { "client" });
-    line.text("reason", record.reason);
+    line.text("side", if record.refusal.by_server() { "upstream" } else { "client" });
+    line.text("reason", record.refusal.name());
     line.end();
 }
 
 /// The path alone; that there was a query is shown, what it said isn't.
 fn without_query(path: &[u8]) -> &[u8] {
-    match memchr_query(path) {
+    match path.iter().position(|byte| *byte == b'?') {
         Some(at) => &path[..=at],
         None => path,
     }
-}
-
-fn memchr_query(path: &[u8]) -> Option<usize> {
-    path.iter().position(|byte| *byte == b'?')
 }
 
 /// One JSON object under way. Writing to a vector can't fail.

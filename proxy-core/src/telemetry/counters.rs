@@ -135,8 +135,8 @@ impl Counters {
         &self.requests(direction, verdict).duration
     }
 
-    pub(super) fn refused(&self, reason: &str) -> &Counter {
-        let place = Refusal::ALL.iter().position(|refusal| refusal.name() == reason);
+    pub(super) fn refused(&self, reason: Refusal) -> &Counter {
+        let place = Refusal::ALL.iter().position(|refusal| *refusal == reason);
         &self.refused[place.unwrap_or_default()]
     }
 

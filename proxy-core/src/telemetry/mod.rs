@@ -177,7 +177,7 @@ impl WorkerTelemetry {
 
     /// A message that was not accepted.
     pub(crate) fn refused(&self, record: &RefusedRecord<'_>) {
-        self.counters.refused(record.reason).add(1);
+        self.counters.refused(record.refusal).add(1);
         if self.mode.get() != AccessLogMode::Off {
             self.lines.append(|line| access_log::write_refused(line, record));
         }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use portreeve_policy::TrafficDirection;
+use portreeve_protocols::http1::Refusal;
 
 /// What was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +96,7 @@ pub(crate) struct RefusedRecord<'a> {
     pub(crate) direction: TrafficDirection,
     pub(crate) source: Party<'a>,
     pub(crate) destination: Party<'a>,
-    pub(crate) reason: &'static str,
-    pub(crate) by_server: bool,
+    pub(crate) refusal: Refusal,
 }
 
 /// A request's method; those that few use count as one, so that clients can't make up series.

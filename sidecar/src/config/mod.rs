@@ -25,6 +25,8 @@ pub(crate) const EXAMPLE: &str = include_str!("example.yaml");
 /// `portreeve config check`.
 pub(crate) fn check(file: &Path) -> Result<(), Failure> {
     let config = from_file(&read(file)?, file)?;
-    portreeve_core::check_policy(&config).map_err(Failure::config)?;
+    for warning in portreeve_core::check_policy(&config).map_err(Failure::policy)? {
+        eprintln!("{warning}");
+    }
     crate::print(&format!("{}: good\n", file.display()))
 }

@@ -2,8 +2,10 @@
 //! well-behaved client would send.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 /// One request of the demo.
 pub(super) struct Asked {
@@ -101,14 +103,11 @@ impl Asked {
     }
 
     fn exchange(&self, proxy: SocketAddr, number: usize) -> std::io::Result<String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        let mut stream = runtime.block_on(async {
-            let socket = tokio::net::TcpSocket::new_v4()?;
-            let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, self.from));
-            socket.bind((from, 0).into())?;
-            socket.connect(proxy).await?.into_std()
-        })?;
-        stream.set_nonblocking(false)?;
+        let from = SocketAddr::from((Ipv4Addr::new(127, 0, 0, self.from), 0));
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&from.into())?;
+        socket.connect(&proxy.into())?;
+        let mut stream = TcpStream::from(socket);
         talk(
             &mut stream,
             &format!(
