@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::{
-    Action, Endpoint, EndpointPolicy, HttpRequest, Inspection, Options, Pattern, Peer, Protocol,
-    Repository, Source, TrafficDirection,
+    Action, Directory, Endpoint, EndpointPolicy, HttpRequest, Inspection, Options, Pattern, Peer,
+    Protocol, Repository, Source, TrafficDirection,
 };
 
 /// Any text is a policy or a list of errors, each with a place in the text; and what loads also
@@ -32,8 +32,12 @@ pub fn policy_documents(data: &[u8]) {
                 ["10.0.0.0/8".parse().ok()].into_iter().flatten(),
                 "app=a".parse().unwrap_or_default(),
             );
-            let resolved =
-                EndpointPolicy::resolve(&repository, &subject, &[peer], &Options::default());
+            let resolved = EndpointPolicy::resolve(
+                &repository,
+                &subject,
+                &vec![peer].into(),
+                &Options::default(),
+            );
             let Ok(policy) = resolved else { return };
             for direction in [TrafficDirection::Ingress, TrafficDirection::Egress] {
                 for address in [[10, 0, 0, 1], [192, 0, 2, 1]] {
@@ -93,7 +97,7 @@ fn policy_of(paths: &[&str]) -> Option<EndpointPolicy> {
         Err(errors) => panic!("{errors}"),
     };
     let subject = Endpoint::new("fuzz", "default", "app=fuzz".parse().ok()?);
-    EndpointPolicy::resolve(&repository, &subject, &[], &Options::default()).ok()
+    EndpointPolicy::resolve(&repository, &subject, &Directory::default(), &Options::default()).ok()
 }
 
 struct Get<'a>(&'a [u8]);

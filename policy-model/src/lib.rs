@@ -14,7 +14,7 @@
 //!
 //! ```
 //! use portreeve_policy::{
-//!     Action, Endpoint, EndpointPolicy, Options, Peer, Protocol, Repository, Source,
+//!     Action, Directory, Endpoint, EndpointPolicy, Options, Peer, Protocol, Repository, Source,
 //!     TrafficDirection,
 //! };
 //!
@@ -31,7 +31,8 @@
 //! let repository = Repository::parse([Source::new("shop.yaml", policy)])?;
 //! let shop = Endpoint::new("shop", "default", "app=shop".parse()?);
 //! let client = Peer::new(["10.0.0.7/32".parse()?], "app=client".parse()?);
-//! let policy = EndpointPolicy::resolve(&repository, &shop, &[client], &Options::default())?;
+//! let directory = Directory::from(vec![client]);
+//! let policy = EndpointPolicy::resolve(&repository, &shop, &directory, &Options::default())?;
 //!
 //! let who = policy.identify("10.0.0.7".parse()?);
 //! let verdict = policy.connection(TrafficDirection::Ingress, who, Protocol::Tcp, 80);
@@ -40,15 +41,20 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod case;
 mod compiled;
 pub mod diagnostic;
+mod directory;
 mod document;
 mod endpoint;
 mod entity;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+mod generic;
 mod identity;
 pub mod label;
+mod lint;
+mod name;
 mod pattern;
 mod repository;
 mod resolve;
@@ -57,16 +63,24 @@ mod selector;
 mod source;
 mod verdict;
 
-pub use self::compiled::{EndpointPolicy, HeaderEdit, HttpRequest, HttpRules};
+pub use self::compiled::{
+    Authentication, DnsRules, EndpointPolicy, GenericRules, HeaderEdit, HttpRequest, HttpRules,
+    KafkaRequest, KafkaRules, ServerNameRules, TlsInspection,
+};
 pub use self::diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use self::directory::{Directory, Names, Service};
+pub use self::document::Features;
 pub use self::endpoint::{Endpoint, NamedPort, Peer};
-pub use self::identity::Identity;
+pub use self::generic::GenericRequest;
+pub use self::identity::{Identity, IdentityAllocator, InMemoryIdentities};
 pub use self::label::{Label, Labels};
 pub use self::pattern::{Pattern, PatternError};
 pub use self::repository::{PolicySummary, Repository};
 pub use self::resolve::{Enforcement, Options, ResolveError};
-pub use self::rule::{Mode, PolicyName, Protocol, TrafficDirection};
+pub use self::rule::{
+    AuthenticationMode, Listener, Mode, PolicyName, Protocol, TlsContext, TrafficDirection,
+};
 pub use self::source::Source;
 pub use self::verdict::{
-    Action, ConnectionVerdict, HttpVerdict, Inspection, Outcome, Reason, RuleId, RuleOrigin,
+    Action, ConnectionVerdict, Inspection, Outcome, Reason, RequestVerdict, RuleId, RuleOrigin,
 };

@@ -1,16 +1,21 @@
 //! All policies by name: what a set of files says, as one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::document;
-use crate::rule::{Mode, Policy, PolicyName};
+use ipnet::IpNet;
+
+use crate::diagnostic::{Diagnostic, Diagnostics, Position, Severity};
+use crate::directory::Directory;
+use crate::document::{self, Features, Objects};
+use crate::lint;
+use crate::rule::{CidrGroup, GroupRef, Mode, PeerSelector, Peers, Policy, PolicyName};
 use crate::source::Source;
 
 /// Policies that were read together and had no errors.
 #[derive(Clone, Debug, Default)]
 pub struct Repository {
     pub(crate) policies: Vec<Policy>,
+    pub(crate) groups: Vec<CidrGroup>,
     summaries: Vec<PolicySummary>,
     warnings: Vec<Diagnostic>,
 }
@@ -31,24 +36,62 @@ pub struct PolicySummary {
 }
 
 impl Repository {
-    /// Reads policies.
+    /// Reads policies, with what is known by default.
     ///
     /// # Errors
     /// All errors of all sources at once, with the warnings; nothing is loaded then.
     pub fn parse(sources: impl IntoIterator<Item = Source>) -> Result<Self, Diagnostics> {
+        Self::parse_with(sources, Features::default())
+    }
+
+    /// Reads policies.
+    ///
+    /// # Errors
+    /// As [`Repository::parse`].
+    pub fn parse_with(
+        sources: impl IntoIterator<Item = Source>,
+        features: Features,
+    ) -> Result<Self, Diagnostics> {
         let mut found = Vec::new();
-        let mut policies = Vec::new();
+        let mut objects = Objects::default();
         for source in sources {
-            policies.append(&mut document::read(&source, &mut found));
+            objects.append(document::read(&source, features, &mut found));
         }
-        find_doubles(&policies, &mut found);
+        Self::of(objects, found)
+    }
+
+    /// Objects that were read, with what was found on the way.
+    pub(crate) fn of(objects: Objects, mut found: Vec<Diagnostic>) -> Result<Self, Diagnostics> {
+        let Objects { policies, groups } = objects;
+        find_doubles(&policies, &groups, &mut found);
+        lint::warn(&policies, &mut found);
         found.sort_by_key(|found| found.severity == Severity::Warning);
         let found = Diagnostics(found);
         if found.has_errors() {
             return Err(found);
         }
         let summaries = policies.iter().map(summary).collect();
-        Ok(Self { policies, summaries, warnings: found.0 })
+        Ok(Self { policies, groups, summaries, warnings: found.0 })
+    }
+
+    /// The prefixes of the groups that a rule refers to.
+    pub(crate) fn group(&self, group: &GroupRef) -> impl Iterator<Item = IpNet> {
+        let meant = move |known: &&CidrGroup| match group {
+            GroupRef::Name(name) => known.name == *name,
+            GroupRef::Labels(selector) => selector.matches(&known.labels),
+        };
+        self.groups.iter().filter(meant).flat_map(|group| group.prefixes.iter().copied())
+    }
+
+    /// Every prefix that rules, groups, services and names are about, exceptions too: each is
+    /// somebody of its own.
+    pub(crate) fn prefixes(&self, directory: &Directory) -> BTreeSet<IpNet> {
+        let mut prefixes: BTreeSet<IpNet> = self.policies.iter().flat_map(named).collect();
+        prefixes.extend(self.groups.iter().flat_map(|group| &group.prefixes));
+        let behind = directory.services.iter().flat_map(|service| &service.backends);
+        prefixes.extend(behind.map(|address| IpNet::from(*address)));
+        prefixes.extend(directory.names.iter().map(|(address, _)| IpNet::from(address)));
+        prefixes
     }
 
     /// What is legal and surely not meant.
@@ -66,27 +109,56 @@ impl Repository {
 fn summary(policy: &Policy) -> PolicySummary {
     PolicySummary {
         name: policy.name.clone(),
-        mode: policy.mode,
+        mode: policy.mode(),
         rules: policy.rules.len(),
         source: policy.source.clone(),
         line: policy.line,
     }
 }
 
-/// Two objects of one name: which of them is meant can't be known.
-fn find_doubles(policies: &[Policy], found: &mut Vec<Diagnostic>) {
-    let mut seen: HashMap<&PolicyName, &Policy> = HashMap::new();
-    for policy in policies {
-        if let Some(first) = seen.insert(&policy.name, policy) {
-            let at = crate::diagnostic::Position { line: policy.line, column: 1 };
-            let source = Source::new(policy.source.as_str(), "");
-            let mut error = Diagnostic::new(Severity::Error, &source, at, "metadata.name");
-            error.message = format!(
-                "{} `{}` was already read from {}:{}",
-                policy.name.kind, policy.name, first.source, first.line
-            );
-            error.hint = Some("rename one of them, or remove it".to_owned());
-            found.push(error);
+/// The prefixes that the rules of a policy name.
+pub(crate) fn named(policy: &Policy) -> impl Iterator<Item = IpNet> {
+    let directed = policy.rules.iter().flat_map(|rule| [&rule.ingress, &rule.egress]);
+    let entries = directed.flat_map(|directed| directed.entries().map(|(entry, _)| entry));
+    let peers = entries.flat_map(|entry| match &entry.peers {
+        Peers::Unsaid => &[],
+        Peers::Of(peers) => peers.as_slice(),
+    });
+    peers.flat_map(|peer| match peer {
+        PeerSelector::Cidr { prefix, except } => {
+            except.iter().copied().chain([*prefix]).collect::<Vec<_>>()
         }
+        PeerSelector::CidrGroup { except, .. } => except.clone(),
+        _ => Vec::new(),
+    })
+}
+
+/// Two objects of one name: which of them is meant can't be known.
+fn find_doubles(policies: &[Policy], groups: &[CidrGroup], found: &mut Vec<Diagnostic>) {
+    let mut seen = HashMap::new();
+    for policy in policies {
+        let name = (policy.name.kind, policy.name.to_string());
+        double(&mut seen, name, (&policy.source, policy.line), found);
+    }
+    for group in groups {
+        let name = ("CiliumCIDRGroup", group.name.clone());
+        double(&mut seen, name, (&group.source, group.line), found);
+    }
+}
+
+fn double<'p>(
+    seen: &mut HashMap<(&'static str, String), (&'p String, u32)>,
+    name: (&'static str, String),
+    here: (&'p String, u32),
+    found: &mut Vec<Diagnostic>,
+) {
+    let (kind, text) = name.clone();
+    if let Some((source, line)) = seen.insert(name, here) {
+        let at = Position { line: here.1, column: 1 };
+        let own = Source::new(here.0.as_str(), "");
+        let mut error = Diagnostic::new(Severity::Error, &own, at, "metadata.name");
+        error.message = format!("{kind} `{text}` was already read from {source}:{line}");
+        error.hint = Some("rename one of them, or remove it".to_owned());
+        found.push(error);
     }
 }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::generic::GenericMatch;
+use crate::label::Labels;
+use crate::name::NamePattern;
 use crate::pattern::Pattern;
 use crate::selector::Selector;
 
@@ -13,11 +16,18 @@ use crate::selector::Selector;
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     pub(crate) name: PolicyName,
-    pub(crate) mode: Mode,
     pub(crate) rules: Vec<Rule>,
     /// The file it was read from.
     pub(crate) source: String,
     pub(crate) line: u32,
+}
+
+impl Policy {
+    /// In audit mode as a whole: nothing of it is carried out.
+    pub(crate) fn mode(&self) -> Mode {
+        let enforced = self.rules.iter().any(|rule| rule.mode == Mode::Enforce);
+        if enforced || self.rules.is_empty() { Mode::Enforce } else { Mode::Audit }
+    }
 }
 
 /// A policy's name: kind, namespace, name.
@@ -79,18 +89,47 @@ pub enum Protocol {
     Udp,
     /// SCTP.
     Sctp,
-    /// ICMP; it has no ports, and only rules without ports allow it.
+    /// ICMP; where others have ports, it has types.
     Icmp,
-    /// ICMP for IPv6.
+    /// ICMP for IPv6, likewise.
     IcmpV6,
+    /// Another IP protocol, by its number (IANA `protocol-numbers`). It has no ports.
+    Ip(u8),
+}
+
+/// Every protocol by its name.
+pub(crate) const PROTOCOLS: [(&str, Protocol); 12] = [
+    ("TCP", Protocol::Tcp),
+    ("UDP", Protocol::Udp),
+    ("SCTP", Protocol::Sctp),
+    ("ICMP", Protocol::Icmp),
+    ("ICMPv6", Protocol::IcmpV6),
+    ("VRRP", Protocol::Ip(112)),
+    ("IGMP", Protocol::Ip(2)),
+    ("GRE", Protocol::Ip(47)),
+    ("IPIP", Protocol::Ip(4)),
+    ("IPv6", Protocol::Ip(41)),
+    ("ESP", Protocol::Ip(50)),
+    ("AH", Protocol::Ip(51)),
+];
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (PROTOCOLS.iter().find(|(_, known)| known == self), self) {
+            (Some((name, _)), _) => f.write_str(name),
+            (None, Self::Ip(number)) => write!(f, "IP protocol {number}"),
+            (None, other) => write!(f, "{other:?}"),
+        }
+    }
 }
 
 /// One `spec`.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
-    pub(crate) subject: Selector,
+    pub(crate) subject: Subject,
     pub(crate) ingress: Directed,
     pub(crate) egress: Directed,
+    pub(crate) mode: Mode,
 }
 
 impl Rule {
@@ -102,6 +141,23 @@ impl Rule {
     }
 }
 
+/// Whom a rule is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Subject {
+    /// Workloads (`endpointSelector`); never a node.
+    Endpoints(Selector),
+    /// Nodes (`nodeSelector`); never a workload.
+    Nodes(Selector),
+}
+
+impl Subject {
+    pub(crate) fn selector(&self) -> &Selector {
+        match self {
+            Self::Endpoints(selector) | Self::Nodes(selector) => selector,
+        }
+    }
+}
+
 /// What a rule says of one direction.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Directed {
@@ -109,6 +165,8 @@ pub(crate) struct Directed {
     pub(crate) deny: Vec<Entry>,
     /// `enableDefaultDeny`; `None`: as the entries say.
     pub(crate) default_deny: Option<bool>,
+    /// Our own `visibility`: ports whose requests are to be seen, whoever asks.
+    pub(crate) visibility: Vec<Visibility>,
 }
 
 impl Directed {
@@ -117,9 +175,17 @@ impl Directed {
         !self.allow.is_empty() || !self.deny.is_empty()
     }
 
-    pub(crate) fn wants_default_deny(&self) -> bool {
-        self.has_entries() && self.default_deny.unwrap_or(true)
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Entry, bool)> {
+        let allow = self.allow.iter().map(|entry| (entry, false));
+        allow.chain(self.deny.iter().map(|entry| (entry, true)))
     }
+}
+
+/// Ports whose HTTP requests are to be seen; no verdict depends on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Visibility {
+    pub(crate) section: String,
+    pub(crate) ports: Vec<PortSpec>,
 }
 
 /// One item of `ingress`, `egress`, `ingressDeny` or `egressDeny`.
@@ -128,7 +194,11 @@ pub(crate) struct Entry {
     /// Its place in the document: `spec.ingress[0]`.
     pub(crate) section: String,
     pub(crate) peers: Peers,
+    /// `fromRequires`, `toRequires`: what peers named by labels must fulfil, too.
+    pub(crate) requires: Vec<Selector>,
     pub(crate) ports: Ports,
+    pub(crate) authentication: Option<AuthenticationMode>,
+    pub(crate) mode: Mode,
 }
 
 /// Who an entry is about.
@@ -145,12 +215,42 @@ pub(crate) enum Peers {
 pub(crate) enum PeerSelector {
     /// Everybody, known or not.
     All,
+    /// Workloads by their labels (`fromEndpoints`); requirements of other rules narrow it.
+    Endpoints(Selector),
+    /// Built-in identities and nodes: no requirement narrows it.
     Labels(Selector),
     /// Addresses that no peer is known by.
-    Cidr {
-        prefix: IpNet,
-        except: Vec<IpNet>,
-    },
+    Cidr { prefix: IpNet, except: Vec<IpNet> },
+    /// The prefixes of the groups that this names.
+    CidrGroup { group: GroupRef, except: Vec<IpNet> },
+    /// Addresses that these names were resolved to.
+    Name(NamePattern),
+    /// What stands behind a service.
+    Service(ServiceRef),
+}
+
+/// `cidrGroupRef` or `cidrGroupSelector`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum GroupRef {
+    Name(String),
+    Labels(Selector),
+}
+
+/// `toServices`: one service, or those that a selector matches.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ServiceRef {
+    Name { namespace: Option<String>, name: String },
+    Labels { namespace: Option<String>, selector: Selector },
+}
+
+/// A `CiliumCIDRGroup`.
+#[derive(Clone, Debug)]
+pub(crate) struct CidrGroup {
+    pub(crate) name: String,
+    pub(crate) labels: Labels,
+    pub(crate) prefixes: Vec<IpNet>,
+    pub(crate) source: String,
+    pub(crate) line: u32,
 }
 
 /// Which ports an entry is about.
@@ -167,6 +267,10 @@ pub(crate) struct PortRule {
     pub(crate) section: String,
     pub(crate) ports: Vec<PortSpec>,
     pub(crate) rules: L7,
+    pub(crate) tls: TlsContexts,
+    /// `serverNames`; empty: any.
+    pub(crate) server_names: Vec<NamePattern>,
+    pub(crate) listener: Option<Listener>,
 }
 
 /// What may be said on a port.
@@ -176,6 +280,74 @@ pub(crate) enum L7 {
     Opaque,
     /// HTTP that one of these allows.
     Http(Vec<Arc<HttpRule>>),
+    /// Kafka requests that these allow.
+    Kafka(Vec<Arc<KafkaRule>>),
+    /// DNS questions that one of these allows.
+    Dns(Vec<Arc<DnsRule>>),
+    /// A protocol by its name (`l7proto`). Without rules, everything is allowed.
+    Generic { protocol: Arc<str>, rules: Vec<Arc<GenericRule>> },
+}
+
+/// `terminatingTLS` and `originatingTLS`: read and kept; where a proxy can't terminate, it refuses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TlsContexts {
+    pub(crate) terminating: Option<TlsContext>,
+    pub(crate) originating: Option<TlsContext>,
+}
+
+impl TlsContexts {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.terminating.is_none() && self.originating.is_none()
+    }
+}
+
+/// Where certificates and keys are kept (Cilium `api.TLSContext`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsContext {
+    /// Namespace and name of the secret.
+    pub secret: (Option<String>, String),
+    /// The item of the secret that has the trusted CA.
+    pub trusted_ca: Option<String>,
+    /// The item that has the certificate.
+    pub certificate: Option<String>,
+    /// The item that has the private key.
+    pub private_key: Option<String>,
+}
+
+/// A listener of another proxy that is to have the connection (Cilium `api.Listener`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Listener {
+    /// `CiliumEnvoyConfig` or `CiliumClusterwideEnvoyConfig`.
+    pub kind: &'static str,
+    /// The configuration's name.
+    pub config: String,
+    /// The listener's name in it.
+    pub name: String,
+    /// 1 to 100, the smaller wins; 0: after every parser.
+    pub priority: u8,
+}
+
+/// How peers must have proved who they are (Cilium `api.Authentication`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AuthenticationMode {
+    /// They need not.
+    Disabled,
+    /// Both sides, by mutual authentication.
+    Required,
+    /// Never succeeds; for tests.
+    TestAlwaysFail,
+}
+
+impl AuthenticationMode {
+    /// As policies write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Required => "required",
+            Self::TestAlwaysFail => "test-always-fail",
+        }
+    }
 }
 
 /// One item of `ports`.
@@ -194,7 +366,7 @@ pub(crate) enum PortRef {
     Named(String),
 }
 
-/// One item of `rules.http`. All that is said must match.
+/// One item of `rules.http` or `rules.grpc`. All that is said must match.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpRule {
     pub(crate) section: String,
@@ -202,25 +374,45 @@ pub(crate) struct HttpRule {
     pub(crate) path: Option<Pattern>,
     pub(crate) host: Option<Pattern>,
     pub(crate) headers: Vec<HeaderMatch>,
+    pub(crate) query: Vec<QueryMatch>,
+}
+
+impl HttpRule {
+    /// A rule that says nothing, and so allows everything.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { section: _, method, path, host, headers, query } = self;
+        let any = |pattern: &Option<Pattern>| pattern.as_ref().is_none_or(|p| p.as_str() == ".*");
+        any(method) && any(path) && any(host) && headers.is_empty() && query.is_empty()
+    }
 }
 
 /// A condition on one header field.
 #[derive(Clone, Debug)]
 pub(crate) struct HeaderMatch {
     pub(crate) name: String,
-    pub(crate) value: HeaderValue,
+    pub(crate) value: ValueMatch,
     pub(crate) mismatch: Mismatch,
 }
 
-/// What a header's value must be. Several fields of one name are compared as one value, joined by
+/// A condition on one parameter of the query. Every parameter of that name must fulfil it.
+#[derive(Clone, Debug)]
+pub(crate) struct QueryMatch {
+    pub(crate) name: String,
+    pub(crate) value: ValueMatch,
+}
+
+/// What a value must be. Several header fields of one name are compared as one value, joined by
 /// commas.
 #[derive(Clone, Debug)]
-pub(crate) enum HeaderValue {
+pub(crate) enum ValueMatch {
     Present,
     Absent,
     Exact(String),
     Prefix(String),
+    Suffix(String),
     Matches(Pattern),
+    /// An address inside of one of these.
+    Inside(Vec<IpNet>),
     /// Its secret can't be read: no request fulfils it.
     Unknown,
 }
@@ -238,4 +430,46 @@ pub(crate) enum Mismatch {
     Delete,
     /// It matches, and the fields of that name are replaced by one.
     Replace(String),
+}
+
+/// One item of `rules.kafka`. All that is said must match.
+#[derive(Clone, Debug)]
+pub(crate) struct KafkaRule {
+    pub(crate) section: String,
+    /// The keys that `role` or `apiKey` stands for; `None`: any.
+    pub(crate) api_keys: Option<&'static [i16]>,
+    pub(crate) api_version: Option<i16>,
+    pub(crate) client_id: Option<String>,
+    pub(crate) topic: Option<TextMatch>,
+    pub(crate) group: Option<TextMatch>,
+}
+
+/// A name, or an expression for it.
+#[derive(Clone, Debug)]
+pub(crate) enum TextMatch {
+    Exact(String),
+    Matches(Pattern),
+}
+
+impl TextMatch {
+    pub(crate) fn matches(&self, text: &[u8]) -> bool {
+        match self {
+            Self::Exact(wanted) => wanted.as_bytes() == text,
+            Self::Matches(pattern) => pattern.matches(text),
+        }
+    }
+}
+
+/// One item of `rules.dns`; its names are alternatives.
+#[derive(Clone, Debug)]
+pub(crate) struct DnsRule {
+    pub(crate) section: String,
+    pub(crate) names: Vec<NamePattern>,
+}
+
+/// One item of `rules.l7`: what it says, still as text, and what that means.
+#[derive(Clone, Debug)]
+pub(crate) struct GenericRule {
+    pub(crate) section: String,
+    pub(crate) meaning: GenericMatch,
 }

@@ -9,7 +9,7 @@ pub(crate) struct Selector {
 }
 
 /// One condition on one key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Requirement {
     /// `None`: from any source.
     pub(crate) source: Option<String>,
@@ -17,7 +17,7 @@ pub(crate) struct Requirement {
     pub(crate) operator: Operator,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Operator {
     In(Vec<String>),
     /// Fulfilled, too, when the key is absent.
@@ -62,6 +62,32 @@ impl Selector {
             Some(namespace) => Requirement::equals(Some(K8S), NAMESPACE, namespace),
             None => Requirement::exists(Some(K8S), NAMESPACE),
         });
+    }
+
+    /// Whether this is about workloads whose labels are not known yet.
+    pub(crate) fn names_init(&self) -> bool {
+        self.requirements.iter().any(|requirement| {
+            requirement.source.as_deref() == Some(RESERVED) && requirement.key == "init"
+        })
+    }
+
+    /// Those that fulfil both.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        let requirements = self.requirements.iter().chain(&other.requirements).cloned().collect();
+        Self { requirements }
+    }
+
+    /// The one way to write it: selectors that say the same in another order are the same.
+    pub(crate) fn canonical(mut self) -> Self {
+        for requirement in &mut self.requirements {
+            if let Operator::In(values) | Operator::NotIn(values) = &mut requirement.operator {
+                values.sort_unstable();
+                values.dedup();
+            }
+        }
+        self.requirements.sort_unstable();
+        self.requirements.dedup();
+        self
     }
 
     /// Whether the written namespace differs from the policy's own.

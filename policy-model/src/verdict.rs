@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::compiled::HttpRules;
+use crate::compiled::{
+    Authentication, DnsRules, GenericRules, HttpRules, KafkaRules, TlsInspection,
+};
+use crate::rule::{AuthenticationMode, Listener};
 
 /// What policy says of a connection.
 #[derive(Clone, Debug)]
@@ -11,6 +14,9 @@ pub struct ConnectionVerdict {
     pub action: Action,
     /// A policy in audit mode would have denied it.
     pub audited: bool,
+    /// How the peer must have proved who it is. Where it can't be asked to, the connection is to be
+    /// refused.
+    pub authentication: Option<Authentication>,
     /// The rule that decided.
     pub rule: Option<RuleId>,
     /// Why.
@@ -35,11 +41,35 @@ pub enum Action {
 pub enum Inspection {
     /// HTTP.
     Http(Arc<HttpRules>),
+    /// Kafka.
+    Kafka(Arc<KafkaRules>),
+    /// DNS: each question is judged.
+    Dns(Arc<DnsRules>),
+    /// A protocol that policies name by word.
+    Generic(Arc<GenericRules>),
+    /// TLS: the server name is judged, and what is inside, where TLS ends here.
+    Tls(Arc<TlsInspection>),
+    /// Nothing here: another proxy's listener is to have the connection.
+    Listener(Arc<Listener>),
+}
+
+impl ConnectionVerdict {
+    /// Whether the peer must have proved who it is.
+    #[must_use]
+    pub fn needs_authentication(&self) -> bool {
+        self.authentication.is_some_and(|auth| auth.mode != AuthenticationMode::Disabled)
+    }
+
+    /// The same verdict, refused for a reason of the one who was to carry it out.
+    #[must_use]
+    pub fn refused(self, reason: Reason) -> Self {
+        Self { action: Action::Deny, audited: false, reason, ..self }
+    }
 }
 
 /// What policy says of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HttpVerdict {
+pub struct RequestVerdict {
     /// What is to happen.
     pub outcome: Outcome,
     /// The rule that decided.
@@ -48,7 +78,7 @@ pub struct HttpVerdict {
     pub reason: Reason,
 }
 
-impl HttpVerdict {
+impl RequestVerdict {
     /// The verdict on a request of a connection that policy has come to deny.
     #[must_use]
     pub fn denied_connection() -> Self {
@@ -89,6 +119,10 @@ pub enum Reason {
     ConnectionAllowed,
     /// The peer has no identity.
     UnknownIdentity,
+    /// The peer would have to prove who it is, and can't be asked to.
+    AuthenticationRequired,
+    /// What is said on the connection is to be judged, by somebody who can't read it.
+    NotInspectable,
 }
 
 impl Reason {
@@ -102,6 +136,8 @@ impl Reason {
             Self::NotEnforced => "not_enforced",
             Self::ConnectionAllowed => "connection_allowed",
             Self::UnknownIdentity => "unknown_identity",
+            Self::AuthenticationRequired => "authentication_required",
+            Self::NotInspectable => "not_inspectable",
         }
     }
 }
@@ -123,12 +159,19 @@ impl RuleId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleOrigin {
     policy: Arc<str>,
+    kind: &'static str,
     section: Box<str>,
 }
 
 impl RuleOrigin {
-    pub(crate) fn new(policy: Arc<str>, section: &str) -> Self {
-        Self { policy, section: section.into() }
+    pub(crate) fn new(policy: Arc<str>, kind: &'static str, section: &str) -> Self {
+        Self { policy, kind, section: section.into() }
+    }
+
+    /// The kind of the policy; empty when no policy says it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.kind
     }
 
     /// The policy: `namespace/name`, or `name` when it is clusterwide.

@@ -6,8 +6,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use portreeve_policy::{
-    Action, ConnectionVerdict, Endpoint, EndpointPolicy, HeaderEdit, HttpRequest, HttpVerdict,
-    Inspection, Options, Outcome, Peer, Protocol, Reason, Repository, Source, TrafficDirection,
+    Action, ConnectionVerdict, Endpoint, EndpointPolicy, HeaderEdit, HttpRequest, Inspection,
+    Options, Outcome, Peer, Protocol, Reason, Repository, RequestVerdict, Source, TrafficDirection,
 };
 
 struct Get<'a> {
@@ -46,7 +46,7 @@ fn resolve(documents: &[String], options: &Options) -> EndpointPolicy {
     let repository = Repository::parse([source]).unwrap_or_else(|errors| panic!("{errors}"));
     let shop = Endpoint::new("shop", "default", "app=shop".parse().unwrap());
     let client = Peer::new(["10.0.0.0/8".parse().unwrap()], "app=client".parse().unwrap());
-    EndpointPolicy::resolve(&repository, &shop, &[client], options).unwrap()
+    EndpointPolicy::resolve(&repository, &shop, &vec![client].into(), options).unwrap()
 }
 
 fn connect(policy: &EndpointPolicy) -> ConnectionVerdict {
@@ -54,7 +54,7 @@ fn connect(policy: &EndpointPolicy) -> ConnectionVerdict {
     policy.connection(TrafficDirection::Ingress, who, Protocol::Tcp, 80)
 }
 
-fn ask(policy: &EndpointPolicy, request: &Get<'_>) -> (HttpVerdict, Vec<String>) {
+fn ask(policy: &EndpointPolicy, request: &Get<'_>) -> (RequestVerdict, Vec<String>) {
     let Action::Inspect(Inspection::Http(rules)) = connect(policy).action else {
         panic!("the connection is not inspected")
     };

@@ -31,7 +31,7 @@ mod watch;
 
 pub use self::config::{ListenerConfig, PolicyFiles, ProxyConfig, Transparent, UpstreamConfig};
 pub use self::limits::Limits;
-pub use self::policy_files::PolicyFilesError;
+pub use self::policy_files::{PolicyFilesError, read as read_policy_files};
 pub use self::policy_loader::{LoadError, check_policy};
 pub use self::proxy::{Proxy, Remote, StartError};
 pub use self::snapshot::{Snapshot, SnapshotStore};

@@ -46,7 +46,7 @@ pub(crate) struct Fingerprint(Vec<(PathBuf, u64, u64, i64, i64)>);
 /// # Errors
 /// [`PolicyFilesError`] for the first path that can't be read, or when there is no file at all:
 /// an empty folder must not look like a policy that allows everything.
-pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Source>, PolicyFilesError> {
+pub fn read(paths: &[PathBuf]) -> Result<Vec<Source>, PolicyFilesError> {
     let mut sources = Vec::new();
     for file in files(paths)? {
         sources.push(read_file(&file)?);

@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use portreeve_policy::{
-    Diagnostics, Endpoint, EndpointPolicy, Enforcement, Options, Peer, PolicySummary, Repository,
-    ResolveError, TrafficDirection,
+    Diagnostics, Directory, Endpoint, EndpointPolicy, Enforcement, Options, PolicySummary,
+    Repository, ResolveError, TrafficDirection,
 };
 
 use crate::config::{PolicyFiles, ProxyConfig};
@@ -40,7 +40,7 @@ pub fn check_policy(config: &ProxyConfig) -> Result<Vec<String>, LoadError> {
 pub(crate) struct PolicyLoader {
     pub(crate) files: PolicyFiles,
     pub(crate) endpoint: Endpoint,
-    pub(crate) peers: Vec<Peer>,
+    pub(crate) directory: Directory,
     pub(crate) options: Options,
     /// Those in which the proxy listens.
     directions: Vec<TrafficDirection>,
@@ -63,7 +63,7 @@ impl PolicyLoader {
         Self {
             files: config.policy.clone(),
             endpoint: config.endpoint.clone(),
-            peers: config.peers.clone(),
+            directory: config.peers.clone().into(),
             options: config.options.clone(),
             directions,
             status: Mutex::default(),
@@ -123,7 +123,7 @@ impl PolicyLoader {
     fn compile(&self) -> Result<(Repository, EndpointPolicy), LoadError> {
         let repository = Repository::parse(policy_files::read(&self.files.paths)?)?;
         let policy =
-            EndpointPolicy::resolve(&repository, &self.endpoint, &self.peers, &self.options)?;
+            EndpointPolicy::resolve(&repository, &self.endpoint, &self.directory, &self.options)?;
         Ok((repository, policy))
     }
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::policy::Output;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0   ended in order
@@ -30,6 +32,9 @@ pub(crate) enum Command {
     /// Configuration files: a commented example, a check
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Policy files: check, test, explain and compare them before they are applied
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Print the version
     Version,
 }
@@ -43,6 +48,81 @@ pub(crate) enum ConfigCommand {
         /// The file
         file: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Find every error of policy files, and what is legal and surely not meant
+    Check(PolicyCheckArguments),
+    /// Run policy unit tests
+    Test(PolicyTestArguments),
+}
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  portreeve policy check policies/
+  portreeve policy check --output json shop.yaml | jq -r 'select(.severity == \"error\").message'
+
+Exit codes:
+  0   no errors; there may be warnings
+  1   errors
+  2   wrong usage";
+
+#[derive(Debug, Args)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub(crate) struct PolicyCheckArguments {
+    /// Policy files, or folders of them; they are checked as one set
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// How results are printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+
+    /// Know `fromNodes` and `toNodes`
+    #[arg(long)]
+    pub(crate) node_selectors: bool,
+
+    /// Know IP protocols without ports, such as GRE
+    #[arg(long)]
+    pub(crate) extended_protocols: bool,
+}
+
+const TEST_EXAMPLES: &str = "\
+Examples:
+  portreeve policy test tests/*.yaml
+  portreeve policy test --output json shop-test.yaml
+
+A file of cases:
+  cases:
+  - id: clients may read
+    policies: [shop.yaml]                      # paths, or the policies themselves
+    endpoints:
+    - {name: shop, namespace: default, labels: ['k8s:app=shop'], ips: [10.0.0.1]}
+    - {name: client, namespace: default, labels: ['k8s:app=client'], ips: [10.0.0.2]}
+    queries:
+    - {direction: ingress, subject: shop, peer: {endpoint: client}, protocol: TCP, port: 80,
+       l7: {http: {method: GET, path: /public/a}}, expect: l7-allow}
+
+Exit codes:
+  0   all passed
+  1   something failed
+  2   wrong usage";
+
+#[derive(Debug, Args)]
+#[command(after_help = TEST_EXAMPLES)]
+pub(crate) struct PolicyTestArguments {
+    /// Files of cases
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// How results are printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+
+    /// Show every question, those that passed too
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
 }
 
 const RUN_EXAMPLES: &str = "\

@@ -5,6 +5,7 @@
 //! | `cli` | commands and flags |
 //! | `config` | the configuration file: reading, checking, the commented example |
 //! | `run` | `portreeve run`: starts the proxy, obeys signals |
+//! | `policy` | `portreeve policy …`: policy checked, tested, explained, compared |
 //! | `demo` | `portreeve demo`: policy at work in one command |
 //! | `logging` | messages on standard error |
 
@@ -12,6 +13,7 @@ mod cli;
 mod config;
 mod demo;
 mod logging;
+mod policy;
 mod run;
 
 use std::process::ExitCode;
@@ -27,12 +29,15 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Config(ConfigCommand::Example) => print(config::EXAMPLE),
         Command::Config(ConfigCommand::Check { file }) => config::check(&file),
+        Command::Policy(command) => policy::run(command),
         Command::Version => print(concat!("portreeve ", env!("CARGO_PKG_VERSION"), "\n")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{}", failure.message);
+            if !failure.message.is_empty() {
+                eprintln!("{}", failure.message);
+            }
             ExitCode::from(failure.code)
         }
     }
@@ -49,6 +54,11 @@ impl Failure {
     /// Something went wrong.
     fn new(message: impl std::fmt::Display) -> Self {
         Self { code: 1, message: format!("error: {message}") }
+    }
+
+    /// Everything has been said already.
+    fn silent(code: u8) -> Self {
+        Self { code, message: String::new() }
     }
 
     /// The policy is to be mended; what is wrong with documents says `error` itself.

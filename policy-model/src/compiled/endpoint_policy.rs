@@ -3,17 +3,24 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::http::{Audited, HttpRules};
 use super::port_policy::{PortAction, PortPolicy};
 use crate::identity::{Identities, Identity};
+use crate::label::Labels;
 use crate::rule::{Protocol, TrafficDirection};
 use crate::verdict::{Action, ConnectionVerdict, Inspection, Reason, RuleId, RuleOrigin};
 
-/// What one workload may do and who may do what with it. Made by
-/// [`EndpointPolicy::resolve`]; immutable; answers without a lock.
-#[derive(Debug)]
+/// What one workload may do and who may do what with it. Made by [`EndpointPolicy::resolve`] or by an
+/// [`Engine`](crate::Engine); immutable; answers without a lock.
+#[derive(Clone, Debug)]
 pub struct EndpointPolicy {
-    pub(crate) identities: Identities,
+    pub(crate) workload: Identity,
+    pub(crate) identities: Arc<Identities>,
+    pub(crate) decisions: Arc<Decisions>,
+}
+
+/// What is decided by identity; it stays when others come and go that no rule is about.
+#[derive(Debug)]
+pub(crate) struct Decisions {
     pub(crate) origins: Vec<RuleOrigin>,
     pub(crate) ingress: DirectionPolicy,
     pub(crate) egress: DirectionPolicy,
@@ -36,10 +43,17 @@ impl EndpointPolicy {
         self.identities.identify(address)
     }
 
+    /// Who has exactly these labels, somewhere; unknown if nobody has. For tools: it looks at
+    /// everybody.
+    #[must_use]
+    pub fn identity_of(&self, labels: &Labels) -> Identity {
+        self.identities.having(labels)
+    }
+
     /// The workload's own identity.
     #[must_use]
     pub fn workload(&self) -> Identity {
-        self.identities.workload
+        self.workload
     }
 
     /// An identity's labels in one line, joined by commas.
@@ -52,20 +66,23 @@ impl EndpointPolicy {
     #[must_use]
     pub fn rule(&self, id: RuleId) -> &RuleOrigin {
         static NOWHERE: std::sync::LazyLock<RuleOrigin> =
-            std::sync::LazyLock::new(|| RuleOrigin::new("".into(), ""));
-        self.origins.get(id.index()).unwrap_or(&NOWHERE)
+            std::sync::LazyLock::new(|| RuleOrigin::new("".into(), "", ""));
+        self.decisions.origins.get(id.index()).unwrap_or(&NOWHERE)
     }
 
     /// All rules that can decide, by the index of their id.
     #[must_use]
     pub fn rules(&self) -> &[RuleOrigin] {
-        &self.origins
+        &self.decisions.origins
     }
 
     /// Whether policy restricts this direction at all.
     #[must_use]
     pub fn is_enforced(&self, direction: TrafficDirection) -> bool {
-        matches!(self.direction(direction).enforced, PortPolicy::Rules(_))
+        match &self.direction(direction).enforced {
+            PortPolicy::Open => false,
+            PortPolicy::Classes(classes) => classes.enforced,
+        }
     }
 
     /// What is to happen with a connection between the workload and `peer`: to the workload's
@@ -81,40 +98,78 @@ impl EndpointPolicy {
         let policy = self.direction(direction);
         let (enforced, reason) = policy.enforced.lookup(peer, protocol, port);
         let audited = policy.audited.as_ref().map(|audited| audited.lookup(peer, protocol, port));
+        let (rule, authentication) = match enforced {
+            PortAction::Deny(rule) => (*rule, None),
+            PortAction::Allow { rule, authentication }
+            | PortAction::Inspect { rule, authentication, .. } => (*rule, *authentication),
+        };
         let verdict =
-            |action, audited, rule, reason| ConnectionVerdict { action, audited, rule, reason };
+            |action| ConnectionVerdict { action, audited: false, authentication, rule, reason };
         match (enforced, audited) {
-            (PortAction::Deny(rule), _) => verdict(Action::Deny, false, *rule, reason),
-            (PortAction::Allow(rule), None | Some((PortAction::Allow(_), _))) => {
-                verdict(Action::Allow, false, *rule, reason)
+            (PortAction::Deny(_), _) => verdict(Action::Deny),
+            (PortAction::Allow { .. }, None | Some((PortAction::Allow { .. }, _))) => {
+                verdict(Action::Allow)
             }
-            (PortAction::Allow(_), Some((PortAction::Deny(rule), reason))) => {
-                verdict(Action::Allow, true, *rule, reason)
+            (PortAction::Allow { .. }, Some((PortAction::Deny(rule), reason))) => {
+                let verdict = verdict(Action::Allow);
+                ConnectionVerdict { audited: true, rule: *rule, reason, ..verdict }
             }
-            (PortAction::Allow(rule), Some((PortAction::Http(set), _))) => {
-                let rules = HttpRules { enforced: None, audited: Audited::Rules(set.clone()) };
-                verdict(inspect(rules), false, *rule, reason)
+            (PortAction::Allow { .. }, Some((PortAction::Inspect { as_what, .. }, _))) => {
+                verdict(Action::Inspect(as_what.audit_only()))
             }
-            (PortAction::Http(set), audited) => {
-                let audited = match audited {
-                    None | Some((PortAction::Allow(_), _)) => Audited::Nothing,
-                    Some((PortAction::Deny(rule), reason)) => Audited::Denied(*rule, reason),
-                    Some((PortAction::Http(set), _)) => Audited::Rules(set.clone()),
-                };
-                let rules = HttpRules { enforced: Some(set.clone()), audited };
-                verdict(inspect(rules), false, None, Reason::RuleAllows)
+            (PortAction::Inspect { as_what, .. }, None | Some((PortAction::Allow { .. }, _))) => {
+                verdict(Action::Inspect(as_what.clone()))
             }
+            (PortAction::Inspect { as_what, .. }, Some((PortAction::Deny(rule), reason))) => {
+                verdict(Action::Inspect(as_what.audited_as_denied(*rule, reason)))
+            }
+            (
+                PortAction::Inspect { as_what, .. },
+                Some((PortAction::Inspect { as_what: other, .. }, _)),
+            ) => verdict(Action::Inspect(as_what.audited_by(other))),
         }
     }
 
     fn direction(&self, direction: TrafficDirection) -> &DirectionPolicy {
         match direction {
-            TrafficDirection::Ingress => &self.ingress,
-            TrafficDirection::Egress => &self.egress,
+            TrafficDirection::Ingress => &self.decisions.ingress,
+            TrafficDirection::Egress => &self.decisions.egress,
         }
     }
 }
 
-fn inspect(rules: HttpRules) -> Action {
-    Action::Inspect(Inspection::Http(Arc::new(rules)))
+impl Inspection {
+    /// What these rules would say, if they were in force.
+    fn audit_only(&self) -> Self {
+        match self {
+            Self::Http(rules) => Self::Http(rules.audit_only()),
+            Self::Kafka(rules) => Self::Kafka(rules.audit_only()),
+            Self::Dns(rules) => Self::Dns(rules.audit_only()),
+            Self::Generic(rules) => Self::Generic(rules.audit_only()),
+            // To look into TLS, or to hand a connection to another, is not something to try out.
+            Self::Tls(_) | Self::Listener(_) => self.clone(),
+        }
+    }
+
+    fn audited_as_denied(&self, rule: Option<RuleId>, reason: Reason) -> Self {
+        match self {
+            Self::Http(rules) => Self::Http(rules.audited_as_denied(rule, reason)),
+            Self::Kafka(rules) => Self::Kafka(rules.audited_as_denied(rule, reason)),
+            Self::Dns(rules) => Self::Dns(rules.audited_as_denied(rule, reason)),
+            Self::Generic(rules) => Self::Generic(rules.audited_as_denied(rule, reason)),
+            Self::Tls(_) | Self::Listener(_) => self.clone(),
+        }
+    }
+
+    /// These rules in force, beside others that would be. A port speaks one protocol: rules of
+    /// another would deny all of this one.
+    fn audited_by(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Http(rules), Self::Http(other)) => Self::Http(rules.audited_by(other)),
+            (Self::Kafka(rules), Self::Kafka(other)) => Self::Kafka(rules.audited_by(other)),
+            (Self::Dns(rules), Self::Dns(other)) => Self::Dns(rules.audited_by(other)),
+            (Self::Generic(rules), Self::Generic(other)) => Self::Generic(rules.audited_by(other)),
+            _ => self.audited_as_denied(None, Reason::NoRuleAllows),
+        }
+    }
 }

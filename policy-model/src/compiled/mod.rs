@@ -4,16 +4,33 @@
 //! | --- | --- |
 //! | `endpoint_policy.rs` | [`EndpointPolicy`]: identities, directions, origins of rules |
 //! | `port_policy.rs` | (identity, protocol, port) → deny, allow, inspect |
-//! | `http.rs` | [`HttpRules`]: which rule allows a request |
-//! | `headers.rs` | conditions on header fields, and what happens when they are not met |
+//! | `rules.rs` | [`Rules`]: what is enforced on a connection, and what policies in audit mode would say |
+//! | `http.rs`, `index.rs` | which HTTP rule allows a request, of however many |
+//! | `values.rs` | conditions on header fields and query parameters |
+//! | `kafka.rs`, `dns.rs`, `tls.rs`, `generic.rs` | the same for other protocols |
 
+mod dns;
 mod endpoint_policy;
-mod headers;
+mod generic;
 mod http;
+mod index;
+mod kafka;
 mod port_policy;
+mod rules;
+mod tls;
+mod values;
 
-pub(crate) use self::endpoint_policy::DirectionPolicy;
+pub(crate) use self::dns::DnsRuleSet;
 pub use self::endpoint_policy::EndpointPolicy;
+pub(crate) use self::endpoint_policy::{Decisions, DirectionPolicy};
+pub(crate) use self::generic::GenericRuleSet;
 pub(crate) use self::http::HttpRuleSet;
-pub use self::http::{HeaderEdit, HttpRequest, HttpRules};
-pub(crate) use self::port_policy::{Class, Grant, PortPolicy, Rules};
+pub use self::http::{HeaderEdit, HttpRequest};
+pub use self::kafka::KafkaRequest;
+pub(crate) use self::kafka::KafkaRuleSet;
+pub use self::port_policy::Authentication;
+pub(crate) use self::port_policy::{Class, Classes, PortAction, PortPolicy, Span};
+pub(crate) use self::rules::Alternatives;
+pub use self::rules::{DnsRules, GenericRules, HttpRules, KafkaRules, ServerNameRules};
+pub(crate) use self::tls::ServerNames;
+pub use self::tls::TlsInspection;

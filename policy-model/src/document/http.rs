@@ -1,13 +1,13 @@
-//! `rules.http`: method, path, host, headers (Cilium `api.PortRuleHTTP`), and our own header
-//! conditions.
+//! `rules.http`: method, path, host, headers (Cilium `api.PortRuleHTTP`), and our own conditions on
+//! path segments, header fields and the query.
 
 use std::sync::Arc;
 
-use super::Dialect;
 use super::node::Node;
 use super::reader::{Fields, Reader};
+use super::{Dialect, tls, values};
 use crate::pattern::Pattern;
-use crate::rule::{HeaderMatch, HeaderValue, HttpRule, Mismatch};
+use crate::rule::{HeaderMatch, HttpRule, Mismatch, QueryMatch, ValueMatch};
 
 /// Reads one HTTP rule.
 pub(super) fn read(
@@ -17,8 +17,17 @@ pub(super) fn read(
 ) -> Option<Arc<HttpRule>> {
     let mut fields = reader.fields(node)?;
     let section = reader.path().to_owned();
-    let errors = reader.found.len();
-    let path = pattern(reader, &mut fields, "path");
+    let errors = reader.errors();
+    let at = fields.at;
+    let mut path = pattern(reader, &mut fields, "path");
+    if dialect.extended
+        && let Some(glob) = path_glob(reader, &mut fields)
+    {
+        if path.is_some() {
+            reader.error(at, "`path` and `pathGlob` can't stand together");
+        }
+        path = Some(glob);
+    }
     let method = pattern(reader, &mut fields, "method");
     let host = pattern(reader, &mut fields, "host");
     let mut headers = Vec::new();
@@ -32,11 +41,16 @@ pub(super) fn read(
         });
         headers.extend(read.unwrap_or_default());
     }
+    let mut query = Vec::new();
+    if dialect.extended
+        && let Some(node) = fields.take("query")
+    {
+        let read = reader.field("query", |reader| reader.list(node, query_match));
+        query.extend(read.unwrap_or_default());
+    }
     fields.finish(reader);
-    let failed = reader.found[errors..]
-        .iter()
-        .any(|found| found.severity == crate::diagnostic::Severity::Error);
-    (!failed).then(|| Arc::new(HttpRule { section, method, path, host, headers }))
+    let failed = reader.errors() > errors;
+    (!failed).then(|| Arc::new(HttpRule { section, method, path, host, headers, query }))
 }
 
 /// A regular expression; an empty one says nothing.
@@ -48,26 +62,67 @@ fn pattern(
     let node = fields.take(name)?;
     reader.field(name, |reader| match reader.text(node)? {
         "" => None,
-        text => compile(reader, node, text),
+        _ => values::regex(reader, node),
     })
 }
 
-fn compile(reader: &mut Reader<'_>, node: &Node, text: &str) -> Option<Pattern> {
-    match Pattern::new(text) {
-        Ok(pattern) => Some(pattern),
-        Err(error) => {
-            let message = format!("`{text}` is not a regular expression: {error}");
-            match text.strip_prefix('*') {
-                Some(_) => reader.error_hint(
-                    node.at,
-                    message,
-                    "`.*` matches anything, `*` repeats what stands before it",
-                ),
-                None => reader.error(node.at, message),
+/// Our own `pathGlob`: segments, of which `*` is any one and a final `**` all that follow. It is about
+/// the path alone; the query is free.
+fn path_glob(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Pattern> {
+    let node = fields.take("pathGlob")?;
+    reader.field("pathGlob", |reader| {
+        let text = reader.text(node)?;
+        let wrong = |reader: &mut Reader<'_>, why: &str| {
+            reader.error_hint(
+                node.at,
+                format_args!("`{text}` is not a path glob: {why}"),
+                "`/a/*/b` has any one segment in the middle, `/a/**` is everything below `/a/`",
+            );
+        };
+        let Some(path) = text.strip_prefix('/') else {
+            wrong(reader, "it does not begin with `/`");
+            return None;
+        };
+        let mut expression = String::new();
+        let mut segments = path.split('/').peekable();
+        while let Some(segment) = segments.next() {
+            expression.push('/');
+            match segment {
+                "*" => expression.push_str("[^/?]+"),
+                "**" if segments.peek().is_none() => expression.push_str("[^?]*"),
+                "**" => {
+                    wrong(reader, "`**` can only be the last segment");
+                    return None;
+                }
+                segment if segment.contains(['*', '?', '#']) => {
+                    wrong(reader, "`*` stands for a whole segment, and a path has no `?` or `#`");
+                    return None;
+                }
+                segment => expression.push_str(&regex_syntax::escape(segment)),
             }
-            None
         }
-    }
+        expression.push_str("([?].*)?");
+        Pattern::new(&expression).map_err(|error| reader.error(node.at, error)).ok()
+    })
+}
+
+/// A condition on one parameter of the query.
+fn query_match(reader: &mut Reader<'_>, node: &Node) -> Option<QueryMatch> {
+    let mut fields = reader.fields(node)?;
+    let name = fields.required("name", reader);
+    let name = name.and_then(|node| {
+        reader.field("name", |reader| {
+            let name = reader.text(node)?;
+            if name.is_empty() {
+                reader.error(node.at, "a parameter needs a name");
+                return None;
+            }
+            Some(name.to_owned())
+        })
+    });
+    let value = values::condition(reader, &mut fields);
+    fields.finish(reader);
+    Some(QueryMatch { name: name?, value: value? })
 }
 
 /// `Name: value`, split at the first space; without one, a field of exactly that name must be
@@ -76,9 +131,9 @@ fn header(reader: &mut Reader<'_>, node: &Node) -> Option<HeaderMatch> {
     let text = reader.text(node)?;
     let (name, value) = match text.split_once(' ') {
         Some((name, value)) => {
-            (name.strip_suffix(':').unwrap_or(name), HeaderValue::Exact(value.to_owned()))
+            (name.strip_suffix(':').unwrap_or(name), ValueMatch::Exact(value.to_owned()))
         }
-        None => (text, HeaderValue::Present),
+        None => (text, ValueMatch::Present),
     };
     if name.is_empty() {
         reader.error_hint(node.at, "a header without a name", "write `Name: value`");
@@ -90,7 +145,8 @@ fn header(reader: &mut Reader<'_>, node: &Node) -> Option<HeaderMatch> {
 fn header_match(reader: &mut Reader<'_>, node: &Node, dialect: Dialect) -> Option<HeaderMatch> {
     let mut fields = reader.fields(node)?;
     let name = fields.required("name", reader);
-    let name = name.and_then(|node| reader.field("name", |reader| header_name(reader, node)));
+    let name =
+        name.and_then(|node| reader.field("name", |reader| values::header_name(reader, node)));
     let value = field_text(reader, &mut fields, "value").unwrap_or_default();
     let condition = condition(reader, &mut fields, value, dialect);
     let mismatch = mismatch(reader, &mut fields, value);
@@ -107,74 +163,48 @@ fn field_text<'n>(
     reader.field(name, |reader| reader.text(node))
 }
 
-/// A field name (RFC 9110 section 5.1), or one of HTTP/2's pseudo-headers, as the reference has it.
-fn header_name(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
-    let name = reader.text(node)?;
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    let bare = name.strip_prefix(':').unwrap_or(name);
-    if bare.is_empty() || !bare.bytes().all(token) {
-        reader.error(node.at, format_args!("`{name}` is not a header name"));
-        return None;
-    }
-    Some(name.to_owned())
-}
-
-/// What the value must be: `value`, `secret`, or our own `regex`, `prefix`, `present`. At most one.
+/// What the value must be: `value` or `secret`, or one of our own conditions.
 fn condition(
     reader: &mut Reader<'_>,
     fields: &mut Fields<'_>,
     value: &str,
     dialect: Dialect,
-) -> Option<HeaderValue> {
+) -> Option<ValueMatch> {
     let at = fields.at;
-    let mut said = Vec::new();
-    if !value.is_empty() {
-        said.push(("value", Some(HeaderValue::Exact(value.to_owned()))));
-    }
-    if let Some(node) = fields.take("secret") {
-        said.push(("secret", secret(reader, node)));
-    }
+    let secret = fields.take("secret").map(|node| secret(reader, node));
     if dialect.extended {
-        if let Some(node) = fields.take("regex") {
-            let pattern = reader.field("regex", |reader| {
-                let text = reader.text(node)?;
-                compile(reader, node, text)
-            });
-            said.push(("regex", pattern.map(HeaderValue::Matches)));
+        let own = values::condition(reader, fields)?;
+        let said = !matches!(own, ValueMatch::Present) || fields.has("present");
+        if said && (secret.is_some() || !value.is_empty()) {
+            reader.error_hint(
+                at,
+                "`value` or `secret` can't stand together with another condition",
+                "keep one of them",
+            );
+            return None;
         }
-        if let Some(prefix) = field_text(reader, fields, "prefix") {
-            said.push(("prefix", Some(HeaderValue::Prefix(prefix.to_owned()))));
-        }
-        if let Some(node) = fields.take("present") {
-            let present = reader.field("present", |reader| reader.boolean(node));
-            let value = |present| if present { HeaderValue::Present } else { HeaderValue::Absent };
-            said.push(("present", present.map(value)));
+        if said {
+            return Some(own);
         }
     }
-    // A secret takes the place of `value` (Cilium); our own conditions stand alone.
-    let names: Vec<_> = said.iter().map(|(name, _)| *name).collect();
-    if names.len() > 1 && names != ["value", "secret"] {
-        let names = names.join("` and `");
-        reader.error_hint(at, format_args!("`{names}` can't stand together"), "keep one of them");
-        return None;
+    // A secret takes the place of `value` (Cilium).
+    match secret {
+        Some(secret) => secret,
+        None if value.is_empty() => Some(ValueMatch::Present),
+        None => Some(ValueMatch::Exact(value.to_owned())),
     }
-    said.pop().map_or(Some(HeaderValue::Present), |(_, condition)| condition)
 }
 
 /// Secrets live in the cluster's API, which this engine does not read: the rule matches nothing.
-fn secret(reader: &mut Reader<'_>, node: &Node) -> Option<HeaderValue> {
+fn secret(reader: &mut Reader<'_>, node: &Node) -> Option<ValueMatch> {
     reader.field("secret", |reader| {
-        let mut fields = reader.fields(node)?;
-        fields.ignore(&["namespace"]);
-        let name = fields.required("name", reader);
-        fields.finish(reader);
-        name?;
+        tls::secret_ref(reader, node)?;
         reader.warning(
             node.at,
             "secrets can't be read here, so this rule matches no request",
             "give the value itself, or a `regex` in a TrafficPolicy",
         );
-        Some(HeaderValue::Unknown)
+        Some(ValueMatch::Unknown)
     })
 }
 

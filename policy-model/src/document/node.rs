@@ -62,6 +62,8 @@ pub(crate) fn parse(source: &Source) -> Result<Vec<Node>, Box<Diagnostic>> {
     let mut options = Options::default();
     options.budget = Some(budget());
     options.with_snippet = false;
+    // `y` is a letter and `on` a word: topics, labels and hosts are called so.
+    options.strict_booleans = true;
     let nodes = serde_saphyr::from_multiple_with_options::<Node>(&source.text, options)
         .map_err(|error| Box::new(syntax_error(source, &error)))?;
     Ok(nodes.into_iter().filter(|node| !node.is_null()).collect())

@@ -1,71 +1,108 @@
-//! Who a rule is about: label selectors, CIDRs, entities.
+//! Who a rule is about: label selectors, CIDRs, entities, names, services, nodes.
 
-use ipnet::IpNet;
-use std::net::IpAddr;
-
-use super::node::{Key, Node, Value};
+use super::cidr;
+use super::dns;
+use super::node::Node;
 use super::reader::{Fields, Reader};
+use super::selector;
+use super::service;
 use super::spec::Scope;
-use crate::diagnostic::Position;
 use crate::entity;
-use crate::label::{check_key, check_value, split_source};
+use crate::label::RESERVED;
 use crate::rule::{PeerSelector, Peers, TrafficDirection};
-use crate::selector::{Operator, Requirement, Selector};
+use crate::selector::{Requirement, Selector};
 
 /// The names of the peer fields of a direction.
 struct Names {
     endpoints: &'static str,
+    requires: &'static str,
     cidr: &'static str,
     cidr_set: &'static str,
     entities: &'static str,
-    not_yet: &'static [&'static str],
+    groups: &'static str,
+    nodes: &'static str,
 }
 
 const INGRESS: Names = Names {
     endpoints: "fromEndpoints",
+    requires: "fromRequires",
     cidr: "fromCIDR",
     cidr_set: "fromCIDRSet",
     entities: "fromEntities",
-    not_yet: &["fromRequires", "fromGroups", "fromNodes"],
+    groups: "fromGroups",
+    nodes: "fromNodes",
 };
 
 const EGRESS: Names = Names {
     endpoints: "toEndpoints",
+    requires: "toRequires",
     cidr: "toCIDR",
     cidr_set: "toCIDRSet",
     entities: "toEntities",
-    not_yet: &["toRequires", "toServices", "toGroups", "toNodes", "toFQDNs"],
+    groups: "toGroups",
+    nodes: "toNodes",
 };
 
-/// Reads the peer fields of an entry.
+/// A peer field, and whom it selects; `None` after an error.
+type Said = (&'static str, Option<Filled>);
+
+/// What a peer field says.
+struct Filled {
+    peers: Vec<PeerSelector>,
+    /// The list has items, whether or not anybody is selected by them.
+    filled: bool,
+}
+
+/// Reads the peer fields of an entry: who, and what they are required to fulfil.
 pub(super) fn read(
     reader: &mut Reader<'_>,
     fields: &mut Fields<'_>,
     scope: &Scope<'_>,
-) -> Option<Peers> {
+) -> Option<(Peers, Vec<Selector>)> {
     let names = match scope.direction {
         TrafficDirection::Ingress => INGRESS,
         TrafficDirection::Egress => EGRESS,
     };
     let at = fields.at;
-    let mut said: Vec<(&str, Option<Vec<PeerSelector>>)> = Vec::new();
-    if let Some(node) = fields.take(names.endpoints) {
-        said.push((names.endpoints, endpoints(reader, names.endpoints, node, scope)));
+    let mut said: Vec<Said> = Vec::new();
+    let mut one =
+        |reader: &mut Reader<'_>,
+         fields: &mut Fields<'_>,
+         name: &'static str,
+         read: &mut dyn FnMut(&mut Reader<'_>, &Node) -> Option<Vec<PeerSelector>>| {
+            if let Some(node) = fields.take(name) {
+                said.push((name, listed(reader, name, node, read)));
+            }
+        };
+    one(reader, fields, names.endpoints, &mut |reader, node| {
+        Some(vec![PeerSelector::Endpoints(endpoint(reader, node, scope)?)])
+    });
+    one(reader, fields, names.cidr, &mut |r, node| Some(vec![cidr::peer(r, node)?]));
+    one(reader, fields, names.cidr_set, &mut |r, node| Some(vec![cidr::set(r, node)?]));
+    one(reader, fields, names.entities, &mut entities);
+    one(reader, fields, names.groups, &mut |reader, node| group(reader, node));
+    one(reader, fields, names.nodes, &mut |reader, node| nodes(reader, node, scope));
+    if scope.direction == TrafficDirection::Egress {
+        one(reader, fields, "toServices", &mut |reader, node| {
+            Some(vec![service::read(reader, node)?])
+        });
+        if !scope.denies {
+            one(reader, fields, "toFQDNs", &mut |reader, node| {
+                Some(dns::peer(reader, node)?.into_iter().collect())
+            });
+        }
     }
-    if let Some(node) = fields.take(names.cidr) {
-        said.push((names.cidr, listed(reader, names.cidr, node, cidr)));
-    }
-    if let Some(node) = fields.take(names.cidr_set) {
-        said.push((names.cidr_set, listed(reader, names.cidr_set, node, cidr_set)));
-    }
-    if let Some(node) = fields.take(names.entities) {
-        let lists = listed(reader, names.entities, node, entities);
-        said.push((names.entities, lists.map(|lists| lists.into_iter().flatten().collect())));
-    }
-    fields.refuse(names.not_yet, reader);
+    let requires = match fields.take(names.requires) {
+        None => Some(Vec::new()),
+        Some(node) => reader.field(names.requires, |reader| {
+            let errors = reader.found.len();
+            let list = reader.list(node, |reader, node| endpoint(reader, node, scope));
+            list.filter(|_| reader.found.len() == errors)
+        }),
+    };
     let filled: Vec<_> = said
         .iter()
-        .filter(|(_, peers)| peers.as_ref().is_some_and(|peers| !peers.is_empty()))
+        .filter(|(_, peers)| peers.as_ref().is_some_and(|peers| peers.filled))
         .map(|(name, _)| *name)
         .collect();
     if filled.len() > 1 {
@@ -76,139 +113,39 @@ pub(super) fn read(
         );
         return None;
     }
+    let requires = requires?;
     if said.is_empty() {
-        return Some(Peers::Unsaid);
+        // Requirements alone grant nothing.
+        let nobody = !requires.is_empty();
+        return Some((if nobody { Peers::Of(Vec::new()) } else { Peers::Unsaid }, requires));
     }
     let lists: Option<Vec<_>> = said.into_iter().map(|(_, peers)| peers).collect();
     let lists = lists?;
     // An empty list selects nobody, even beside another field that is filled.
-    let poisoned = lists.iter().any(Vec::is_empty);
-    Some(Peers::Of(if poisoned { Vec::new() } else { lists.into_iter().flatten().collect() }))
+    let poisoned = lists.iter().any(|list| list.peers.is_empty());
+    let peers = lists.into_iter().flat_map(|list| list.peers);
+    Some((Peers::Of(if poisoned { Vec::new() } else { peers.collect() }), requires))
 }
 
-fn listed<'n, T>(
-    reader: &mut Reader<'_>,
-    name: &str,
-    node: &'n Node,
-    read: impl FnMut(&mut Reader<'_>, &'n Node) -> Option<T>,
-) -> Option<Vec<T>> {
-    let errors = reader.found.len();
-    let list = reader.field(name, |reader| reader.list(node, read));
-    list.filter(|list| !(list.is_empty() && reader.found.len() > errors))
-}
-
-fn endpoints(
+fn listed(
     reader: &mut Reader<'_>,
     name: &str,
     node: &Node,
-    scope: &Scope<'_>,
-) -> Option<Vec<PeerSelector>> {
-    listed(reader, name, node, |reader, node| {
-        let mut selector = selector(reader, node)?;
-        selector.scope(if scope.dialect.clusterwide { None } else { scope.namespace });
-        Some(PeerSelector::Labels(selector))
-    })
+    read: &mut dyn FnMut(&mut Reader<'_>, &Node) -> Option<Vec<PeerSelector>>,
+) -> Option<Filled> {
+    let errors = reader.errors();
+    let lists = reader.field(name, |reader| reader.list(node, read))?;
+    (reader.errors() == errors)
+        .then(|| Filled { filled: !lists.is_empty(), peers: lists.into_iter().flatten().collect() })
 }
 
-/// A Kubernetes label selector with label sources.
-pub(super) fn selector(reader: &mut Reader<'_>, node: &Node) -> Option<Selector> {
-    let mut fields = reader.fields(node)?;
-    let mut requirements = Vec::new();
-    let mut good = true;
-    if let Some(node) = fields.take("matchLabels") {
-        reader.field("matchLabels", |reader| match &node.value {
-            Value::Map(labels) => {
-                for (key, value) in labels {
-                    match match_label(reader, key, value) {
-                        Some(requirement) => requirements.push(requirement),
-                        None => good = false,
-                    }
-                }
-            }
-            _ => {
-                reader.error(node.at, format_args!("must be a map, not {}", node.kind()));
-                good = false;
-            }
-        });
+/// One item of `fromEndpoints`, put where the policy means it.
+fn endpoint(reader: &mut Reader<'_>, node: &Node, scope: &Scope<'_>) -> Option<Selector> {
+    let mut selector = selector::read(reader, node)?;
+    if !scope.unplaced {
+        selector.scope(scope.namespace);
     }
-    if let Some(node) = fields.take("matchExpressions") {
-        let errors = reader.found.len();
-        let read = reader.field("matchExpressions", |reader| reader.list(node, expression));
-        good &= errors == reader.found.len();
-        requirements.extend(read.unwrap_or_default());
-    }
-    fields.finish(reader);
-    good.then_some(Selector { requirements })
-}
-
-fn match_label(reader: &mut Reader<'_>, key: &Key, value: &Node) -> Option<Requirement> {
-    reader.field(&key.name, |reader| {
-        let (source, name) = label_key(reader, key.at, &key.name)?;
-        let value = label_value(reader, value)?;
-        Some(Requirement::equals(source.as_deref(), &name, &value))
-    })
-}
-
-fn expression(reader: &mut Reader<'_>, node: &Node) -> Option<Requirement> {
-    const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
-    let mut fields = reader.fields(node)?;
-    let key = fields.required("key", reader).and_then(|node| {
-        reader.field("key", |reader| {
-            let text = reader.text(node)?;
-            label_key(reader, node.at, text)
-        })
-    });
-    let operator = fields.required("operator", reader).and_then(|node| {
-        reader.field("operator", |reader| {
-            let word = reader.text(node)?;
-            reader.one_of(node.at, word, "an operator", &OPERATORS)
-        })
-    });
-    let values = match fields.take("values") {
-        Some(node) => reader.field("values", |reader| reader.list(node, label_value)),
-        None => Some(Vec::new()),
-    };
-    let at = fields.at;
-    fields.finish(reader);
-    let ((source, key), operator, values) = (key?, operator?, values?);
-    let operator = match (operator, values.is_empty()) {
-        ("In", false) => Operator::In(values),
-        ("NotIn", false) => Operator::NotIn(values),
-        ("Exists", true) => Operator::Exists,
-        ("DoesNotExist", true) => Operator::DoesNotExist,
-        (name, true) => {
-            reader.error(at, format_args!("`{name}` needs `values`"));
-            return None;
-        }
-        (name, false) => {
-            reader.error(at, format_args!("`{name}` takes no `values`"));
-            return None;
-        }
-    };
-    Some(Requirement { source, key, operator })
-}
-
-/// Source and key; `any:` means any source, like none.
-fn label_key(
-    reader: &mut Reader<'_>,
-    at: Position,
-    text: &str,
-) -> Option<(Option<String>, String)> {
-    let (source, key) = split_source(text);
-    if let Err(error) = check_key(key) {
-        reader.error(at, error);
-        return None;
-    }
-    Some((source.filter(|source| *source != "any").map(str::to_owned), key.to_owned()))
-}
-
-fn label_value(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
-    let value = reader.text(node)?;
-    if let Err(error) = check_value(value) {
-        reader.error(node.at, error);
-        return None;
-    }
-    Some(value.to_owned())
+    Some(selector)
 }
 
 fn entities(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<PeerSelector>> {
@@ -217,50 +154,37 @@ fn entities(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<PeerSelector>> {
     entity::selectors(name)
 }
 
-/// A prefix, or an address, which is a prefix of its full length.
-fn cidr(reader: &mut Reader<'_>, node: &Node) -> Option<PeerSelector> {
-    let text = reader.text(node)?;
-    let prefix = match text.parse::<IpAddr>() {
-        Ok(address) => IpNet::from(address),
-        Err(_) => prefix(reader, node)?,
-    };
-    Some(PeerSelector::Cidr { prefix: prefix.trunc(), except: Vec::new() })
-}
-
-fn prefix(reader: &mut Reader<'_>, node: &Node) -> Option<IpNet> {
-    let text = reader.text(node)?;
-    match text.parse::<IpNet>() {
-        Ok(prefix) => Some(prefix.trunc()),
-        Err(_) => {
-            reader.error_hint(
-                node.at,
-                format_args!("`{text}` is not a CIDR"),
-                "write an address and a prefix length: 10.0.0.0/8 or 2001:db8::/32",
-            );
-            None
-        }
-    }
-}
-
-fn cidr_set(reader: &mut Reader<'_>, node: &Node) -> Option<PeerSelector> {
-    let mut fields = reader.fields(node)?;
-    fields.refuse(&["cidrGroupRef", "cidrGroupSelector"], reader);
-    let at = fields.at;
-    let cidr = fields.required("cidr", reader);
-    let cidr = cidr.and_then(|node| reader.field("cidr", |reader| prefix(reader, node)));
-    let except = match fields.take("except") {
-        Some(node) => reader.field("except", |reader| reader.list(node, prefix)),
-        None => Some(Vec::new()),
-    };
-    fields.finish(reader);
-    let (prefix, except) = (cidr?, except?);
-    if let Some(outside) = except.iter().find(|except| !prefix.contains(*except)) {
+/// `fromNodes`, `toNodes`: the labels of remote nodes.
+fn nodes(reader: &mut Reader<'_>, node: &Node, scope: &Scope<'_>) -> Option<Vec<PeerSelector>> {
+    if !scope.dialect.features.node_selectors {
         reader.error_hint(
-            at,
-            format_args!("the exception `{outside}` is not inside `{prefix}`"),
-            "an exception takes addresses out of `cidr`; it denies nothing by itself",
+            node.at,
+            "nodes can be selected by label only where node labels are known",
+            "use `fromEntities: [remote-node]`, or turn the node-selector-labels option on",
         );
         return None;
     }
-    Some(PeerSelector::Cidr { prefix, except })
+    let mut selector = selector::read(reader, node)?;
+    selector.requirements.push(Requirement::exists(Some(RESERVED), "remote-node"));
+    Some(vec![PeerSelector::Labels(selector)])
+}
+
+/// `fromGroups`, `toGroups`: a cloud resolves them, into rules of a policy of its own. Here they
+/// select nobody.
+fn group(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<PeerSelector>> {
+    let mut fields = reader.fields(node)?;
+    let aws = fields.required("aws", reader);
+    fields.finish(reader);
+    let aws = aws?;
+    reader.field("aws", |reader| {
+        let mut fields = reader.fields(aws)?;
+        fields.ignore(&["labels", "securityGroupsIds", "securityGroupsNames", "region"]);
+        fields.finish(reader);
+        reader.warning(
+            node.at,
+            "groups of a cloud are not resolved here, so this selects nobody",
+            "name the addresses: `fromCIDRSet`, or a CiliumCIDRGroup",
+        );
+        Some(Vec::new())
+    })
 }

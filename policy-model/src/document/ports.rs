@@ -1,10 +1,13 @@
 //! `toPorts`: ports, protocols, and what may be said on them (Cilium `api.PortRule`).
 
-use super::http;
 use super::node::{Node, Value};
 use super::reader::Reader;
 use super::spec::Scope;
-use crate::rule::{L7, PortRef, PortRule, PortSpec, Protocol};
+use super::{Features, dns, grpc, http, kafka, l7proto, tls};
+use crate::diagnostic::Position;
+use crate::rule::{
+    L7, PROTOCOLS, PortRef, PortRule, PortSpec, Protocol, TlsContexts, TrafficDirection,
+};
 
 /// Most ports of one item (Cilium `MaxPorts`).
 const MAX_PORTS: usize = 40;
@@ -15,83 +18,223 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, scope: &Scope<'_>) -> O
     let section = reader.path().to_owned();
     let ports = match fields.take("ports") {
         None => Some(Vec::new()),
-        Some(node) => reader.field("ports", |reader| {
-            let ports = reader.list(node, port)?;
-            if ports.len() > MAX_PORTS {
-                reader.error_hint(
-                    node.at,
-                    format_args!("{} ports, and {MAX_PORTS} are allowed", ports.len()),
-                    "use `endPort` for a range, or several items",
-                );
-            }
-            Some(ports)
-        }),
+        Some(node) => reader.field("ports", |reader| list(reader, node, scope.dialect.features)),
     };
-    if !scope.denies {
-        fields.refuse(&["terminatingTLS", "originatingTLS", "serverNames", "listener"], reader);
+    let at = fields.at;
+    if scope.denies {
+        if fields.take("rules").is_some() {
+            reader.error_hint(
+                at,
+                "a deny rule can't have `rules`",
+                "deny the port, or allow only the requests that are meant",
+            );
+        }
+        fields.finish(reader);
+        return Some(PortRule {
+            section,
+            ports: ports?,
+            rules: L7::Opaque,
+            tls: TlsContexts::default(),
+            server_names: Vec::new(),
+            listener: None,
+        });
     }
-    let rules = match fields.take("rules").filter(|_| !scope.denies) {
+    let tls = tls::contexts(reader, &mut fields);
+    let server_names = tls::server_names(reader, &mut fields);
+    let listener = tls::listener(reader, &mut fields, scope);
+    let rules = match fields.take("rules") {
         None => Some(L7::Opaque),
         Some(node) => reader.field("rules", |reader| l7(reader, node, scope)),
     };
-    let at = fields.at;
-    if scope.denies && fields.take("rules").is_some() {
+    fields.finish(reader);
+    let rule = PortRule {
+        section,
+        ports: ports?,
+        rules: rules?,
+        tls: tls?,
+        server_names: server_names?,
+        listener: listener?,
+    };
+    check(reader, at, &rule, scope);
+    Some(rule)
+}
+
+/// A list of ports.
+pub(super) fn list(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    features: Features,
+) -> Option<Vec<PortSpec>> {
+    let ports = reader.list(node, |reader, node| port(reader, node, features))?;
+    if ports.len() > MAX_PORTS {
         reader.error_hint(
-            at,
-            "a deny rule can't have `rules`",
-            "deny the port, or allow only the requests that are meant",
+            node.at,
+            format_args!("{} ports, and {MAX_PORTS} are allowed", ports.len()),
+            "use `endPort` for a range, or several items",
         );
     }
-    fields.finish(reader);
-    let (ports, rules) = (ports?, rules?);
-    if let L7::Http(_) = rules {
-        for port in &ports {
-            check_l7_port(reader, at, port);
+    Some(ports)
+}
+
+/// What can't stand together in one item.
+fn check(reader: &mut Reader<'_>, at: Position, rule: &PortRule, scope: &Scope<'_>) {
+    let inspected = !matches!(rule.rules, L7::Opaque);
+    if !rule.server_names.is_empty() && inspected && rule.tls.terminating.is_none() {
+        reader.error_hint(
+            at,
+            "`serverNames` with `rules` needs `terminatingTLS`",
+            "what is said inside of TLS can be read only where TLS ends",
+        );
+    }
+    if rule.listener.is_some() && inspected {
+        reader.error_hint(
+            at,
+            "`listener` and `rules` can't stand together",
+            "the listener judges what it gets",
+        );
+    }
+    if scope.host && inspected {
+        let dns = matches!(rule.rules, L7::Dns(_));
+        if scope.direction == TrafficDirection::Ingress || !dns {
+            reader.error_hint(
+                at,
+                "a policy for nodes can't have these `rules`",
+                "for nodes there are DNS rules on egress, and no others",
+            );
         }
     }
-    Some(PortRule { section, ports, rules })
+    match &rule.rules {
+        L7::Opaque => {}
+        L7::Dns(_) => check_dns(reader, at, rule, scope),
+        _ => rule.ports.iter().for_each(|port| check_l7_port(reader, at, port)),
+    }
 }
 
-/// HTTP is read from TCP only, and on a port that is known.
-fn check_l7_port(reader: &mut Reader<'_>, at: crate::diagnostic::Position, port: &PortSpec) {
+/// Requests are read from TCP only, and on a port that is known.
+fn check_l7_port(reader: &mut Reader<'_>, at: Position, port: &PortSpec) {
     if port.protocol != Some(Protocol::Tcp) {
-        reader.error_hint(at, "HTTP rules need `protocol: TCP` on every port", "write it out");
+        reader.error_hint(at, "these rules need `protocol: TCP` on every port", "write it out");
     }
     if matches!(port.port, PortRef::Numbers(0, _)) {
-        reader.error(at, "HTTP rules need a port other than 0");
+        reader.error(at, "these rules need a port other than 0");
     }
 }
 
-fn l7(reader: &mut Reader<'_>, node: &Node, scope: &Scope<'_>) -> Option<L7> {
-    let mut fields = reader.fields(node)?;
-    let http = fields.take("http");
-    fields.refuse(&["kafka", "dns", "l7proto", "l7"], reader);
-    fields.finish(reader);
-    let Some(http) = http else { return Some(L7::Opaque) };
-    let rules = reader.field("http", |reader| {
-        reader.list(http, |reader, node| http::read(reader, node, scope.dialect))
-    })?;
-    // An empty list asks for nothing.
-    Some(if rules.is_empty() && matches!(&http.value, Value::List(items) if items.is_empty()) {
-        L7::Opaque
-    } else {
-        L7::Http(rules)
-    })
+fn check_dns(reader: &mut Reader<'_>, at: Position, rule: &PortRule, scope: &Scope<'_>) {
+    if scope.direction == TrafficDirection::Ingress {
+        reader.error_hint(
+            at,
+            "DNS rules are for egress only",
+            "they say which names a workload may ask for",
+        );
+    }
+    if rule.ports.is_empty() {
+        reader.error_hint(at, "DNS rules need a port", "write `ports: [{port: \"53\"}]`");
+    }
+    for port in &rule.ports {
+        match port.port {
+            PortRef::Numbers(0, _) => reader.error(at, "DNS rules need a port other than 0"),
+            PortRef::Numbers(first, last) if first != last => {
+                reader.error(at, "DNS rules can't have a range of ports");
+            }
+            _ => {}
+        }
+    }
 }
 
-fn port(reader: &mut Reader<'_>, node: &Node) -> Option<PortSpec> {
+/// Reads `rules`: at most one protocol's. A list that is there and empty counts as said when another
+/// has rules.
+fn l7(reader: &mut Reader<'_>, node: &Node, scope: &Scope<'_>) -> Option<L7> {
     let mut fields = reader.fields(node)?;
-    let port = fields.required("port", reader);
-    let port = port.and_then(|node| reader.field("port", |reader| port_ref(reader, node)));
+    let at = fields.at;
+    let (http, kafka, dns) = (fields.take("http"), fields.take("kafka"), fields.take("dns"));
+    let grpc = if scope.dialect.extended { fields.take("grpc") } else { None };
+    let (l7proto, l7) = (fields.take("l7proto"), fields.take("l7"));
+    let l7proto =
+        l7proto.filter(|node| !matches!(&node.value, Value::Text(text) if text.is_empty()));
+    fields.finish(reader);
+    let said = [
+        ("http", http.is_some() || grpc.is_some()),
+        ("kafka", kafka.is_some()),
+        ("dns", dns.is_some()),
+        ("l7proto", l7proto.is_some() || l7.is_some()),
+    ];
+    let said: Vec<_> = said.iter().filter(|(_, said)| *said).map(|(name, _)| *name).collect();
+    let empty = |node: Option<&Node>| {
+        node.is_none_or(|node| matches!(&node.value, Value::List(items) if items.is_empty()))
+    };
+    if empty(http) && empty(grpc) && empty(kafka) && empty(dns) && empty(l7) && l7proto.is_none() {
+        return Some(L7::Opaque);
+    }
+    if said.len() > 1 {
+        reader.error_hint(
+            at,
+            format_args!("`{}` can't stand together", said.join("` and `")),
+            "a port speaks one protocol; write one item of `toPorts` for each",
+        );
+        return None;
+    }
+    let dialect = scope.dialect;
+    if http.is_some() || grpc.is_some() {
+        let errors = reader.errors();
+        let mut rules = Vec::new();
+        if let Some(node) = http {
+            let read = |r: &mut Reader<'_>| r.list(node, |r, node| http::read(r, node, dialect));
+            rules.extend(reader.field("http", read)?);
+        }
+        if let Some(node) = grpc {
+            let read = |r: &mut Reader<'_>| r.list(node, grpc::read);
+            rules.extend(reader.field("grpc", read)?);
+        }
+        return (reader.errors() == errors).then_some(L7::Http(rules));
+    }
+    if let Some(node) = kafka {
+        let read = |r: &mut Reader<'_>| r.list(node, |r, node| kafka::read(r, node, dialect));
+        return reader.field("kafka", read).map(L7::Kafka);
+    }
+    if let Some(node) = dns {
+        return reader.field("dns", |r| r.list(node, dns::rule)).map(L7::Dns);
+    }
+    match (l7proto, l7) {
+        (Some(protocol), rules) => l7proto::read(reader, protocol, rules),
+        (None, _) => {
+            reader.error_hint(
+                at,
+                "`l7` needs `l7proto`",
+                "name the protocol: `l7proto: cassandra`",
+            );
+            None
+        }
+    }
+}
+
+fn port(reader: &mut Reader<'_>, node: &Node, features: Features) -> Option<PortSpec> {
+    let mut fields = reader.fields(node)?;
+    let at = fields.at;
+    let port = fields.take("port");
+    let written = port.is_some();
+    let port = match port {
+        Some(node) => reader.field("port", |reader| port_ref(reader, node)),
+        None => Some(PortRef::Numbers(0, 0)),
+    };
     let end = match fields.take("endPort") {
-        Some(node) => reader.field("endPort", |reader| end_port(reader, node)),
+        Some(node) => reader.field("endPort", |reader| number(reader, node)),
         None => Some(0),
     };
     let protocol = match fields.take("protocol") {
-        Some(node) => reader.field("protocol", |reader| protocol(reader, node)),
+        Some(node) => reader.field("protocol", |reader| protocol(reader, node, features)),
         None => Some(None),
     };
     fields.finish(reader);
+    let portless = matches!(protocol, Some(Some(Protocol::Ip(_))));
+    if !written && !portless {
+        reader.error(at, "`port` is missing");
+        return None;
+    }
+    if portless && port.as_ref().is_some_and(|port| *port != PortRef::Numbers(0, 0)) {
+        reader.error_hint(at, "this protocol has no ports", "remove `port`");
+        return None;
+    }
     let port = match (port?, end?) {
         (PortRef::Numbers(first, _), end) if end > first && first > 0 => {
             PortRef::Numbers(first, end)
@@ -131,7 +274,7 @@ fn port_ref(reader: &mut Reader<'_>, node: &Node) -> Option<PortRef> {
     }
 }
 
-fn is_service_name(text: &str) -> bool {
+pub(super) fn is_service_name(text: &str) -> bool {
     let bytes = text.as_bytes();
     (1..=15).contains(&bytes.len())
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
@@ -141,7 +284,8 @@ fn is_service_name(text: &str) -> bool {
         && !text.contains("--")
 }
 
-fn end_port(reader: &mut Reader<'_>, node: &Node) -> Option<u16> {
+/// A port as a number.
+pub(super) fn number(reader: &mut Reader<'_>, node: &Node) -> Option<u16> {
     let number = match node.value {
         Value::Integer(number) => u16::try_from(number).ok(),
         _ => None,
@@ -153,11 +297,23 @@ fn end_port(reader: &mut Reader<'_>, node: &Node) -> Option<u16> {
 }
 
 /// `None`: any.
-fn protocol(reader: &mut Reader<'_>, node: &Node) -> Option<Option<Protocol>> {
+fn protocol(reader: &mut Reader<'_>, node: &Node, features: Features) -> Option<Option<Protocol>> {
     let text = reader.text(node)?;
     let upper = text.to_ascii_uppercase();
     if upper.is_empty() {
         return Some(None);
+    }
+    let known = PROTOCOLS.iter().find(|(name, _)| name.eq_ignore_ascii_case(&upper));
+    if let Some((_, portless @ Protocol::Ip(_))) = known {
+        if features.extended_protocols {
+            return Some(Some(*portless));
+        }
+        reader.error_hint(
+            node.at,
+            format_args!("`{text}` can be named only where extended IP protocols are on"),
+            "without ports, a peer is allowed or denied with every protocol",
+        );
+        return None;
     }
     match reader.one_of(node.at, &upper, "a protocol", &["TCP", "UDP", "SCTP", "ANY"])? {
         "TCP" => Some(Some(Protocol::Tcp)),

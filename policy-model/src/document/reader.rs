@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use super::node::{Key, Node, Value};
-use crate::diagnostic::{Diagnostic, Position, Severity, nearest};
+use crate::diagnostic::{Diagnostic, Diagnostics, Position, Severity, nearest};
 use crate::source::Source;
 
 /// Walks one source. Every error is recorded with the path walked so far; what could not be read
@@ -12,11 +12,12 @@ pub(crate) struct Reader<'s> {
     source: &'s Source,
     path: String,
     pub(crate) found: Vec<Diagnostic>,
+    errors: usize,
 }
 
 impl<'s> Reader<'s> {
     pub(crate) fn new(source: &'s Source) -> Self {
-        Self { source, path: String::new(), found: Vec::new() }
+        Self { source, path: String::new(), found: Vec::new(), errors: 0 }
     }
 
     pub(crate) fn source(&self) -> &'s Source {
@@ -26,6 +27,19 @@ impl<'s> Reader<'s> {
     /// The path walked so far.
     pub(crate) fn path(&self) -> &str {
         &self.path
+    }
+
+    /// How many errors there are; what was read between two equal counts is good.
+    pub(crate) fn errors(&self) -> usize {
+        self.errors
+    }
+
+    /// Takes out what was found since there were so many findings.
+    pub(crate) fn take_since(&mut self, begin: usize) -> Diagnostics {
+        let taken = self.found.split_off(begin);
+        let errors = taken.iter().filter(|found| found.severity == Severity::Error).count();
+        self.errors -= errors;
+        Diagnostics(taken)
     }
 
     pub(crate) fn error(&mut self, at: Position, message: impl Display) {
@@ -50,6 +64,7 @@ impl<'s> Reader<'s> {
         let mut diagnostic = Diagnostic::new(severity, self.source, at, &self.path);
         diagnostic.message = message.to_string();
         diagnostic.hint = hint;
+        self.errors += usize::from(severity == Severity::Error);
         self.found.push(diagnostic);
     }
 
@@ -176,6 +191,11 @@ impl<'n> Fields<'n> {
         self.map.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
     }
 
+    /// Whether a field is there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.map.iter().any(|(key, node)| key.name == name && !node.is_null())
+    }
+
     /// A field that must be there.
     pub(crate) fn required(
         &mut self,
@@ -192,22 +212,6 @@ impl<'n> Fields<'n> {
     /// A field that is read and kept out of the verdict: comments, Kubernetes' own book-keeping.
     pub(crate) fn ignore(&mut self, names: &[&'static str]) {
         self.known.extend(names);
-    }
-
-    /// Fields that exist in the format but are not enforced here: refused, since a policy that is
-    /// half in force is worse than none.
-    pub(crate) fn refuse(&mut self, names: &[&'static str], reader: &mut Reader<'_>) {
-        for name in names {
-            if let Some(node) = self.take(name) {
-                reader.field(name, |reader| {
-                    reader.error_hint(
-                        node.at,
-                        format_args!("`{name}` is not supported yet"),
-                        "the policy is not loaded, because it would not be enforced as written",
-                    );
-                });
-            }
-        }
     }
 
     /// Reports every field that nobody asked for.

@@ -103,7 +103,6 @@ impl Automaton {
     }
 
     /// Bytes of the table.
-    #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.table.memory_usage()
     }

@@ -74,6 +74,30 @@ impl Pattern {
         Ok(Self { text: text.into(), shape })
     }
 
+    /// An expression that may match anywhere in the value, unless it says otherwise itself.
+    pub(crate) fn anywhere(text: &str) -> Result<Self, PatternError> {
+        // On its own first, so that no parenthesis in it can close ours.
+        syntax::parse(text)?;
+        Self::new(&format!("(?s:.*)(?:{text})(?s:.*)"))
+    }
+
+    /// Exactly this value.
+    pub(crate) fn literal(value: &str) -> Self {
+        let shape = Shape::Literals([value.as_bytes().into()].into());
+        Self { text: regex_syntax::escape(value).into(), shape }
+    }
+
+    /// Every value that begins so.
+    pub(crate) fn prefix(value: &str) -> Self {
+        let text = format!("{}.*", regex_syntax::escape(value)).into();
+        Self { text, shape: Shape::Prefix(value.as_bytes().into()) }
+    }
+
+    /// The text, shared; patterns of the same text are the same.
+    pub(crate) fn text(&self) -> Arc<str> {
+        self.text.clone()
+    }
+
     /// As it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -157,6 +181,30 @@ pub(crate) fn joined_starts_with<'v>(
     }
     !first && rest.is_empty()
 }
+
+/// Whether the values, joined by commas, end with `suffix`.
+pub(crate) fn joined_ends_with<'v>(values: impl Iterator<Item = &'v [u8]>, suffix: &[u8]) -> bool {
+    // How much of the suffix the end of what was seen so far may still be, kept as the last bytes.
+    let mut last = [0_u8; LONGEST_SUFFIX];
+    let Some(last) = last.get_mut(..suffix.len()) else { return false };
+    let mut seen = 0;
+    let mut first = true;
+    for value in values {
+        let comma: &[u8] = if std::mem::take(&mut first) { b"" } else { b"," };
+        for part in [comma, value] {
+            let kept = last.len().saturating_sub(part.len());
+            let begin = last.len() - kept;
+            last.copy_within(begin.., 0);
+            let tail = &part[part.len() - (last.len() - kept)..];
+            last[kept..].copy_from_slice(tail);
+            seen += part.len();
+        }
+    }
+    !first && seen >= suffix.len() && last == suffix
+}
+
+/// Longest suffix that can be asked for.
+pub(crate) const LONGEST_SUFFIX: usize = 256;
 
 /// All values of an expression that is nothing but literals.
 fn literals(hir: &Hir) -> Option<Vec<Box<[u8]>>> {
@@ -312,5 +360,15 @@ mod tests {
         assert!(!joined("a,b|c", &["a"]));
         assert!(!joined("a,b|a,c", &["a", "b", "c"]));
         assert!(!joined("a", &[]));
+        let ends = |suffix: &str, values: &[&str]| {
+            joined_ends_with(values.iter().map(|value| value.as_bytes()), suffix.as_bytes())
+        };
+        assert!(ends("c", &["abc"]));
+        assert!(ends("abc", &["abc"]));
+        assert!(!ends("abcd", &["abc"]));
+        assert!(ends("b,c", &["ab", "c"]));
+        assert!(!ends("b", &["ab", "c"]));
+        assert!(ends("", &["x"]));
+        assert!(!ends("", &[]));
     }
 }

@@ -131,9 +131,28 @@ impl PatternSet {
         index
     }
 
-    /// Bytes held by automata, for reports.
-    #[cfg(test)]
-    fn automata_memory(&self) -> usize {
+    /// Most steps that a value can cost, where a match of a pattern costs what `of` says.
+    pub(crate) fn worst_cost(&self, of: &impl Fn(u32) -> usize) -> usize {
+        let sum = |patterns: &[u32]| patterns.iter().map(|pattern| of(*pattern)).sum::<usize>();
+        let literal = self.literals.values().map(|patterns| sum(patterns)).max().unwrap_or(0);
+        let at = |node: &Node| {
+            let groups = node.groups.iter().map(|group| 1 + sum(&group.patterns)).sum::<usize>();
+            sum(&node.prefixes) + groups
+        };
+        // A child stands behind its parent's index only until nodes are split, so no order is assumed.
+        let mut way = vec![(0_usize, 0_usize)];
+        let mut worst = 0;
+        while let Some((index, before)) = way.pop() {
+            let Some(node) = self.nodes.get(index) else { continue };
+            let here = before + at(node);
+            worst = worst.max(here);
+            way.extend(node.children.iter().map(|(_, child)| (*child as usize, here)));
+        }
+        literal + worst
+    }
+
+    /// Bytes held by automata.
+    pub(crate) fn memory(&self) -> usize {
         let groups = self.nodes.iter().flat_map(|node| &node.groups);
         groups.map(|group| group.automaton.memory()).sum()
     }
@@ -239,6 +258,6 @@ mod tests {
         assert_eq!(found, expected);
         assert_eq!(found, [321]);
         let set = PatternSet::new(&patterns);
-        assert!(set.automata_memory() < 8 << 20, "{}", set.automata_memory());
+        assert!(set.memory() < 8 << 20, "{}", set.memory());
     }
 }

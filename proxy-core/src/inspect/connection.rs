@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use portreeve_policy::{ConnectionVerdict, Identity, Protocol, TrafficDirection};
+use portreeve_policy::{
+    Action, ConnectionVerdict, Identity, Inspection, Protocol, Reason, TrafficDirection,
+};
 
 use crate::listener::Settings;
 use crate::runtime::Worker;
@@ -87,10 +89,17 @@ impl Connection {
         self.verdict()
     }
 
-    /// What policy says of this connection.
+    /// What policy says of this connection. What this proxy can't do for it is a denial: to have the
+    /// peer prove who it is, and to judge protocols that it does not read.
     pub(super) fn verdict(&self) -> ConnectionVerdict {
         let policy = &self.snapshot.policy;
-        policy.connection(self.direction, self.peer, Protocol::Tcp, self.port)
+        let verdict = policy.connection(self.direction, self.peer, Protocol::Tcp, self.port);
+        match verdict.action {
+            Action::Deny => verdict,
+            _ if verdict.needs_authentication() => verdict.refused(Reason::AuthenticationRequired),
+            Action::Allow | Action::Inspect(Inspection::Http(_)) => verdict,
+            _ => verdict.refused(Reason::NotInspectable),
+        }
     }
 
     /// Reports a denial at L4.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use portreeve_policy::{
-    Action, HeaderEdit, HttpRequest, HttpRules, HttpVerdict, Inspection, Outcome,
+    Action, HeaderEdit, HttpRequest, HttpRules, Inspection, Outcome, RequestVerdict,
 };
 use portreeve_protocols::gate::Phase;
 use portreeve_protocols::http1::{
@@ -42,15 +42,15 @@ impl HttpSession {
     }
 
     /// Judges by the policy in force now, which may be newer than the connection.
-    fn judge(&mut self, request: &Request<'_>, edits: &mut HeadEdits) -> HttpVerdict {
+    fn judge(&mut self, request: &Request<'_>, edits: &mut HeadEdits) -> RequestVerdict {
         if self.connection.outdated() {
             self.review();
         }
         if self.revoked {
-            return HttpVerdict::denied_connection();
+            return RequestVerdict::denied_connection();
         }
         match &self.rules {
-            None => HttpVerdict::allowed_connection(),
+            None => RequestVerdict::allowed_connection(),
             Some(rules) => rules.decide(&View(request), &mut |edit| match edit {
                 HeaderEdit::Add { name, value } => edits.add(name, value.as_bytes()),
                 HeaderEdit::Remove { name } => edits.remove(name),
@@ -59,7 +59,7 @@ impl HttpSession {
         }
     }
 
-    fn opened(&mut self, request: &Request<'_>, verdict: Verdict, by: Option<&HttpVerdict>) {
+    fn opened(&mut self, request: &Request<'_>, verdict: Verdict, by: Option<&RequestVerdict>) {
         self.requests += 1;
         let telemetry = &self.connection.worker().telemetry;
         let snapshot = self.connection.snapshot();

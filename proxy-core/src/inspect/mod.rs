@@ -4,6 +4,7 @@
 //! its requests into policy queries, and an arm in [`start`].
 
 mod connection;
+mod detect;
 mod http;
 mod in_flight;
 mod opaque;
@@ -30,6 +31,20 @@ pub(crate) fn start(client: TcpStream, connection: Connection, registration: Reg
         Action::Allow => {
             let session = OpaqueSession::new(connection, &verdict);
             tokio::spawn(Relay::new(client, Opaque, session, registration));
+        }
+        // Only to be seen: what isn't HTTP after all is not to be refused for that.
+        Action::Inspect(Inspection::Http(ref rules)) if rules.is_visibility() => {
+            let rules = rules.clone();
+            tokio::spawn(async move {
+                if detect::speaks_http(&client).await {
+                    let gate = Http1::new(connection.worker().http1.clone());
+                    let session = HttpSession::new(connection, rules);
+                    Relay::new(client, gate, session, registration).await;
+                } else {
+                    let session = OpaqueSession::new(connection, &verdict);
+                    Relay::new(client, Opaque, session, registration).await;
+                }
+            });
         }
         Action::Inspect(Inspection::Http(ref rules)) => {
             let gate = Http1::new(connection.worker().http1.clone());

@@ -1,0 +1,165 @@
+//! `rules.kafka`: role, API key, version, client, topic (Cilium `api/kafka.PortRule`), and our own
+//! topic patterns and groups.
+
+use std::sync::Arc;
+
+use super::Dialect;
+use super::node::Node;
+use super::reader::{Fields, Reader};
+use crate::pattern::Pattern;
+use crate::rule::{KafkaRule, TextMatch};
+
+/// The names of API keys, by their numbers (Cilium `pkg/policy/api/kafka`). Numbers are not taken.
+const API_KEYS: [&str; 34] = [
+    "produce",
+    "fetch",
+    "offsets",
+    "metadata",
+    "leaderandisr",
+    "stopreplica",
+    "updatemetadata",
+    "controlledshutdown",
+    "offsetcommit",
+    "offsetfetch",
+    "findcoordinator",
+    "joingroup",
+    "heartbeat",
+    "leavegroup",
+    "syncgroup",
+    "describegroups",
+    "listgroups",
+    "saslhandshake",
+    "apiversions",
+    "createtopics",
+    "deletetopics",
+    "deleterecords",
+    "initproducerid",
+    "offsetforleaderepoch",
+    "addpartitionstotxn",
+    "addoffsetstotxn",
+    "endtxn",
+    "writetxnmarkers",
+    "txnoffsetcommit",
+    "describeacls",
+    "createacls",
+    "deleteacls",
+    "describeconfigs",
+    "alterconfigs",
+];
+
+/// Every number that has a name.
+const NUMBERS: [i16; 34] = [
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25,
+    26, 27, 28, 29, 30, 31, 32, 33,
+];
+
+/// What a role may ask (Cilium `kafka.MapRole`).
+const ROLES: [(&str, &[i16]); 2] =
+    [("produce", &[0, 3, 18]), ("consume", &[1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 18])];
+
+/// Longest topic (Kafka itself has 249).
+const LONGEST_TOPIC: usize = 255;
+
+/// Reads one Kafka rule.
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    dialect: Dialect,
+) -> Option<Arc<KafkaRule>> {
+    let mut fields = reader.fields(node)?;
+    let section = reader.path().to_owned();
+    let errors = reader.errors();
+    let role = word(reader, &mut fields, "role", |reader, node, word| {
+        let names = ROLES.map(|(name, _)| name);
+        let role = reader.one_of(node.at, &word.to_ascii_lowercase(), "a role", &names)?;
+        ROLES.iter().find(|(name, _)| *name == role).map(|(_, keys)| *keys)
+    });
+    let api_key = word(reader, &mut fields, "apiKey", |reader, node, word| {
+        let word = word.to_ascii_lowercase();
+        let name = reader.one_of(node.at, &word, "the name of a Kafka API", &API_KEYS)?;
+        let number = API_KEYS.iter().position(|known| *known == name)?;
+        NUMBERS.get(number..=number)
+    });
+    if role.is_some() && api_key.is_some() {
+        reader.error_hint(
+            fields.at,
+            "`role` and `apiKey` can't stand together",
+            "a role stands for several APIs; keep one of them, or write two rules",
+        );
+    }
+    let api_version = word(reader, &mut fields, "apiVersion", |reader, node, word| {
+        let version = word.parse::<i16>().ok().filter(|version| *version >= 0);
+        let plain = word.bytes().all(|b| b.is_ascii_digit());
+        if version.is_none() || !plain {
+            reader.error_hint(
+                node.at,
+                format_args!("`{word}` is not an API version"),
+                "write a number from 0 to 32767",
+            );
+            return None;
+        }
+        version
+    });
+    let client_id = word(reader, &mut fields, "clientID", |_, _, word: &str| Some(word.to_owned()));
+    let topic = match word(reader, &mut fields, "topic", topic) {
+        None if dialect.extended => pattern(reader, &mut fields, "topicPattern"),
+        topic => topic.map(TextMatch::Exact),
+    };
+    let mut group = None;
+    if dialect.extended {
+        group = word(reader, &mut fields, "group", |_, _, word| {
+            Some(TextMatch::Exact(word.to_owned()))
+        });
+        if group.is_none() {
+            group = pattern(reader, &mut fields, "groupPattern");
+        }
+    }
+    fields.finish(reader);
+    let failed = reader.errors() > errors;
+    let api_keys = role.or(api_key);
+    (!failed)
+        .then(|| Arc::new(KafkaRule { section, api_keys, api_version, client_id, topic, group }))
+}
+
+/// A text field; an empty one says nothing.
+fn word<T>(
+    reader: &mut Reader<'_>,
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    read: impl FnOnce(&mut Reader<'_>, &Node, &str) -> Option<T>,
+) -> Option<T> {
+    let node = fields.take(name)?;
+    reader.field(name, |reader| match reader.text(node)? {
+        "" => None,
+        text => read(reader, node, text),
+    })
+}
+
+fn topic(reader: &mut Reader<'_>, node: &Node, text: &str) -> Option<String> {
+    // The backslash is in the reference's expression by accident; no topic can have one.
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"._-\\".contains(&b);
+    if text.len() > LONGEST_TOPIC || !text.bytes().all(good) {
+        reader.error_hint(
+            node.at,
+            format_args!("`{text}` is not a topic"),
+            "letters, digits, `.`, `_` and `-`, at most 255; patterns are for `topicPattern` of a \
+             TrafficPolicy",
+        );
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn pattern(
+    reader: &mut Reader<'_>,
+    fields: &mut Fields<'_>,
+    name: &'static str,
+) -> Option<TextMatch> {
+    word(reader, fields, name, |reader, node, text| match Pattern::new(text) {
+        Ok(pattern) => Some(TextMatch::Matches(pattern)),
+        Err(error) => {
+            reader.error(node.at, format_args!("`{text}` is not a regular expression: {error}"));
+            None
+        }
+    })
+}
