@@ -41,9 +41,15 @@ impl Selector {
         Self { requirements: vec![Requirement::equals(Some(K8S), CLUSTER, LOCAL_CLUSTER)] }
     }
 
-    /// The subject of a namespaced policy: the namespace is forced, whatever was written.
+    /// The subject of a namespaced policy: the namespace is forced. What was written as
+    /// `k8s:io.kubernetes.pod.namespace` is replaced; anything else about namespaces must be
+    /// fulfilled, too.
     pub(crate) fn force_namespace(&mut self, namespace: &str) {
-        self.requirements.retain(|requirement| !requirement.is_about_namespace());
+        let replaced = |requirement: &Requirement| {
+            let one = matches!(&requirement.operator, Operator::In(values) if values.len() == 1);
+            requirement.key == NAMESPACE && requirement.source.as_deref() == Some(K8S) && one
+        };
+        self.requirements.retain(|requirement| !replaced(requirement));
         self.requirements.push(Requirement::equals(Some(K8S), NAMESPACE, namespace));
     }
 

@@ -234,7 +234,8 @@ fn specs(
     namespace: Option<&str>,
 ) -> Vec<Rule> {
     let (one, many) = (fields.take("spec"), fields.take("specs"));
-    if one.is_none() && many.is_none() {
+    let none = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
+    if one.is_none() && many.is_none_or(none) {
         reader.error_hint(fields.at, "a policy without rules", "add a `spec`");
     }
     let mut rules = Vec::new();
