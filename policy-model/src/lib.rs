@@ -47,6 +47,7 @@ pub mod diagnostic;
 mod directory;
 mod document;
 mod endpoint;
+mod engine;
 mod entity;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
@@ -71,6 +72,7 @@ pub use self::diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use self::directory::{Directory, Names, Service};
 pub use self::document::Features;
 pub use self::endpoint::{Endpoint, NamedPort, Peer};
+pub use self::engine::{Change, Engine};
 pub use self::generic::GenericRequest;
 pub use self::identity::{Identity, IdentityAllocator, InMemoryIdentities};
 pub use self::label::{Label, Labels};

@@ -74,6 +74,42 @@ impl Repository {
         Ok(Self { policies, groups, summaries, warnings: found.0 })
     }
 
+    /// Adds a policy, or puts it in the place of the one of its kind and name, which is returned.
+    pub(crate) fn insert(&mut self, policy: Policy) -> Option<Policy> {
+        let summary = summary(&policy);
+        match self.policies.iter().position(|own| own.name == policy.name) {
+            Some(place) => {
+                self.summaries[place] = summary;
+                Some(std::mem::replace(&mut self.policies[place], policy))
+            }
+            None => {
+                self.summaries.push(summary);
+                self.policies.push(policy);
+                None
+            }
+        }
+    }
+
+    /// Removes a policy.
+    pub(crate) fn remove(&mut self, name: &PolicyName) -> Option<Policy> {
+        let place = self.policies.iter().position(|own| own.name == *name)?;
+        self.summaries.remove(place);
+        Some(self.policies.remove(place))
+    }
+
+    /// Adds a group, or puts it in the place of the one of its name, which is returned.
+    pub(crate) fn insert_group(&mut self, group: CidrGroup) -> Option<CidrGroup> {
+        let old = self.remove_group(&group.name);
+        self.groups.push(group);
+        old
+    }
+
+    /// Removes a group.
+    pub(crate) fn remove_group(&mut self, name: &str) -> Option<CidrGroup> {
+        let place = self.groups.iter().position(|own| own.name == name)?;
+        Some(self.groups.remove(place))
+    }
+
     /// The prefixes of the groups that a rule refers to.
     pub(crate) fn group(&self, group: &GroupRef) -> impl Iterator<Item = IpNet> {
         let meant = move |known: &&CidrGroup| match group {

@@ -53,7 +53,7 @@ impl IdentityAllocator for InMemoryIdentities {
 
 /// Numbers of one node's own: prefixes and addresses outside of the cluster (Cilium: scope 1).
 #[derive(Debug)]
-pub struct LocalIdentities(Numbers);
+pub(crate) struct LocalIdentities(Numbers);
 
 impl Default for LocalIdentities {
     fn default() -> Self {

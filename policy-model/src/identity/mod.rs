@@ -15,9 +15,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-pub use self::allocator::{IdentityAllocator, InMemoryIdentities, LocalIdentities};
-pub(crate) use self::table::Identities;
+pub(crate) use self::allocator::LocalIdentities;
+pub use self::allocator::{IdentityAllocator, InMemoryIdentities};
+pub(crate) use self::table::{Identities, IdentityIndex};
 use crate::label::{Labels, RESERVED};
+use crate::rule::PeerSelector;
 
 /// A number for a set of labels. The same labels have the same number, as long as somebody has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,6 +122,23 @@ impl Known {
             }
         }
         Self { identity, labels, prefix, names, text: text.into() }
+    }
+}
+
+impl Known {
+    /// Whether a selector is about this identity.
+    pub(crate) fn is_selected(&self, selector: &PeerSelector) -> bool {
+        match selector {
+            PeerSelector::All => true,
+            PeerSelector::Labels(selector) | PeerSelector::Endpoints(selector) => {
+                selector.matches(&self.labels)
+            }
+            PeerSelector::Cidr { prefix, except } => self.prefix.is_some_and(|own| {
+                prefix.contains(&own) && !except.iter().any(|except| except.contains(&own))
+            }),
+            PeerSelector::Name(pattern) => self.names.iter().any(|name| pattern.matches(name)),
+            PeerSelector::CidrGroup { .. } | PeerSelector::Service(_) => false,
+        }
     }
 }
 

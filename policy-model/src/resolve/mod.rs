@@ -16,17 +16,19 @@ mod spans;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::filter::{EVERYBODY, Effect, Filter, Filters, Numbered, Parser};
-pub(crate) use self::peers::Selections;
 use self::peers::Selectors;
+pub(crate) use self::peers::{NamedPorts, Selections};
 pub(crate) use self::sets::Sets;
 use self::spans::Compiler;
 use crate::compiled::{Classes, Decisions, DirectionPolicy, EndpointPolicy, PortPolicy};
-use crate::directory::Directory;
+use crate::directory::{Directory, Service};
 use crate::endpoint::{Endpoint, NamedPort};
-use crate::identity::{Identities, IdentityAllocator, InMemoryIdentities, LocalIdentities};
+use crate::identity::{
+    Identities, IdentityAllocator, IdentityIndex, InMemoryIdentities, LocalIdentities,
+};
 use crate::label::{Labels, RESERVED};
 use crate::repository::Repository;
 use crate::rule::{
@@ -148,13 +150,14 @@ impl EndpointPolicy {
     ) -> Result<Self, ResolveError> {
         let mut numbers = InMemoryIdentities::default();
         let mut local = LocalIdentities::default();
-        let mut identities = Identities::new(options.single_stack);
+        let mut index = IdentityIndex::default();
+        let mut identities = Identities::new(options.single_stack, &mut index);
         let mut add = |labels: &Labels| {
             let built_in = crate::identity::built_in_labels(labels);
             let identity = built_in
                 .or_else(|| numbers.acquire(labels))
                 .ok_or(ResolveError::OutOfIdentities)?;
-            identities.add_labels(identity, labels);
+            identities.add_labels(identity, labels, &mut index);
             Ok(identity)
         };
         let labels = endpoint.labels.clone().placed(&endpoint.namespace);
@@ -176,25 +179,23 @@ impl EndpointPolicy {
         for prefix in repository.prefixes(directory) {
             let host = prefix.prefix_len() == prefix.max_prefix_len();
             let names = if host { directory.names.of(prefix.addr()) } else { Vec::new() };
-            identities.add_prefix(prefix, names, &mut local);
+            identities.add_prefix(prefix, names, &mut local, &mut index);
         }
         let selected = select(repository.policies.iter(), &labels, options);
-        let mut selections = Selections::default();
-        let mut sets = Sets::default();
-        let decisions = Resolver {
-            endpoint,
+        let mut ports = NamedPorts::default();
+        directory.peers.iter().for_each(|peer| ports.add(&peer.named_ports));
+        let surroundings = Surroundings {
             repository,
-            directory,
             options,
             identities: &identities,
-            selections: &mut selections,
-            sets: &mut sets,
-            labels: &labels,
-            origins: Vec::new(),
-            names: HashMap::new(),
-            numbers: HashMap::new(),
-        }
-        .resolve(&selected)?;
+            index: &index,
+            services: &directory.services,
+            ports: &ports,
+        };
+        let (mut selections, mut sets) = (Selections::default(), Sets::default());
+        let caches = Caches { selections: &mut selections, sets: &mut sets };
+        let (decisions, _) =
+            Resolver::new(endpoint, &labels, surroundings, caches).resolve(&selected)?;
         Ok(Self { workload, identities: Arc::new(identities), decisions: Arc::new(decisions) })
     }
 }
@@ -230,31 +231,78 @@ fn is_reserved(labels: &Labels, name: &str) -> bool {
     labels.iter().any(|label| label.source == RESERVED && label.key == name)
 }
 
-/// Computes one workload's policy.
-pub(crate) struct Resolver<'a> {
-    pub(crate) endpoint: &'a Endpoint,
+/// What a workload's policy depends on, beside the policies that select it.
+#[derive(Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
     pub(crate) repository: &'a Repository,
-    pub(crate) directory: &'a Directory,
     pub(crate) options: &'a Options,
     pub(crate) identities: &'a Identities,
-    pub(crate) selections: &'a mut Selections,
-    pub(crate) sets: &'a mut Sets,
-    /// The workload's, with namespace and cluster.
-    pub(crate) labels: &'a Labels,
-    pub(crate) origins: Vec<RuleOrigin>,
-    /// One string a policy, shared by all its rules.
-    pub(crate) names: HashMap<*const Policy, Arc<str>>,
-    /// A rule keeps its number however often it is compiled: once enforced, once audited.
-    pub(crate) numbers: HashMap<(Option<*const Policy>, String), RuleId>,
+    pub(crate) index: &'a IdentityIndex,
+    pub(crate) services: &'a [Service],
+    pub(crate) ports: &'a NamedPorts,
 }
 
-impl Resolver<'_> {
-    pub(crate) fn resolve(mut self, selected: &[Selected<'_>]) -> Result<Decisions, ResolveError> {
+/// What is kept from one computation to the next.
+pub(crate) struct Caches<'a> {
+    pub(crate) selections: &'a mut Selections,
+    pub(crate) sets: &'a mut Sets,
+}
+
+/// What a workload's policy was computed from; when it changes, it is to be computed again.
+#[derive(Debug, Default)]
+pub(crate) struct Uses {
+    /// Numbers of selections.
+    pub(crate) selections: FxHashSet<u32>,
+    pub(crate) services: bool,
+    pub(crate) groups: bool,
+    /// Named ports of peers.
+    pub(crate) ports: bool,
+}
+
+/// Computes one workload's policy.
+pub(crate) struct Resolver<'a> {
+    endpoint: &'a Endpoint,
+    /// The workload's, with namespace and cluster.
+    labels: &'a Labels,
+    around: Surroundings<'a>,
+    caches: Caches<'a>,
+    uses: Uses,
+    origins: Vec<RuleOrigin>,
+    /// One string a policy, shared by all its rules.
+    names: HashMap<*const Policy, Arc<str>>,
+    /// A rule keeps its number however often it is compiled: once enforced, once audited.
+    numbers: FxHashMap<(Option<*const Policy>, *const str), RuleId>,
+}
+
+impl<'a> Resolver<'a> {
+    pub(crate) fn new(
+        endpoint: &'a Endpoint,
+        labels: &'a Labels,
+        around: Surroundings<'a>,
+        caches: Caches<'a>,
+    ) -> Self {
+        Self {
+            endpoint,
+            labels,
+            around,
+            caches,
+            uses: Uses::default(),
+            origins: Vec::new(),
+            names: HashMap::new(),
+            numbers: FxHashMap::default(),
+        }
+    }
+
+    /// The workload's policy, and what it was computed from.
+    pub(crate) fn resolve(
+        mut self,
+        selected: &[Selected<'_>],
+    ) -> Result<(Decisions, Uses), ResolveError> {
         let ingress = self.direction(selected, TrafficDirection::Ingress);
         let egress = ingress
             .and_then(|ingress| Ok((ingress, self.direction(selected, TrafficDirection::Egress)?)));
         let (ingress, egress) = egress.map_err(|error| self.named(error))?;
-        Ok(Decisions { origins: self.origins, ingress, egress })
+        Ok((Decisions { origins: self.origins, ingress, egress }, self.uses))
     }
 
     /// An error that knows a rule by its number only gets its policy's name.
@@ -279,7 +327,7 @@ impl Resolver<'_> {
             let entries = || directed.entries().any(|(entry, _)| entry.mode == Mode::Audit);
             (selected.rule.mode == Mode::Audit && directed.has_entries()) || entries()
         });
-        Ok(match (self.options.audit, has_audit) {
+        Ok(match (self.around.options.audit, has_audit) {
             (true, _) => DirectionPolicy {
                 enforced: PortPolicy::Open,
                 audited: Some(self.port_policy(selected, direction, Mode::Audit)?),
@@ -303,7 +351,7 @@ impl Resolver<'_> {
         direction: TrafficDirection,
         mode: Mode,
     ) -> Result<PortPolicy, ResolveError> {
-        if self.options.enforcement == Enforcement::Never {
+        if self.around.options.enforcement == Enforcement::Never {
             return Ok(PortPolicy::Open);
         }
         let counts = |own: Mode| own == Mode::Enforce || mode == Mode::Audit;
@@ -320,7 +368,7 @@ impl Resolver<'_> {
             .collect();
         // A workload whose labels are not known yet is always under default deny.
         let initialising = is_reserved(self.labels, "init");
-        let always = self.options.enforcement == Enforcement::Always || initialising;
+        let always = self.around.options.enforcement == Enforcement::Always || initialising;
         if speaking.is_empty() && !always && seen.is_empty() {
             return Ok(PortPolicy::Open);
         }
@@ -343,7 +391,7 @@ impl Resolver<'_> {
             let rule = self.origin(None, "enableDefaultDeny");
             self.add(Filter::of_everything(EVERYBODY, Effect::Allow, rule), &mut building)?;
         }
-        if self.options.allow_localhost && direction == TrafficDirection::Ingress {
+        if self.around.options.allow_localhost && direction == TrafficDirection::Ingress {
             let rule = self.origin(None, "allowLocalhost");
             let host = PeerSelector::Labels(Selector::reserved("host"));
             let host = building.selectors.number(host);
@@ -375,7 +423,7 @@ impl Resolver<'_> {
             Peers::Unsaid => vec![PeerSelector::All],
             Peers::Of(peers) => {
                 let concrete = |peer| self.concrete(peer, requires, policy);
-                peers.iter().flat_map(concrete).collect()
+                peers.iter().flat_map(concrete).collect::<Vec<_>>()
             }
         };
         let mut numbers: Vec<usize> =
@@ -492,7 +540,7 @@ impl Resolver<'_> {
     /// The number of a named port: the workload's own for ingress, its peers' for egress. An
     /// unknown name grants nothing.
     fn named_port(
-        &self,
+        &mut self,
         policy: &Policy,
         section: &str,
         name: &str,
@@ -508,7 +556,8 @@ impl Resolver<'_> {
         let numbers: BTreeSet<u16> = match direction {
             TrafficDirection::Ingress => of(&self.endpoint.named_ports).into_iter().collect(),
             TrafficDirection::Egress => {
-                self.directory.peers.iter().flat_map(|peer| of(&peer.named_ports)).collect()
+                self.uses.ports = true;
+                self.around.ports.of(name, protocol).into_iter().collect()
             }
         };
         if numbers.len() > 1 {
@@ -532,12 +581,15 @@ impl Resolver<'_> {
         }
         let mut selected: FxHashMap<_, Vec<usize>> = FxHashMap::default();
         for (number, selector) in selectors.iter() {
-            for identity in self.selections.of(selector, self.identities).iter() {
+            let (used, identities) =
+                self.caches.selections.of(selector, self.around.identities, self.around.index);
+            self.uses.selections.insert(used);
+            for identity in identities.iter() {
                 selected.entry(*identity).or_default().push(number);
             }
         }
         let mut compiler =
-            Compiler { filters: &filters.list, sets: self.sets, compiled: HashMap::new() };
+            Compiler { filters: &filters.list, sets: self.caches.sets, compiled: HashMap::new() };
         let mut classes = Classes { enforced, ..Classes::default() };
         let everybody = std::mem::take(&mut by_selector[EVERYBODY]);
         classes.classes.push(compiler.class(&everybody)?);
@@ -562,7 +614,7 @@ impl Resolver<'_> {
 
     /// The selectors that a peer of a rule stands for now.
     fn concrete(
-        &self,
+        &mut self,
         peer: &PeerSelector,
         requires: &Selector,
         policy: &Policy,
@@ -575,12 +627,14 @@ impl Resolver<'_> {
                 vec![PeerSelector::Labels(selector.clone().canonical())]
             }
             PeerSelector::CidrGroup { group, except } => {
-                let prefixes = self.repository.group(group);
+                self.uses.groups = true;
+                let prefixes = self.around.repository.group(group);
                 let cidr = |prefix| PeerSelector::Cidr { prefix, except: except.clone() };
                 prefixes.map(cidr).collect()
             }
             PeerSelector::Service(service) => {
-                peers::of_service(service, policy.name.namespace.as_deref(), self.directory)
+                self.uses.services = true;
+                peers::of_service(service, policy.name.namespace.as_deref(), self.around.services)
             }
             peer => vec![peer.clone()],
         }
@@ -595,6 +649,11 @@ impl Resolver<'_> {
     }
 
     fn origin(&mut self, policy: Option<&Policy>, section: &str) -> RuleId {
+        // Sections live as long as their policies, so their place is as good a name as their text.
+        let key = (policy.map(std::ptr::from_ref), std::ptr::from_ref(section));
+        if let Some(id) = self.numbers.get(&key) {
+            return *id;
+        }
         let name = match policy {
             None => "".into(),
             Some(policy) => self
@@ -603,15 +662,10 @@ impl Resolver<'_> {
                 .or_insert_with(|| policy.name.to_string().into())
                 .clone(),
         };
-        let next = RuleId(number(self.origins.len()));
-        let id = *self
-            .numbers
-            .entry((policy.map(std::ptr::from_ref), section.to_owned()))
-            .or_insert(next);
-        if id == next {
-            let kind = policy.map_or("", |policy| policy.name.kind);
-            self.origins.push(RuleOrigin::new(name, kind, section));
-        }
+        let id = RuleId(number(self.origins.len()));
+        self.numbers.insert(key, id);
+        let kind = policy.map_or("", |policy| policy.name.kind);
+        self.origins.push(RuleOrigin::new(name, kind, section));
         id
     }
 }

@@ -18,11 +18,11 @@ const MOST_MEMORY: usize = 64 << 20;
 /// Sets by the rules they were compiled from.
 #[derive(Debug, Default)]
 pub(crate) struct Sets {
-    http: HashMap<Vec<*const HttpRule>, Weak<HttpRuleSet>>,
+    http: HashMap<Vec<usize>, Weak<HttpRuleSet>>,
 }
 
-// The pointers are names of rules, never followed; a set that is still there keeps its rules alive, so
-// that no other rule can have the name.
+// A rule's address is its name here; a set that is still there keeps its rules alive, so that no other
+// rule can have the name.
 impl Sets {
     /// The set of these rules, and their numbers by their place in it.
     pub(super) fn http(
@@ -30,7 +30,7 @@ impl Sets {
         rules: &[(RuleId, Arc<HttpRule>)],
     ) -> Result<(Arc<HttpRuleSet>, Box<[RuleId]>), ResolveError> {
         let ids = rules.iter().map(|(id, _)| *id).collect();
-        let key: Vec<*const HttpRule> = rules.iter().map(|(_, rule)| Arc::as_ptr(rule)).collect();
+        let key: Vec<usize> = rules.iter().map(|(_, rule)| Arc::as_ptr(rule).addr()).collect();
         if let Some(set) = self.http.get(&key).and_then(Weak::upgrade) {
             return Ok((set, ids));
         }

@@ -1,0 +1,182 @@
+//! Who is there: identities, held as long as somebody has them, and prefixes, as long as something is
+//! about them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use rustc_hash::FxHashSet;
+
+use crate::endpoint::Peer;
+use crate::identity::{
+    Identities, Identity, IdentityAllocator, IdentityIndex, LocalIdentities, built_in_labels,
+};
+use crate::label::Labels;
+use crate::resolve::Selections;
+
+/// What a change concerns.
+#[derive(Debug, Default)]
+pub(super) struct Stir {
+    /// Workloads by name.
+    pub(super) endpoints: BTreeSet<String>,
+    /// Selections that select others than before.
+    pub(super) selections: FxHashSet<u32>,
+    pub(super) services: bool,
+    pub(super) groups: bool,
+    pub(super) ports: bool,
+}
+
+/// Everybody, with those who hold them.
+pub(super) struct People {
+    identities: Arc<Identities>,
+    pub(super) index: IdentityIndex,
+    allocator: Box<dyn IdentityAllocator>,
+    local: LocalIdentities,
+    /// How many have an identity.
+    held: HashMap<Identity, usize>,
+    /// How many rules, groups, services and names a prefix is held by.
+    prefixes: HashMap<IpNet, usize>,
+    peers: HashMap<String, Known>,
+}
+
+/// A peer with the identity that it holds.
+pub(super) struct Known {
+    pub(super) peer: Peer,
+    pub(super) labels: Labels,
+    pub(super) identity: Identity,
+}
+
+impl People {
+    pub(super) fn new(single_stack: bool, allocator: Box<dyn IdentityAllocator>) -> Self {
+        let mut index = IdentityIndex::default();
+        let identities = Arc::new(Identities::new(single_stack, &mut index));
+        Self {
+            identities,
+            index,
+            allocator,
+            local: LocalIdentities::default(),
+            held: HashMap::new(),
+            prefixes: HashMap::new(),
+            peers: HashMap::new(),
+        }
+    }
+
+    pub(super) fn identities(&self) -> Arc<Identities> {
+        Arc::clone(&self.identities)
+    }
+
+    /// Somebody with these labels comes to these places.
+    pub(super) fn arrive(
+        &mut self,
+        labels: &Labels,
+        places: impl Iterator<Item = IpNet>,
+        selections: &mut Selections,
+        stir: &mut Stir,
+    ) -> Option<Identity> {
+        let built_in = built_in_labels(labels);
+        let identity = built_in.or_else(|| self.allocator.acquire(labels))?;
+        *self.held.entry(identity).or_default() += 1;
+        let identities = Arc::make_mut(&mut self.identities);
+        if identities.add_labels(identity, labels, &mut self.index)
+            && let Some(known) = identities.get(identity)
+        {
+            stir.selections.extend(selections.came(known));
+        }
+        places.for_each(|place| identities.place(place, identity));
+        Some(identity)
+    }
+
+    /// Somebody leaves.
+    pub(super) fn leave(
+        &mut self,
+        identity: Identity,
+        labels: &Labels,
+        places: impl Iterator<Item = IpNet>,
+        selections: &mut Selections,
+        stir: &mut Stir,
+    ) {
+        let identities = Arc::make_mut(&mut self.identities);
+        places.for_each(|place| identities.displace(place, identity));
+        if built_in_labels(labels).is_none() {
+            self.allocator.release(labels);
+        }
+        let Some(held) = self.held.get_mut(&identity) else { return };
+        *held -= 1;
+        if *held > 0 {
+            return;
+        }
+        self.held.remove(&identity);
+        if built_in_labels(labels).is_none() {
+            identities.remove(identity, &mut self.index);
+            stir.selections.extend(selections.went(identity));
+        }
+    }
+
+    pub(super) fn remember(&mut self, name: &str, known: Known) {
+        self.peers.insert(name.to_owned(), known);
+    }
+
+    pub(super) fn forget(&mut self, name: &str) -> Option<Known> {
+        self.peers.remove(name)
+    }
+
+    /// Something is about a prefix.
+    pub(super) fn hold(
+        &mut self,
+        prefix: IpNet,
+        names: Vec<String>,
+        selections: &mut Selections,
+        stir: &mut Stir,
+    ) {
+        let held = self.prefixes.entry(prefix).or_default();
+        *held += 1;
+        if *held == 1 {
+            self.add_prefix(prefix, names, selections, stir);
+        }
+    }
+
+    /// Something is no longer about a prefix.
+    pub(super) fn let_go(&mut self, prefix: IpNet, selections: &mut Selections, stir: &mut Stir) {
+        let Some(held) = self.prefixes.get_mut(&prefix) else { return };
+        *held -= 1;
+        if *held == 0 {
+            self.prefixes.remove(&prefix);
+            self.remove_prefix(prefix, selections, stir);
+        }
+    }
+
+    /// An address stands for other names than before.
+    pub(super) fn rename(
+        &mut self,
+        prefix: IpNet,
+        names: Vec<String>,
+        selections: &mut Selections,
+        stir: &mut Stir,
+    ) {
+        if self.prefixes.contains_key(&prefix) {
+            self.remove_prefix(prefix, selections, stir);
+            self.add_prefix(prefix, names, selections, stir);
+        }
+    }
+
+    fn add_prefix(
+        &mut self,
+        prefix: IpNet,
+        names: Vec<String>,
+        selections: &mut Selections,
+        stir: &mut Stir,
+    ) {
+        let identities = Arc::make_mut(&mut self.identities);
+        let added = identities.add_prefix(prefix, names, &mut self.local, &mut self.index);
+        if let Some(known) = added.and_then(|identity| identities.get(identity)) {
+            stir.selections.extend(selections.came(known));
+        }
+    }
+
+    fn remove_prefix(&mut self, prefix: IpNet, selections: &mut Selections, stir: &mut Stir) {
+        let identities = Arc::make_mut(&mut self.identities);
+        if let Some(gone) = identities.remove_prefix(prefix, &mut self.local, &mut self.index) {
+            stir.selections.extend(selections.went(gone));
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Changes, and whom they concern.
+
+use super::*;
+use crate::{Action, Protocol, TrafficDirection};
+
+fn engine() -> Engine {
+    let mut engine = Engine::new(Options::default());
+    for (name, labels) in [("shop", "app=shop"), ("bank", "app=bank")] {
+        engine.upsert_endpoint(Endpoint::new(name, "default", labels.parse().unwrap()));
+    }
+    engine.upsert_peer("a", peer("10.0.0.1/32", "app=a"));
+    engine.upsert_peer("b", peer("10.0.0.2/32", "app=b"));
+    engine
+}
+
+fn peer(prefix: &str, labels: &str) -> Peer {
+    Peer::new([prefix.parse().unwrap()], labels.parse().unwrap())
+}
+
+fn policy(name: &str, subject: &str, direction: &str, entry: &str) -> Source {
+    Source::new(
+        "p.yaml",
+        format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: {name}, \
+             namespace: default}}\nspec:\n  endpointSelector: {{matchLabels: {{app: {subject}}}}}\n  \
+             {direction}: [{entry}]\n"
+        ),
+    )
+}
+
+fn allows(engine: &Engine, endpoint: &str, direction: TrafficDirection, peer: &str) -> bool {
+    let policy = engine.policy(endpoint).unwrap();
+    let who = policy.identify(peer.parse().unwrap());
+    !matches!(policy.connection(direction, who, Protocol::Tcp, 80).action, Action::Deny)
+}
+
+fn name(name: &str) -> PolicyName {
+    let namespace = Some("default".to_owned());
+    PolicyName { kind: "CiliumNetworkPolicy", namespace, name: name.to_owned() }
+}
+
+const INGRESS: TrafficDirection = TrafficDirection::Ingress;
+const EGRESS: TrafficDirection = TrafficDirection::Egress;
+
+#[test]
+fn a_policy_concerns_the_workloads_that_it_selects() {
+    let mut engine = engine();
+    let source = policy("p", "shop", "ingress", "{fromEndpoints: [{matchLabels: {app: a}}]}");
+    assert_eq!(engine.apply([source]).unwrap().endpoints, ["shop"]);
+    assert!(allows(&engine, "shop", INGRESS, "10.0.0.1"));
+    assert!(!allows(&engine, "shop", INGRESS, "10.0.0.2"));
+    assert!(allows(&engine, "bank", INGRESS, "10.0.0.2"));
+    // Another subject under the same name: both are concerned.
+    let source = policy("p", "bank", "ingress", "{}");
+    assert_eq!(engine.apply([source]).unwrap().endpoints, ["bank", "shop"]);
+    assert!(allows(&engine, "shop", INGRESS, "10.0.0.2"));
+    assert!(!allows(&engine, "bank", INGRESS, "10.0.0.2"));
+    assert_eq!(engine.remove(&name("p")).endpoints, ["bank"]);
+    assert!(allows(&engine, "bank", INGRESS, "10.0.0.2"));
+}
+
+#[test]
+fn a_peer_concerns_the_workloads_whose_rules_are_about_it() {
+    let mut engine = engine();
+    let source = policy("p", "shop", "ingress", "{fromEndpoints: [{matchLabels: {app: c}}]}");
+    engine.apply([source]).unwrap();
+    let source = policy("q", "bank", "ingress", "{fromEndpoints: [{matchLabels: {app: d}}]}");
+    engine.apply([source]).unwrap();
+    assert_eq!(engine.upsert_peer("c", peer("10.0.0.3/32", "app=c")).endpoints, ["shop"]);
+    assert!(allows(&engine, "shop", INGRESS, "10.0.0.3"));
+    assert!(!allows(&engine, "bank", INGRESS, "10.0.0.3"));
+    // A second one of the same labels is the same identity: nobody is concerned.
+    let second = engine.upsert_peer("c2", peer("10.0.0.4/32", "app=c"));
+    assert!(second.endpoints.is_empty());
+    assert!(allows(&engine, "shop", INGRESS, "10.0.0.4"));
+    assert!(engine.remove_peer("c2").endpoints.is_empty());
+    assert!(!allows(&engine, "shop", INGRESS, "10.0.0.4"));
+    assert_eq!(engine.remove_peer("c").endpoints, ["shop"]);
+    assert!(!allows(&engine, "shop", INGRESS, "10.0.0.3"));
+}
+
+#[test]
+fn a_change_that_makes_no_sense_leaves_the_old_policy_in_force() {
+    let mut engine = engine();
+    let port = "toPorts: [{ports: [{port: '80', protocol: TCP}], rules:";
+    let source = policy("p", "shop", "ingress", &format!("{{{port} {{http: [{{path: /a}}]}}}}]}}"));
+    engine.apply([source]).unwrap();
+    let source =
+        policy("q", "shop", "ingress", &format!("{{{port} {{kafka: [{{topic: t}}]}}}}]}}"));
+    let change = engine.apply([source]).unwrap();
+    assert_eq!(change.errors.len(), 1);
+    assert!(engine.error("shop").unwrap().to_string().contains("rules of different protocols"));
+    assert!(allows(&engine, "shop", INGRESS, "10.0.0.1"), "still inspected as HTTP");
+    // A new workload has no old policy: it is closed.
+    let change =
+        engine.upsert_endpoint(Endpoint::new("shop2", "default", "app=shop".parse().unwrap()));
+    assert_eq!(change.errors[0].0, "shop2");
+    assert!(!allows(&engine, "shop2", INGRESS, "10.0.0.1"));
+    assert!(!allows(&engine, "shop2", EGRESS, "10.0.0.1"));
+    let change = engine.remove(&name("q"));
+    assert_eq!(change.endpoints, ["shop", "shop2"]);
+    assert!(engine.error("shop").is_none());
+}
+
+#[test]
+fn documents_with_errors_change_nothing() {
+    let mut engine = engine();
+    let before = engine.revision();
+    let good = policy("p", "shop", "ingress", "{}");
+    let bad = policy("q", "shop", "ingres", "{}");
+    assert!(engine.apply([good, bad]).is_err());
+    assert_eq!(engine.revision(), before);
+    assert!(allows(&engine, "shop", INGRESS, "10.0.0.1"));
+}
+
+#[test]
+fn names_are_learnt_and_forgotten() {
+    let mut engine = engine();
+    let source = policy("p", "shop", "egress", "{toFQDNs: [{matchPattern: '*.example'}]}");
+    engine.apply([source]).unwrap();
+    let address = "198.51.100.1".parse().unwrap();
+    assert!(!allows(&engine, "shop", EGRESS, "198.51.100.1"));
+    assert_eq!(engine.learn("A.example.", &[address]).endpoints, ["shop"]);
+    assert!(allows(&engine, "shop", EGRESS, "198.51.100.1"));
+    assert!(engine.learn("a.example", &[address]).endpoints.is_empty());
+    engine.learn("other.test", &[address]);
+    assert!(allows(&engine, "shop", EGRESS, "198.51.100.1"));
+    engine.forget("a.example", &[address]);
+    assert!(!allows(&engine, "shop", EGRESS, "198.51.100.1"));
+    engine.forget("other.test", &[address]);
+    assert!(!allows(&engine, "shop", EGRESS, "198.51.100.1"));
+}
+
+#[test]
+fn services_with_and_without_pods() {
+    let mut engine = engine();
+    let entry = "{toServices: [{k8sService: {serviceName: s}}]}";
+    engine.apply([policy("p", "shop", "egress", entry)]).unwrap();
+    assert!(!allows(&engine, "shop", EGRESS, "10.0.0.1"));
+    let mut service =
+        Service { namespace: "default".to_owned(), name: "s".to_owned(), ..Service::default() };
+    service.selector.insert("app".to_owned(), "a".to_owned());
+    assert_eq!(engine.upsert_service(service.clone()).endpoints, ["shop"]);
+    assert!(allows(&engine, "shop", EGRESS, "10.0.0.1"));
+    service.selector.clear();
+    service.backends = vec!["198.51.100.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
+    engine.upsert_service(service);
+    assert!(!allows(&engine, "shop", EGRESS, "10.0.0.1"));
+    assert!(allows(&engine, "shop", EGRESS, "198.51.100.1"));
+    assert!(!allows(&engine, "shop", EGRESS, "10.0.0.2"), "addresses never select pods");
+    engine.remove_service("default", "s");
+    assert!(!allows(&engine, "shop", EGRESS, "198.51.100.1"));
+}
+
+#[test]
+fn groups_of_prefixes_change_under_the_rules_that_name_them() {
+    let mut engine = engine();
+    let entry = "{toCIDRSet: [{cidrGroupRef: g}]}";
+    engine.apply([policy("p", "shop", "egress", entry)]).unwrap();
+    let group = |prefix: &str| {
+        let text = format!(
+            "apiVersion: cilium.io/v2alpha1\nkind: CiliumCIDRGroup\nmetadata: {{name: g}}\nspec: \
+             {{externalCIDRs: [{prefix}]}}\n"
+        );
+        Source::new("g.yaml", text)
+    };
+    assert!(!allows(&engine, "shop", EGRESS, "192.0.2.1"));
+    assert_eq!(engine.apply([group("192.0.2.0/24")]).unwrap().endpoints, ["shop"]);
+    assert!(allows(&engine, "shop", EGRESS, "192.0.2.1"));
+    engine.apply([group("198.51.100.0/24")]).unwrap();
+    assert!(!allows(&engine, "shop", EGRESS, "192.0.2.1"));
+    assert!(allows(&engine, "shop", EGRESS, "198.51.100.1"));
+    engine.remove_group("g");
+    assert!(!allows(&engine, "shop", EGRESS, "198.51.100.1"));
+}
+
+#[test]
+fn observers_hear_of_every_change() {
+    use std::sync::mpsc::channel;
+    let mut engine = engine();
+    let (send, receive) = channel();
+    engine.subscribe(move |change| send.send((change.revision, change.endpoints.clone())).unwrap());
+    engine.apply([policy("p", "shop", "ingress", "{}")]).unwrap();
+    let before = engine.revision();
+    assert_eq!(receive.recv().unwrap(), (before, vec!["shop".to_owned()]));
+}
+
+/// What many small changes lead to is what computing everything at once leads to.
+#[test]
+fn changes_one_by_one_lead_to_the_same_as_all_at_once() {
+    let entries = [
+        "{fromEndpoints: [{matchLabels: {app: a}}]}",
+        "{fromEndpoints: [{}], toPorts: [{ports: [{port: '80', protocol: TCP}]}]}",
+        "{fromCIDR: [192.0.2.0/24]}",
+        "{fromEntities: [world], toPorts: [{ports: [{port: '81'}]}]}",
+        "{fromCIDRSet: [{cidr: 192.0.0.0/16, except: [192.0.2.0/25]}]}",
+    ];
+    let mut engine = engine();
+    let mut seed = 7_u32;
+    let mut there = std::collections::BTreeMap::new();
+    for step in 0..200 {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let pick = (seed >> 16) as usize;
+        let key = format!("p{}", pick % 4);
+        match pick % 3 {
+            0 => {
+                engine.remove(&name(&key));
+                there.remove(&key);
+            }
+            _ => {
+                let source = policy(&key, "shop", "ingress", entries[pick % entries.len()]);
+                engine.apply([source.clone()]).unwrap();
+                there.insert(key, source);
+            }
+        }
+        let repository = Repository::parse(there.values().cloned()).unwrap();
+        let shop = Endpoint::new("shop", "default", "app=shop".parse().unwrap());
+        let peers = vec![peer("10.0.0.1/32", "app=a"), peer("10.0.0.2/32", "app=b")];
+        let fresh = EndpointPolicy::resolve(&repository, &shop, &peers.into(), &Options::default())
+            .unwrap();
+        let kept = engine.policy("shop").unwrap();
+        for address in ["10.0.0.1", "10.0.0.2", "192.0.2.1", "192.0.2.200", "192.0.3.1", "1.1.1.1"]
+        {
+            for port in [80, 81, 82] {
+                let answer = |policy: &EndpointPolicy| {
+                    let who = policy.identify(address.parse().unwrap());
+                    let verdict = policy.connection(INGRESS, who, Protocol::Tcp, port);
+                    (matches!(verdict.action, Action::Deny), verdict.reason)
+                };
+                assert_eq!(answer(&kept), answer(&fresh), "step {step}, {address}:{port}");
+            }
+        }
+    }
+}
