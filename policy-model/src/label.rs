@@ -109,6 +109,22 @@ impl Labels {
         self.0.iter().any(|label| label.source == source)
     }
 
+    /// The labels as a person calls a workload: its namespace, then what it was given.
+    #[must_use]
+    pub fn short(&self) -> String {
+        let namespace = self.0.iter().find(|label| label.key == NAMESPACE);
+        let own = self.0.iter().filter(|label| label.key != NAMESPACE && label.key != CLUSTER);
+        let text = |label: &Label| {
+            let text = label.to_string();
+            text.strip_prefix("k8s:").map_or(text.clone(), str::to_owned)
+        };
+        let own: Vec<String> = own.map(text).collect();
+        match namespace {
+            Some(namespace) => format!("{}/{}", namespace.value, own.join(",")),
+            None => own.join(","),
+        }
+    }
+
     /// Adds what every managed workload has: its namespace and its cluster. Labels of built-in
     /// identities are left alone.
     #[must_use]

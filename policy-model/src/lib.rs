@@ -44,11 +44,13 @@
 pub mod case;
 mod compiled;
 pub mod diagnostic;
+mod diff;
 mod directory;
 mod document;
 mod endpoint;
 mod engine;
 mod entity;
+mod explain;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod generic;
@@ -69,10 +71,12 @@ pub use self::compiled::{
     KafkaRequest, KafkaRules, ServerNameRules, TlsInspection,
 };
 pub use self::diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use self::diff::{Comparison, Difference, Effect, diff};
 pub use self::directory::{Directory, Names, Service};
 pub use self::document::Features;
 pub use self::endpoint::{Endpoint, NamedPort, Peer};
 pub use self::engine::{Change, Engine};
+pub use self::explain::{EntryTrace, Explanation, PolicyTrace, RequestTrace, explain};
 pub use self::generic::GenericRequest;
 pub use self::identity::{Identity, IdentityAllocator, InMemoryIdentities};
 pub use self::label::{Label, Labels};

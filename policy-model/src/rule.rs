@@ -229,6 +229,54 @@ pub(crate) enum PeerSelector {
     Service(ServiceRef),
 }
 
+impl fmt::Display for PeerSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let but = |f: &mut fmt::Formatter<'_>, except: &[IpNet]| match except {
+            [] => Ok(()),
+            except => {
+                let list: Vec<_> = except.iter().map(ToString::to_string).collect();
+                write!(f, " but {}", list.join(","))
+            }
+        };
+        match self {
+            Self::All => f.write_str("everybody"),
+            Self::Endpoints(selector) | Self::Labels(selector) => selector.fmt(f),
+            Self::Cidr { prefix, except } => {
+                prefix.fmt(f)?;
+                but(f, except)
+            }
+            Self::CidrGroup { group: GroupRef::Name(name), except } => {
+                write!(f, "group {name}")?;
+                but(f, except)
+            }
+            Self::CidrGroup { group: GroupRef::Labels(selector), except } => {
+                write!(f, "groups with {selector}")?;
+                but(f, except)
+            }
+            Self::Name(pattern) => write!(f, "name {}", pattern.as_str()),
+            Self::Service(ServiceRef::Name { name, .. }) => write!(f, "service {name}"),
+            Self::Service(ServiceRef::Labels { selector, .. }) => {
+                write!(f, "services with {selector}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for PortSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            Some(protocol) => protocol.fmt(f)?,
+            None => f.write_str("any protocol")?,
+        }
+        match &self.port {
+            PortRef::Numbers(0, _) => f.write_str(" every port"),
+            PortRef::Numbers(first, last) if first == last => write!(f, " {first}"),
+            PortRef::Numbers(first, last) => write!(f, " {first} to {last}"),
+            PortRef::Named(name) => write!(f, " {name}"),
+        }
+    }
+}
+
 /// `cidrGroupRef` or `cidrGroupSelector`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum GroupRef {

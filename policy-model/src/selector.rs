@@ -1,5 +1,7 @@
 //! Label selectors: Kubernetes' `matchLabels` and `matchExpressions`, with label sources.
 
+use std::fmt;
+
 use crate::label::{CLUSTER, K8S, LOCAL_CLUSTER, Labels, NAMESPACE, NAMESPACE_LABELS, RESERVED};
 
 /// A query that a set of labels fulfils or not. Requirements are ANDed; none selects everything.
@@ -105,6 +107,36 @@ impl Selector {
     }
 }
 
+impl fmt::Display for Selector {
+    /// As `kubectl` writes selectors: `app=shop,env in (a,b),!debug`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.requirements.is_empty() {
+            return f.write_str("anything");
+        }
+        for (index, requirement) in self.requirements.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            requirement.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = self.source.as_deref().map(|source| format!("{source}:")).unwrap_or_default();
+        let key = &self.key;
+        match &self.operator {
+            Operator::In(values) if values.len() == 1 => write!(f, "{source}{key}={}", values[0]),
+            Operator::In(values) => write!(f, "{source}{key} in ({})", values.join(",")),
+            Operator::NotIn(values) => write!(f, "{source}{key} notin ({})", values.join(",")),
+            Operator::Exists => write!(f, "{source}{key}"),
+            Operator::DoesNotExist => write!(f, "!{source}{key}"),
+        }
+    }
+}
+
 impl Requirement {
     pub(crate) fn equals(source: Option<&str>, key: &str, value: &str) -> Self {
         Self {
@@ -118,7 +150,7 @@ impl Requirement {
         Self { source: source.map(str::to_owned), key: key.to_owned(), operator: Operator::Exists }
     }
 
-    fn matches(&self, labels: &Labels) -> bool {
+    pub(crate) fn matches(&self, labels: &Labels) -> bool {
         let mut values = labels
             .iter()
             .filter(|label| {

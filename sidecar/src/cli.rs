@@ -1,6 +1,6 @@
 //! Commands and flags.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -56,6 +56,134 @@ pub(crate) enum PolicyCommand {
     Check(PolicyCheckArguments),
     /// Run policy unit tests
     Test(PolicyTestArguments),
+    /// Answer one question, and show the way to the answer
+    Explain(Box<PolicyExplainArguments>),
+    /// Show who gains and who loses access from one set of policies to another
+    Diff(PolicyDiffArguments),
+    /// Print the JSON Schema of a kind of policy
+    Schema(PolicySchemaArguments),
+}
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  portreeve policy explain --policy policies/ --workload-labels app=shop \\
+      --peer-labels app=client --port 80 --method GET --path /private
+
+  portreeve policy explain --policy policies/ --workload-labels app=client --direction egress \\
+      --peer-address 198.51.100.7 --peer-name api.example.org --port 443 --sni api.example.org
+
+Exit codes:
+  0   answered, whatever the answer
+  1   the policies have errors, or make no sense together
+  2   wrong usage";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
+pub(crate) struct PolicyExplainArguments {
+    /// Policy file, or folder of them (any number of times)
+    #[arg(long, value_name = "PATH", required = true)]
+    pub(crate) policy: Vec<PathBuf>,
+
+    /// Labels of the workload under policy: `app=shop,env=prod`
+    #[arg(long, value_name = "LABELS")]
+    pub(crate) workload_labels: String,
+
+    /// Namespace of the workload, and of a peer that names none
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) workload_namespace: String,
+
+    /// Which way, as the workload sees it
+    #[arg(long, value_name = "DIRECTION", default_value = "ingress", value_parser = ["ingress", "egress"])]
+    pub(crate) direction: String,
+
+    /// The peer's labels; `reserved:host` and the like are built-in identities
+    #[arg(long, value_name = "LABELS", group = "peer", required_unless_present = "peer_address")]
+    pub(crate) peer_labels: Option<String>,
+
+    /// The peer's address, for who is outside
+    #[arg(long, value_name = "ADDRESS", group = "peer")]
+    pub(crate) peer_address: Option<IpAddr>,
+
+    /// A DNS name that the address was learnt for (any number of times)
+    #[arg(long, value_name = "NAME", requires = "peer_address")]
+    pub(crate) peer_name: Vec<String>,
+
+    /// The port, or the type of an ICMP message
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) port: u16,
+
+    /// TCP, UDP, SCTP, ICMP, ICMPv6
+    #[arg(long, value_name = "PROTOCOL", default_value = "TCP")]
+    pub(crate) protocol: String,
+
+    /// HTTP method
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) method: Option<String>,
+
+    /// HTTP request target, as it is on the wire
+    #[arg(long, value_name = "PATH")]
+    pub(crate) path: Option<String>,
+
+    /// HTTP host
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+
+    /// HTTP header field (any number of times)
+    #[arg(long, value_name = "NAME: VALUE")]
+    pub(crate) header: Vec<String>,
+
+    /// Number of a Kafka API: 0 is produce, 1 is fetch
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) kafka_api: Option<i16>,
+
+    /// Kafka topic (any number of times)
+    #[arg(long, value_name = "TOPIC", requires = "kafka_api")]
+    pub(crate) topic: Vec<String>,
+
+    /// Name that is asked of DNS
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dns: Option<String>,
+
+    /// Server name of a TLS connection
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sni: Option<String>,
+
+    /// How the answer is printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  portreeve policy diff policies.old/ policies.new/
+  git show HEAD:shop.yaml > /tmp/old.yaml && portreeve policy diff /tmp/old.yaml shop.yaml
+
+Exit codes:
+  0   no answer changes
+  1   some do, or a set has errors
+  2   wrong usage";
+
+#[derive(Debug, Args)]
+#[command(after_help = DIFF_EXAMPLES)]
+pub(crate) struct PolicyDiffArguments {
+    /// The policies as they are: a file or a folder
+    #[arg(value_name = "OLD")]
+    pub(crate) old: PathBuf,
+
+    /// The policies as they are to be
+    #[arg(value_name = "NEW")]
+    pub(crate) new: PathBuf,
+
+    /// How differences are printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicySchemaArguments {
+    /// The kind
+    #[arg(value_name = "KIND", value_parser = ["CiliumNetworkPolicy", "TrafficPolicy"])]
+    pub(crate) kind: String,
 }
 
 const CHECK_EXAMPLES: &str = "\

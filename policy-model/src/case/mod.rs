@@ -18,8 +18,9 @@ mod run;
 use std::net::IpAddr;
 
 pub use self::read::read;
-use self::request::L7Request;
-pub use self::request::{Normalise, Normalised};
+pub(crate) use self::request::View as HttpView;
+pub use self::request::{HttpQuestion, KafkaQuestion, L7Request, Normalise, Normalised};
+pub(crate) use self::run::answer;
 use crate::document::Features;
 use crate::document::node::Node;
 use crate::endpoint::Endpoint;
@@ -79,15 +80,27 @@ impl Load {
     }
 }
 
-/// One question.
+/// One question: may this be?
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Which way, as the subject sees it.
+    pub direction: TrafficDirection,
+    /// Who asks, or is asked.
+    pub peer: AskedPeer,
+    /// The transport.
+    pub protocol: Protocol,
+    /// The port, or the type of an ICMP message.
+    pub port: u16,
+    /// What is said on the connection.
+    pub l7: Option<L7Request>,
+}
+
+/// A question of a case, and what is expected.
 #[derive(Clone, Debug)]
 struct Query {
-    direction: TrafficDirection,
+    /// The workload whose policy is asked.
     subject: String,
-    peer: AskedPeer,
-    protocol: Protocol,
-    port: u16,
-    l7: Option<L7Request>,
+    question: Question,
     expect: Option<Answer>,
     /// Whether it is to get through at all.
     effective: Option<bool>,
@@ -95,10 +108,12 @@ struct Query {
 
 /// Who asks, or is asked.
 #[derive(Clone, Debug)]
-enum AskedPeer {
+pub enum AskedPeer {
+    /// A workload of the case.
     Endpoint(String),
     /// These labels and no others.
     Labels(Labels),
+    /// An address.
     Address(IpAddr),
     /// An address that was learnt for these names.
     Named(IpAddr, Vec<String>),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::read::labels;
 use super::request::{HttpQuestion, L7Request};
-use super::{Answer, AskedPeer, Query};
+use super::{Answer, AskedPeer, Query, Question};
 use crate::document::node::{Node, Value};
 use crate::document::reader::{Fields, Reader};
 use crate::endpoint::Endpoint;
@@ -55,16 +55,14 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, endpoints: &[Endpoint])
         }),
     };
     fields.finish(reader);
-    Some(Query {
+    let question = Question {
         direction: direction?,
-        subject: subject?,
         peer: peer?,
         protocol: protocol?,
         port: icmp_type?.or(port?).unwrap_or(0),
         l7: l7?,
-        expect: expect?,
-        effective: effective?,
-    })
+    };
+    Some(Query { subject: subject?, question, expect: expect?, effective: effective? })
 }
 
 fn answer(reader: &mut Reader<'_>, node: &Node) -> Option<Answer> {

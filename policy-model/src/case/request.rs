@@ -1,40 +1,54 @@
 //! Requests of every protocol, as questions have them.
 
 use crate::compiled::{HttpRequest, KafkaRequest, TlsInspection};
-use crate::generic::GenericRequest;
+use crate::generic::{GenericMatch, GenericRequest};
 use crate::verdict::{Inspection, Outcome, RequestVerdict};
 
 /// What is said on a connection.
 #[derive(Clone, Debug, Default)]
-pub(super) struct L7Request {
-    pub(super) http: Option<HttpQuestion>,
-    pub(super) kafka: Option<KafkaQuestion>,
-    pub(super) dns: Option<String>,
-    /// The server name; empty: none.
-    pub(super) tls: Option<String>,
-    /// Opcode, action, table.
-    pub(super) cassandra: Option<[String; 3]>,
-    pub(super) memcached: Option<(String, Vec<String>)>,
-    /// Command and file.
-    pub(super) r2d2: Option<[String; 2]>,
+pub struct L7Request {
+    /// HTTP, or gRPC.
+    pub http: Option<HttpQuestion>,
+    /// Kafka.
+    pub kafka: Option<KafkaQuestion>,
+    /// The name that a DNS question is about.
+    pub dns: Option<String>,
+    /// The server name of a TLS connection; empty: none.
+    pub tls: Option<String>,
+    /// Cassandra: opcode, action, table.
+    pub cassandra: Option<[String; 3]>,
+    /// memcached: command and keys.
+    pub memcached: Option<(String, Vec<String>)>,
+    /// r2d2: command and file.
+    pub r2d2: Option<[String; 2]>,
 }
 
+/// An HTTP request.
 #[derive(Clone, Debug)]
-pub(super) struct HttpQuestion {
-    pub(super) method: String,
+pub struct HttpQuestion {
+    /// The method.
+    pub method: String,
     /// As rules see it; or, as an error, as it is on the wire.
-    pub(super) path: Result<String, String>,
-    pub(super) host: String,
-    pub(super) headers: Vec<(String, String)>,
+    pub path: Result<String, String>,
+    /// `Host`.
+    pub host: String,
+    /// Names and values.
+    pub headers: Vec<(String, String)>,
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct KafkaQuestion {
-    pub(super) api_key: i16,
-    pub(super) api_version: i16,
-    pub(super) client_id: String,
-    pub(super) topics: Vec<String>,
-    pub(super) group: Option<String>,
+/// A Kafka request.
+#[derive(Clone, Debug, Default)]
+pub struct KafkaQuestion {
+    /// The API's number.
+    pub api_key: i16,
+    /// The version of the request.
+    pub api_version: i16,
+    /// The client's own name for itself.
+    pub client_id: String,
+    /// The topics that it is about.
+    pub topics: Vec<String>,
+    /// The consumer group.
+    pub group: Option<String>,
 }
 
 /// What becomes of a request target on its way to the rules.
@@ -53,15 +67,25 @@ pub enum Normalised {
 pub type Normalise<'a> = &'a dyn Fn(&str) -> Normalised;
 
 /// What became of a request.
-pub(super) enum Asked {
+pub(crate) enum Asked {
     Judged(RequestVerdict),
     Redirected,
     /// It isn't what the port is read as.
     NotUnderstood,
 }
 
+impl HttpQuestion {
+    /// The path as rules see it.
+    pub(crate) fn normalised(&self, normalise: Normalise<'_>) -> Normalised {
+        match &self.path {
+            Ok(path) => Normalised::Path(path.clone()),
+            Err(raw) => normalise(raw),
+        }
+    }
+}
+
 impl L7Request {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let Self { http, kafka, dns, tls, cassandra, memcached, r2d2 } = self;
         http.is_none()
             && kafka.is_none()
@@ -110,17 +134,14 @@ impl L7Request {
     }
 
     /// Asks the rules of a connection.
-    pub(super) fn ask(&self, inspection: &Inspection, normalise: Normalise<'_>) -> Asked {
+    pub(crate) fn ask(&self, inspection: &Inspection, normalise: Normalise<'_>) -> Asked {
         match inspection {
             Inspection::Http(rules) => {
                 let Some(http) = &self.http else { return Asked::NotUnderstood };
-                let path = match &http.path {
-                    Ok(path) => path.clone(),
-                    Err(raw) => match normalise(raw) {
-                        Normalised::Path(path) => path,
-                        Normalised::Redirect => return Asked::Redirected,
-                        Normalised::Refused => return Asked::NotUnderstood,
-                    },
+                let path = match http.normalised(normalise) {
+                    Normalised::Path(path) => path,
+                    Normalised::Redirect => return Asked::Redirected,
+                    Normalised::Refused => return Asked::NotUnderstood,
                 };
                 let request = View { question: http, path: &path };
                 Asked::Judged(rules.decide(&request, &mut |_| {}))
@@ -153,23 +174,32 @@ impl L7Request {
     }
 
     fn generic(&self, decide: impl Fn(&GenericRequest<'_>) -> RequestVerdict) -> Asked {
+        self.with_generic(decide).map_or(Asked::NotUnderstood, Asked::Judged)
+    }
+
+    /// Whether a rule of a protocol that policies name by word allows this; `None`: it is no request
+    /// of such a protocol.
+    pub(crate) fn generic_allows(&self, rule: &GenericMatch) -> Option<bool> {
+        self.with_generic(|request| rule.allows(request))
+    }
+
+    fn with_generic<T>(&self, ask: impl Fn(&GenericRequest<'_>) -> T) -> Option<T> {
         if let Some([opcode, action, table]) = &self.cassandra {
-            return Asked::Judged(decide(&GenericRequest::Cassandra { opcode, action, table }));
+            return Some(ask(&GenericRequest::Cassandra { opcode, action, table }));
         }
         if let Some((command, keys)) = &self.memcached {
             let keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
-            return Asked::Judged(decide(&GenericRequest::Memcache { command, keys: &keys }));
+            return Some(ask(&GenericRequest::Memcache { command, keys: &keys }));
         }
-        if let Some([command, file]) = &self.r2d2 {
-            return Asked::Judged(decide(&GenericRequest::R2d2 { command, file }));
-        }
-        Asked::NotUnderstood
+        let [command, file] = self.r2d2.as_ref()?;
+        Some(ask(&GenericRequest::R2d2 { command, file }))
     }
 }
 
-struct View<'a> {
-    question: &'a HttpQuestion,
-    path: &'a str,
+/// A request with its path as rules see it.
+pub(crate) struct View<'a> {
+    pub(crate) question: &'a HttpQuestion,
+    pub(crate) path: &'a str,
 }
 
 impl HttpRequest for View<'_> {

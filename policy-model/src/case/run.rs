@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::request::{Asked, Normalise};
 use super::{
     Answer, AskedPeer, Case, CaseReport, DecidingRule, Load, PolicySource, Query, QueryReport,
+    Question,
 };
 use crate::compiled::EndpointPolicy;
 use crate::diagnostic::Diagnostics;
@@ -14,6 +15,7 @@ use crate::endpoint::{Endpoint, Peer};
 use crate::identity::Identity;
 use crate::repository::Repository;
 use crate::resolve::ResolveError;
+use crate::rule::TrafficDirection;
 use crate::source::Source;
 use crate::verdict::{Action, Outcome, Reason, RuleId};
 
@@ -104,7 +106,7 @@ impl Case {
             labels: endpoint.labels.clone(),
             named_ports: endpoint.named_ports.clone(),
         };
-        let hypothetical = self.queries.iter().filter_map(|query| match &query.peer {
+        let hypothetical = self.queries.iter().filter_map(|query| match &query.question.peer {
             AskedPeer::Labels(labels) => Some(labels.clone()),
             _ => None,
         });
@@ -129,7 +131,7 @@ impl Case {
             EndpointPolicy::resolve(repository, subject, directory, &self.options)
         };
         let own;
-        let policy = match &query.peer {
+        let policy = match &query.question.peer {
             // What a name stands for may differ from one question to the next.
             AskedPeer::Named(address, names) => {
                 let mut directory = self.directory();
@@ -144,7 +146,10 @@ impl Case {
             }
         };
         let (got, rule, reason) = match policy {
-            Ok(policy) => self.answer(query, policy, normalise),
+            Ok(policy) => {
+                let who = self.who(query, policy);
+                answer(&query.question, who, policy, normalise)
+            }
             Err(error) => (Answer::ResolveError, None, error.to_string()),
         };
         QueryReport {
@@ -157,64 +162,86 @@ impl Case {
         }
     }
 
-    fn answer(
-        &self,
-        query: &Query,
-        policy: &EndpointPolicy,
-        normalise: Normalise<'_>,
-    ) -> (Answer, Option<DecidingRule>, String) {
-        let who = match &query.peer {
-            AskedPeer::Address(address) | AskedPeer::Named(address, _) => policy.identify(*address),
-            AskedPeer::Labels(labels) => policy.identity_of(labels),
+    fn who(&self, query: &Query, policy: &EndpointPolicy) -> Identity {
+        match &query.question.peer {
             AskedPeer::Endpoint(name) => {
                 let endpoint = self.endpoints.iter().find(|endpoint| endpoint.name == *name);
                 endpoint.map_or(Identity::UNKNOWN, |e| policy.identity_of(&e.labels))
             }
-        };
-        let verdict = policy.connection(query.direction, who, query.protocol, query.port);
-        let rule = |id: Option<RuleId>| {
-            let origin = policy.rule(id?);
-            Some(DecidingRule::new(origin.policy(), origin.section()))
-        };
-        let explicit = verdict.authentication.is_some_and(|auth| auth.explicit);
-        let connection = |answer| (answer, rule(verdict.rule), verdict.reason.as_str().to_owned());
-        let inspection = match &verdict.action {
-            Action::Deny => return connection(Answer::Deny),
-            Action::Allow if explicit && verdict.needs_authentication() => {
-                return connection(Answer::AllowAuthenticated);
-            }
-            Action::Allow => return connection(Answer::Allow),
-            Action::Inspect(inspection) => inspection,
-        };
-        let Some(request) = &query.l7 else { return connection(Answer::Redirect) };
-        match request.ask(inspection, normalise) {
-            Asked::Redirected => (Answer::Http307, None, "path_not_normal".to_owned()),
-            Asked::NotUnderstood => (Answer::L7Deny, None, "not_understood".to_owned()),
-            Asked::Judged(judged) => {
-                let answer = match judged.outcome {
-                    Outcome::Deny => Answer::L7Deny,
-                    Outcome::Allow | Outcome::Audit => Answer::L7Allow,
-                };
-                let reason: Reason = judged.reason;
-                (answer, rule(judged.rule), reason.as_str().to_owned())
-            }
+            peer => peer.who(policy),
+        }
+    }
+}
+
+impl AskedPeer {
+    /// Who that is to a policy.
+    pub(crate) fn who(&self, policy: &EndpointPolicy) -> Identity {
+        match self {
+            Self::Address(address) | Self::Named(address, _) => policy.identify(*address),
+            Self::Labels(labels) => policy.identity_of(labels),
+            Self::Endpoint(_) => Identity::UNKNOWN,
+        }
+    }
+}
+
+/// What a policy answers, by which rule, and why.
+pub(crate) fn answer(
+    question: &Question,
+    who: Identity,
+    policy: &EndpointPolicy,
+    normalise: Normalise<'_>,
+) -> (Answer, Option<DecidingRule>, String) {
+    let verdict = policy.connection(question.direction, who, question.protocol, question.port);
+    let rule = |id: Option<RuleId>| {
+        let origin = policy.rule(id?);
+        Some(DecidingRule::new(origin.policy(), origin.section()))
+    };
+    let explicit = verdict.authentication.is_some_and(|auth| auth.explicit);
+    let connection = |answer| (answer, rule(verdict.rule), verdict.reason.as_str().to_owned());
+    let inspection = match &verdict.action {
+        Action::Deny => return connection(Answer::Deny),
+        Action::Allow if explicit && verdict.needs_authentication() => {
+            return connection(Answer::AllowAuthenticated);
+        }
+        Action::Allow => return connection(Answer::Allow),
+        Action::Inspect(inspection) => inspection,
+    };
+    let Some(request) = &question.l7 else { return connection(Answer::Redirect) };
+    match request.ask(inspection, normalise) {
+        Asked::Redirected => (Answer::Http307, None, "path_not_normal".to_owned()),
+        Asked::NotUnderstood => (Answer::L7Deny, None, "not_understood".to_owned()),
+        Asked::Judged(judged) => {
+            let answer = match judged.outcome {
+                Outcome::Deny => Answer::L7Deny,
+                Outcome::Allow | Outcome::Audit => Answer::L7Allow,
+            };
+            let reason: Reason = judged.reason;
+            (answer, rule(judged.rule), reason.as_str().to_owned())
         }
     }
 }
 
 impl Query {
     fn describe(&self) -> String {
+        self.question.describe(&self.subject)
+    }
+}
+
+impl Question {
+    /// The question in one line.
+    #[must_use]
+    pub fn describe(&self, subject: &str) -> String {
         let peer = match &self.peer {
             AskedPeer::Endpoint(name) => name.clone(),
-            AskedPeer::Labels(labels) => labels.to_string(),
+            AskedPeer::Labels(labels) => labels.short(),
             AskedPeer::Address(address) => address.to_string(),
             AskedPeer::Named(address, names) => format!("{address} ({})", names.join(", ")),
         };
         let way = match self.direction {
-            crate::rule::TrafficDirection::Ingress => "from",
-            crate::rule::TrafficDirection::Egress => "to",
+            TrafficDirection::Ingress => "from",
+            TrafficDirection::Egress => "to",
         };
-        let (subject, direction) = (&self.subject, self.direction.as_str());
+        let direction = self.direction.as_str();
         let mut text =
             format!("{direction} of {subject} {way} {peer}, {} {}", self.protocol, self.port);
         if let Some(request) = &self.l7 {

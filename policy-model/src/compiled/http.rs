@@ -105,4 +105,35 @@ impl HttpRule {
             && self.headers.iter().all(|header| header.lets_pass(request))
             && self.query.iter().all(|parameter| parameter.is_met(request.path()))
     }
+
+    /// A sentence for everything of the request that the rule does not match.
+    pub(crate) fn mismatches(&self, request: &impl HttpRequest) -> Vec<String> {
+        let mut found = Vec::new();
+        let parts = [
+            ("method", &self.method, request.method()),
+            ("path", &self.path, request.path()),
+            ("host", &self.host, request.host()),
+        ];
+        for (name, pattern, value) in parts {
+            if let Some(pattern) = pattern
+                && !pattern.matches(value)
+            {
+                let value = String::from_utf8_lossy(value);
+                found.push(format!("{name} `{value}` does not match `{}`", pattern.as_str()));
+            }
+        }
+        for header in self.headers.iter().filter(|header| !header.lets_pass(request)) {
+            found.push(match request.header_values(&header.name).next() {
+                None => format!("header `{}` is not there", header.name),
+                Some(value) => {
+                    let value = String::from_utf8_lossy(value);
+                    format!("header `{}: {value}` is not as the rule wants it", header.name)
+                }
+            });
+        }
+        for parameter in self.query.iter().filter(|query| !query.is_met(request.path())) {
+            found.push(format!("query parameter `{}` is not as the rule wants it", parameter.name));
+        }
+        found
+    }
 }

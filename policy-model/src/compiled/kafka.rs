@@ -68,4 +68,37 @@ impl KafkaRule {
                 _ => true,
             }
     }
+
+    /// A sentence for everything of the request that the rule does not match.
+    pub(crate) fn mismatches(&self, request: &impl KafkaRequest) -> Vec<String> {
+        let mut found = Vec::new();
+        let key = request.api_key();
+        if self.api_keys.is_some_and(|keys| !keys.contains(&key)) {
+            found.push(format!("API key {key} is not among the rule's"));
+        }
+        if self.api_version.is_some_and(|version| version != request.api_version()) {
+            found.push(format!("API version {} is another", request.api_version()));
+        }
+        if self.client_id.as_ref().is_some_and(|id| id.as_bytes() != request.client_id()) {
+            let id = String::from_utf8_lossy(request.client_id());
+            found.push(format!("client id `{id}` is another"));
+        }
+        if let (Some(wanted), Some(group)) = (&self.group, request.group())
+            && !wanted.matches(group)
+        {
+            found.push(format!("group `{}` is another", String::from_utf8_lossy(group)));
+        }
+        if let Some(topic) = &self.topic
+            && WITH_TOPICS.contains(&key)
+        {
+            let others = request.topics().filter(|own| !topic.matches(own));
+            found.extend(
+                others.map(|own| format!("topic `{}` is another", String::from_utf8_lossy(own))),
+            );
+            if request.topics().next().is_none() {
+                found.push("the request names no topic, which means all".to_owned());
+            }
+        }
+        found
+    }
 }

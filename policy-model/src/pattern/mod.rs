@@ -5,10 +5,12 @@
 //! | --- | --- |
 //! | `mod.rs` | [`Pattern`]: one expression, reduced to the simplest thing that decides it |
 //! | `syntax.rs` | RE2's syntax in terms of the Rust one |
+//! | `example.rs` | a value that an expression matches |
 //! | `automaton.rs` | one or many expressions as one table: a look-up a byte |
 //! | `set.rs` | thousands of expressions at the cost of a few |
 
 mod automaton;
+mod example;
 mod set;
 mod syntax;
 

@@ -20,7 +20,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::filter::{EVERYBODY, Effect, Filter, Filters, Numbered, Parser};
 use self::peers::Selectors;
-pub(crate) use self::peers::{NamedPorts, Selections};
+pub(crate) use self::peers::{NamedPorts, Selections, of_service};
 pub(crate) use self::sets::Sets;
 use self::spans::Compiler;
 use crate::compiled::{Classes, Decisions, DirectionPolicy, EndpointPolicy, PortPolicy};
@@ -377,7 +377,7 @@ impl<'a> Resolver<'a> {
         let mut building = Building {
             filters: Filters::default(),
             selectors: Selectors::default(),
-            requires: requirements(&speaking),
+            requires: requirements_of(speaking.iter().map(|(_, directed)| *directed)),
             direction,
             default_deny,
         };
@@ -634,7 +634,7 @@ impl<'a> Resolver<'a> {
             }
             PeerSelector::Service(service) => {
                 self.uses.services = true;
-                peers::of_service(service, policy.name.namespace.as_deref(), self.around.services)
+                of_service(service, policy.name.namespace.as_deref(), self.around.services)
             }
             peer => vec![peer.clone()],
         }
@@ -680,15 +680,19 @@ struct Building {
     default_deny: bool,
 }
 
-/// The requirements of all rules together (Cilium `fromRequires`, `toRequires`).
-fn requirements(speaking: &[(&Policy, &Directed)]) -> (Selector, Selector) {
-    let join = |entries: &mut dyn Iterator<Item = &Entry>| {
-        let all = entries.flat_map(|entry| &entry.requires);
-        all.fold(Selector::default(), |joined, own| joined.and(own))
-    };
-    let mut allow = speaking.iter().flat_map(|(_, directed)| &directed.allow);
-    let mut deny = speaking.iter().flat_map(|(_, directed)| &directed.deny);
-    (join(&mut allow), join(&mut deny))
+/// The requirements of all rules together (Cilium `fromRequires`, `toRequires`): for what is allowed,
+/// and for what is denied.
+pub(crate) fn requirements_of<'d>(
+    directed: impl Iterator<Item = &'d Directed>,
+) -> (Selector, Selector) {
+    let (mut allow, mut deny) = (Selector::default(), Selector::default());
+    for (entry, denies) in directed.flat_map(Directed::entries) {
+        let joined = if denies { &mut deny } else { &mut allow };
+        for own in &entry.requires {
+            *joined = joined.and(own);
+        }
+    }
+    (allow, deny)
 }
 
 /// What has a place in a document.

@@ -165,7 +165,7 @@ impl Selectors {
 }
 
 /// What stands behind a service: its pods, or, where it has none, addresses.
-pub(super) fn of_service(
+pub(crate) fn of_service(
     service: &ServiceRef,
     own_namespace: Option<&str>,
     services: &[Service],

@@ -163,6 +163,6 @@ fn lines(report: &CaseReport) -> String {
     out
 }
 
-fn rule(rule: &DecidingRule) -> Value {
+pub(super) fn rule(rule: &DecidingRule) -> Value {
     json!({ "policy": rule.policy, "rule": rule.rule, "entry": rule.entry })
 }
