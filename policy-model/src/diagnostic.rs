@@ -43,6 +43,9 @@ pub struct Diagnostic {
     pub hint: Option<String>,
     /// The line of the file it is about.
     pub excerpt: Option<String>,
+    /// A warning that is worth a look while policy is written, and need not be repeated whenever it is
+    /// loaded.
+    pub advice: bool,
 }
 
 impl Diagnostic {
@@ -56,6 +59,7 @@ impl Diagnostic {
             message: String::new(),
             hint: None,
             excerpt: excerpt(source, at),
+            advice: false,
         }
     }
 }

@@ -54,18 +54,28 @@ impl Repository {
     ) -> Result<Self, Diagnostics> {
         let mut found = Vec::new();
         let mut objects = Objects::default();
-        for source in sources {
-            objects.append(document::read(&source, features, &mut found));
+        let sources: Vec<Source> = sources.into_iter().collect();
+        for source in &sources {
+            objects.append(document::read(source, features, &mut found));
         }
-        Self::of(objects, found)
+        Self::of(objects, &sources, found)
     }
 
     /// Objects that were read, with what was found on the way.
-    pub(crate) fn of(objects: Objects, mut found: Vec<Diagnostic>) -> Result<Self, Diagnostics> {
+    pub(crate) fn of(
+        objects: Objects,
+        sources: &[Source],
+        mut found: Vec<Diagnostic>,
+    ) -> Result<Self, Diagnostics> {
         let Objects { policies, groups } = objects;
         find_doubles(&policies, &groups, &mut found);
-        lint::warn(&policies, &mut found);
-        found.sort_by_key(|found| found.severity == Severity::Warning);
+        lint::warn(&policies, sources, &mut found);
+        // Errors first, each kind in the order of the files and their lines.
+        let order = |name: &str| sources.iter().position(|source| source.name == name);
+        found.sort_by_key(|found| {
+            let warning = found.severity == Severity::Warning;
+            (warning, order(&found.source), found.line, found.column)
+        });
         let found = Diagnostics(found);
         if found.has_errors() {
             return Err(found);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::diagnostic::Position;
 use crate::generic::GenericMatch;
 use crate::label::Labels;
 use crate::name::NamePattern;
@@ -193,6 +194,7 @@ pub(crate) struct Visibility {
 pub(crate) struct Entry {
     /// Its place in the document: `spec.ingress[0]`.
     pub(crate) section: String,
+    pub(crate) at: Position,
     pub(crate) peers: Peers,
     /// `fromRequires`, `toRequires`: what peers named by labels must fulfil, too.
     pub(crate) requires: Vec<Selector>,
@@ -313,6 +315,7 @@ pub(crate) enum Ports {
 #[derive(Clone, Debug)]
 pub(crate) struct PortRule {
     pub(crate) section: String,
+    pub(crate) at: Position,
     pub(crate) ports: Vec<PortSpec>,
     pub(crate) rules: L7,
     pub(crate) tls: TlsContexts,
@@ -418,6 +421,7 @@ pub(crate) enum PortRef {
 #[derive(Clone, Debug)]
 pub(crate) struct HttpRule {
     pub(crate) section: String,
+    pub(crate) at: Position,
     pub(crate) method: Option<Pattern>,
     pub(crate) path: Option<Pattern>,
     pub(crate) host: Option<Pattern>,
@@ -428,7 +432,7 @@ pub(crate) struct HttpRule {
 impl HttpRule {
     /// A rule that says nothing, and so allows everything.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { section: _, method, path, host, headers, query } = self;
+        let Self { section: _, at: _, method, path, host, headers, query } = self;
         let any = |pattern: &Option<Pattern>| pattern.as_ref().is_none_or(|p| p.as_str() == ".*");
         any(method) && any(path) && any(host) && headers.is_empty() && query.is_empty()
     }

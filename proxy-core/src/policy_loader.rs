@@ -99,7 +99,7 @@ impl PolicyLoader {
     /// What is legal and surely not meant.
     fn warnings(&self, repository: &Repository, policy: &EndpointPolicy) -> Vec<String> {
         let mut warnings: Vec<String> =
-            repository.warnings().iter().map(ToString::to_string).collect();
+            repository.warnings().iter().filter(|w| !w.advice).map(ToString::to_string).collect();
         let never = self.options.enforcement == Enforcement::Never || self.options.audit;
         for direction in &self.directions {
             if !never && !policy.is_enforced(*direction) {

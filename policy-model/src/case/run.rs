@@ -79,7 +79,7 @@ impl Case {
         }
         let own = document::read_nodes(&self.source, &carried, self.features, &mut found);
         objects.append(own);
-        Repository::of(objects, found).map_err(|errors: Diagnostics| errors.to_string())
+        Repository::of(objects, &[], found).map_err(|errors: Diagnostics| errors.to_string())
     }
 
     /// A policy did not load: where that is expected, there is nothing to ask.

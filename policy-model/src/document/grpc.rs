@@ -31,6 +31,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<Arc<HttpRule>
     let post = compile(reader, node, "POST")?;
     Some(Arc::new(HttpRule {
         section,
+        at: node.at,
         method: Some(post),
         path: Some(path),
         host: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::node::Node;
 use super::reader::{Fields, Reader};
-use super::{Dialect, tls, values};
+use super::{Dialect, advice, tls, values};
 use crate::pattern::Pattern;
 use crate::rule::{HeaderMatch, HttpRule, Mismatch, QueryMatch, ValueMatch};
 
@@ -50,7 +50,7 @@ pub(super) fn read(
     }
     fields.finish(reader);
     let failed = reader.errors() > errors;
-    (!failed).then(|| Arc::new(HttpRule { section, method, path, host, headers, query }))
+    (!failed).then(|| Arc::new(HttpRule { section, at, method, path, host, headers, query }))
 }
 
 /// A regular expression; an empty one says nothing.
@@ -60,9 +60,14 @@ fn pattern(
     name: &'static str,
 ) -> Option<Pattern> {
     let node = fields.take(name)?;
-    reader.field(name, |reader| match reader.text(node)? {
-        "" => None,
-        _ => values::regex(reader, node),
+    reader.field(name, |reader| {
+        let text = match reader.text(node)? {
+            "" => return None,
+            text => text,
+        };
+        let pattern = values::regex(reader, node)?;
+        advice::on_pattern(reader, node, name, text, &pattern);
+        Some(pattern)
     })
 }
 
@@ -139,6 +144,15 @@ fn header(reader: &mut Reader<'_>, node: &Node) -> Option<HeaderMatch> {
         reader.error_hint(node.at, "a header without a name", "write `Name: value`");
         return None;
     }
+    if matches!(value, ValueMatch::Present)
+        && let Some((name, value)) = text.split_once(':')
+    {
+        reader.warning(
+            node.at,
+            format_args!("without a space, this asks for a header field called `{text}`"),
+            format_args!("write `{name}: {value}`"),
+        );
+    }
     Some(HeaderMatch { name: name.to_owned(), value, mismatch: Mismatch::Fail })
 }
 
@@ -186,6 +200,13 @@ fn condition(
         if said {
             return Some(own);
         }
+    }
+    if secret.is_none() && value.is_empty() && fields.has("value") {
+        reader.advice(
+            at,
+            "an empty `value` asks only that the field is there",
+            "leave `value` out to say just that",
+        );
     }
     // A secret takes the place of `value` (Cilium).
     match secret {

@@ -11,7 +11,7 @@ const MAX_FIELDS: usize = 40;
 /// Reads one item of `icmps`. A message's type stands where others have their port.
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<PortRule> {
     let mut fields = reader.fields(node)?;
-    let section = reader.path().to_owned();
+    let (section, at) = (reader.path().to_owned(), node.at);
     let ports = match fields.take("fields") {
         None => Some(Vec::new()),
         Some(node) => reader.field("fields", |reader| {
@@ -29,6 +29,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<PortRule> {
     fields.finish(reader);
     Some(PortRule {
         section,
+        at,
         ports: ports?,
         rules: L7::Opaque,
         tls: TlsContexts::default(),

@@ -10,8 +10,10 @@
 //! | `cidr_group.rs` | groups of prefixes |
 //! | `peers.rs`, `selector.rs`, `cidr.rs`, `service.rs` | who |
 //! | `ports.rs`, `tls.rs`, `icmp.rs` | on which ports, and how |
+//! | `advice.rs` | what is legal and surely not meant |
 //! | `http.rs`, `values.rs`, `grpc.rs`, `kafka.rs`, `dns.rs`, `l7proto.rs` | what may be said there |
 
+mod advice;
 mod cidr;
 mod cidr_group;
 mod dns;

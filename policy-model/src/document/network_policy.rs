@@ -5,6 +5,7 @@ use super::node::{Node, Value};
 use super::ports::{is_service_name, number};
 use super::reader::{Fields, Reader};
 use super::selector;
+use crate::diagnostic::Position;
 use crate::label::{K8S, NAMESPACE, NAMESPACE_LABELS};
 use crate::rule::{
     Directed, Entry, L7, Mode, PeerSelector, Peers, PortRef, PortRule, PortSpec, Ports, Protocol,
@@ -68,6 +69,7 @@ fn policy_types(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Type
 fn nothing(section: &str) -> Entry {
     Entry {
         section: section.to_owned(),
+        at: Position::default(),
         peers: Peers::Of(Vec::new()),
         requires: Vec::new(),
         ports: Ports::All,
@@ -122,6 +124,7 @@ fn entry(
         [] => Ports::All,
         _ => Ports::Of(vec![PortRule {
             section: section.clone(),
+            at: node.at,
             ports,
             rules: L7::Opaque,
             tls: TlsContexts::default(),
@@ -129,7 +132,7 @@ fn entry(
             listener: None,
         }]),
     };
-    Some(Entry { section, peers: Peers::Of(peers), ports, ..nothing("") })
+    Some(Entry { section, at: node.at, peers: Peers::Of(peers), ports, ..nothing("") })
 }
 
 /// Pods, pods of namespaces, or addresses.

@@ -32,6 +32,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, scope: &Scope<'_>) -> O
         fields.finish(reader);
         return Some(PortRule {
             section,
+            at,
             ports: ports?,
             rules: L7::Opaque,
             tls: TlsContexts::default(),
@@ -49,6 +50,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, scope: &Scope<'_>) -> O
     fields.finish(reader);
     let rule = PortRule {
         section,
+        at,
         ports: ports?,
         rules: rules?,
         tls: tls?,

@@ -54,6 +54,14 @@ impl<'s> Reader<'s> {
         self.report(Severity::Warning, at, message, Some(hint.to_string()));
     }
 
+    /// A warning that is worth a look while policy is written, and no more later.
+    pub(crate) fn advice(&mut self, at: Position, message: impl Display, hint: impl Display) {
+        self.warning(at, message, hint);
+        if let Some(last) = self.found.last_mut() {
+            last.advice = true;
+        }
+    }
+
     fn report(
         &mut self,
         severity: Severity,

@@ -272,7 +272,7 @@ fn entry(reader: &mut Reader<'_>, node: &Node, scope: &Scope<'_>) -> Option<Entr
         (Peers::Unsaid, Ports::All) => Peers::Of(Vec::new()),
         _ => peers,
     };
-    Some(Entry { section, peers, requires, ports, authentication: authentication?, mode })
+    Some(Entry { section, at, peers, requires, ports, authentication: authentication?, mode })
 }
 
 /// The items of a list; none if it isn't there.

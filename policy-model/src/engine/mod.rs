@@ -21,7 +21,7 @@ use self::recompute::Managed;
 use crate::compiled::EndpointPolicy;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::directory::{Names, Service};
-use crate::document::{self, Features, Objects};
+use crate::document::Features;
 use crate::endpoint::{Endpoint, Peer};
 use crate::identity::{Identity, IdentityAllocator, InMemoryIdentities};
 use crate::repository::Repository;
@@ -139,11 +139,7 @@ impl Engine {
         &mut self,
         sources: impl IntoIterator<Item = Source>,
     ) -> Result<Change, Diagnostics> {
-        let (mut found, mut objects) = (Vec::new(), Objects::default());
-        for source in sources {
-            objects.append(document::read(&source, self.features, &mut found));
-        }
-        let new = Repository::of(objects, found)?;
+        let new = Repository::parse_with(sources, self.features)?;
         let warnings = new.warnings().to_vec();
         let mut stir = Stir::default();
         for policy in new.policies {

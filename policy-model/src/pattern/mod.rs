@@ -83,6 +83,20 @@ impl Pattern {
         Self::new(&format!("(?s:.*)(?:{text})(?s:.*)"))
     }
 
+    /// Whether it is nothing but one value.
+    pub(crate) fn is_literal(&self) -> bool {
+        matches!(&self.shape, Shape::Literals(literals) if literals.len() == 1)
+    }
+
+    /// What every value that matches begins with.
+    pub(crate) fn required_prefix(&self) -> &[u8] {
+        match &self.shape {
+            Shape::Any => b"",
+            Shape::Literals(literals) => literals.first().map_or(b"", |literal| literal),
+            Shape::Prefix(prefix) | Shape::Regex { prefix, .. } => prefix,
+        }
+    }
+
     /// Exactly this value.
     pub(crate) fn literal(value: &str) -> Self {
         let shape = Shape::Literals([value.as_bytes().into()].into());

@@ -35,6 +35,7 @@ pub(super) fn parse(name: &str, text: &str) -> Result<File, Box<Diagnostic>> {
             None => message,
         };
         Box::new(Diagnostic {
+            advice: false,
             severity: Severity::Error,
             source: name.to_owned(),
             line,

@@ -54,8 +54,13 @@ fn text(
         1 => ", 1 warning".to_owned(),
         n => format!(", {n} warnings"),
     };
+    let count = |n: usize, one: &str, many: &str| match n {
+        1 => format!("1 {one}"),
+        n => format!("{n} {many}"),
+    };
+    let (policies, files) = (count(policies, "policy", "policies"), count(files, "file", "files"));
     let _ = match errors {
-        0 => writeln!(out, "good: {policies} policies in {files} files{warned}"),
+        0 => writeln!(out, "good: {policies} in {files}{warned}"),
         1 => writeln!(out, "1 error{warned}; nothing of this would be loaded"),
         n => writeln!(out, "{n} errors{warned}; nothing of this would be loaded"),
     };
