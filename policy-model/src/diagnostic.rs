@@ -50,6 +50,17 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     pub(crate) fn new(severity: Severity, source: &Source, at: Position, path: &str) -> Self {
+        Self::placed(severity, source, &Lines::of(&source.text), at, path)
+    }
+
+    /// One of many of the same source.
+    pub(crate) fn placed(
+        severity: Severity,
+        source: &Source,
+        lines: &Lines,
+        at: Position,
+        path: &str,
+    ) -> Self {
         Self {
             severity,
             source: source.name.clone(),
@@ -58,7 +69,7 @@ impl Diagnostic {
             path: path.to_owned(),
             message: String::new(),
             hint: None,
-            excerpt: excerpt(source, at),
+            excerpt: excerpt(source, lines, at),
             advice: false,
         }
     }
@@ -124,8 +135,26 @@ pub(crate) struct Position {
 /// Longest excerpt worth showing.
 const EXCERPT: usize = 160;
 
-fn excerpt(source: &Source, at: Position) -> Option<String> {
-    let line = source.text.lines().nth((at.line.checked_sub(1)?) as usize)?;
+/// Where the lines of a text are, for who looks for many of them.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    begins: Vec<usize>,
+}
+
+impl Lines {
+    pub(crate) fn of(text: &str) -> Self {
+        let after = memchr::memchr_iter(b'\n', text.as_bytes()).map(|place| place + 1);
+        Self { begins: std::iter::once(0).chain(after).collect() }
+    }
+
+    fn line<'t>(&self, text: &'t str, number: u32) -> Option<&'t str> {
+        let begin = *self.begins.get(number.checked_sub(1)? as usize)?;
+        text.get(begin..)?.lines().next()
+    }
+}
+
+fn excerpt(source: &Source, lines: &Lines, at: Position) -> Option<String> {
+    let line = lines.line(&source.text, at.line)?;
     // Where lone carriage returns end lines, ours are not the reader's.
     if line.contains('\r') {
         return None;

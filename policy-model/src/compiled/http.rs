@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::index::{Decided, Index};
+use super::index::{Asked, Decided, Index};
 use super::rules::RuleSet;
 use crate::pattern::Pattern;
 use crate::rule::{HttpRule, Mismatch};
@@ -81,14 +81,14 @@ impl HttpRuleSet {
 
     /// Bytes held by automata.
     pub(crate) fn memory(&self) -> usize {
-        self.index.memory()
+        self.index.memory(&mut rustc_hash::FxHashSet::default())
     }
 }
 
 impl<R: HttpRequest> RuleSet<R> for HttpRuleSet {
     fn find(&self, request: &R) -> Option<u32> {
         let mut best = u32::MAX;
-        self.index.first(&self.rules, request, &mut best);
+        self.index.first(&self.rules, &Asked::new(request), &mut best);
         (best != u32::MAX).then_some(best)
     }
 }

@@ -8,8 +8,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 use super::http::HttpRequest;
-use crate::pattern::{Pattern, PatternSet};
+use crate::pattern::{Pattern, PatternSet, joined};
 use crate::rule::{HttpRule, Mismatch, ValueMatch};
 
 /// So many rules are tried one by one rather than parted again.
@@ -20,12 +22,81 @@ const HEADERS: usize = 4;
 /// Rules, by their place in the order of the policies.
 #[derive(Debug)]
 pub(super) enum Index {
-    /// Ascending; to be tried one by one, but for what the way here has decided.
-    List {
-        rules: Box<[u32]>,
-        decided: Decided,
-    },
+    /// Only one.
+    One(Candidate),
+    /// Ascending; to be tried one by one.
+    List(Box<[Candidate]>),
     Split(Box<Split>),
+}
+
+/// A rule, with what is cheap to ask of a request before the rule itself is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    rule: u32,
+    /// A bit for each of the usual methods that it allows.
+    methods: u16,
+    /// What the way here and the methods have decided.
+    decided: Decided,
+    /// There is more to look at.
+    more: bool,
+}
+
+/// A request with what is asked of it often.
+pub(super) struct Asked<'r, R> {
+    pub(super) request: &'r R,
+    method: u16,
+}
+
+impl<'r, R: HttpRequest> Asked<'r, R> {
+    pub(super) fn new(request: &'r R) -> Self {
+        Self { request, method: method_bit(request.method()) }
+    }
+}
+
+/// The usual methods; the last bit stands for all others.
+const METHODS: [&[u8]; 9] =
+    [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"CONNECT", b"TRACE"];
+const OTHER_METHOD: u16 = 1 << 15;
+
+fn method_bit(method: &[u8]) -> u16 {
+    METHODS.iter().position(|known| *known == method).map_or(OTHER_METHOD, |bit| 1 << bit)
+}
+
+impl Candidate {
+    fn new(index: u32, rule: &HttpRule, mut decided: Decided) -> Self {
+        let mut methods = u16::MAX;
+        if let Some(pattern) = &rule.method
+            && !decided.method
+            && let Some(mask) = method_mask(pattern)
+        {
+            methods = mask;
+            decided.method = true;
+        }
+        let left = |decided: bool, pattern: &Option<Pattern>| !decided && pattern.is_some();
+        let more = left(decided.path, &rule.path)
+            || left(decided.method, &rule.method)
+            || left(decided.host, &rule.host)
+            || !rule.headers.is_empty()
+            || !rule.query.is_empty();
+        Self { rule: index, methods, decided, more }
+    }
+
+    fn matches<R: HttpRequest>(&self, rules: &[Arc<HttpRule>], asked: &Asked<'_, R>) -> bool {
+        self.methods & asked.method != 0
+            && (!self.more || rules[self.rule as usize].matches(asked.request, self.decided))
+    }
+}
+
+/// The methods of a pattern that names nothing but usual ones.
+fn method_mask(pattern: &Pattern) -> Option<u16> {
+    let mut mask = 0;
+    for literal in pattern.literals()? {
+        mask |= match method_bit(literal) {
+            OTHER_METHOD => return None,
+            bit => bit,
+        };
+    }
+    Some(mask)
 }
 
 /// Rules parted by one property of requests.
@@ -63,37 +134,42 @@ impl Index {
     }
 
     /// Lowers `best` to the first rule that matches, if it comes before.
-    pub(super) fn first(
+    pub(super) fn first<R: HttpRequest>(
         &self,
         rules: &[Arc<HttpRule>],
-        request: &impl HttpRequest,
+        asked: &Asked<'_, R>,
         best: &mut u32,
     ) {
         let split = match self {
             Self::Split(split) => split,
-            Self::List { rules: list, decided } => {
-                for &index in list {
-                    if index >= *best {
-                        return;
-                    }
-                    if rules[index as usize].matches(request, *decided) {
-                        *best = index;
-                        return;
-                    }
+            Self::One(candidate) => {
+                if candidate.rule < *best && candidate.matches(rules, asked) {
+                    *best = candidate.rule;
+                }
+                return;
+            }
+            Self::List(list) => {
+                let first = list
+                    .iter()
+                    .take_while(|candidate| candidate.rule < *best)
+                    .find(|candidate| candidate.matches(rules, asked));
+                if let Some(candidate) = first {
+                    *best = candidate.rule;
                 }
                 return;
             }
         };
-        split.other.first(rules, request, best);
-        let mut found = |pattern: u32| split.having[pattern as usize].first(rules, request, best);
+        split.other.first(rules, asked, best);
+        let mut found = |pattern: u32| split.having[pattern as usize].first(rules, asked, best);
+        let request = asked.request;
         match &split.by {
             Dimension::Path => split.patterns.each_match(request.path(), &mut found),
             Dimension::Method => split.patterns.each_match(request.method(), &mut found),
             Dimension::Host => split.patterns.each_match(request.host(), &mut found),
             Dimension::Header(name) => {
-                if let Some(value) = joined(request.header_values(name)) {
-                    split.patterns.each_match(&value, &mut found);
-                }
+                joined(request.header_values(name), &mut |value| {
+                    split.patterns.each_match(value, &mut found);
+                });
             }
         }
     }
@@ -101,7 +177,8 @@ impl Index {
     /// Most steps that a request can cost: patterns run, and rules tried.
     pub(super) fn worst_cost(&self) -> usize {
         match self {
-            Self::List { rules, .. } => rules.len(),
+            Self::One(_) => 1,
+            Self::List(list) => list.len(),
             Self::Split(split) => {
                 let cost = |pattern: u32| split.having[pattern as usize].worst_cost();
                 split.other.worst_cost() + split.patterns.worst_cost(&cost)
@@ -109,28 +186,16 @@ impl Index {
         }
     }
 
-    /// Bytes held by automata.
-    pub(super) fn memory(&self) -> usize {
+    /// Bytes held by automata, each counted once.
+    pub(super) fn memory(&self, seen: &mut FxHashSet<usize>) -> usize {
         match self {
-            Self::List { .. } => 0,
+            Self::One(_) | Self::List(_) => 0,
             Self::Split(split) => {
-                let below: usize = split.having.iter().map(Self::memory).sum();
-                split.other.memory() + split.patterns.memory() + below
+                let below: usize = split.having.iter().map(|index| index.memory(seen)).sum();
+                split.other.memory(seen) + split.patterns.memory(seen) + below
             }
         }
     }
-}
-
-/// Several fields of one name are one value, joined by commas. Several are rare, and cost a copy.
-fn joined<'v>(mut values: impl Iterator<Item = &'v [u8]>) -> Option<Cow<'v, [u8]>> {
-    let first = values.next()?;
-    let Some(second) = values.next() else { return Some(Cow::Borrowed(first)) };
-    let mut all = [first, b",", second].concat();
-    for value in values {
-        all.push(b',');
-        all.extend_from_slice(value);
-    }
-    Some(Cow::Owned(all))
 }
 
 fn build(rules: &[Arc<HttpRule>], part: Vec<u32>, used: &mut Vec<Dimension>) -> Index {
@@ -144,7 +209,11 @@ fn build(rules: &[Arc<HttpRule>], part: Vec<u32>, used: &mut Vec<Dimension>) -> 
         method: used.contains(&Dimension::Method),
         host: used.contains(&Dimension::Host),
     };
-    Index::List { rules: part.into(), decided }
+    let candidate = |index: u32| Candidate::new(index, &rules[index as usize], decided);
+    match part.as_slice() {
+        [only] => Index::One(candidate(*only)),
+        part => Index::List(part.iter().copied().map(candidate).collect()),
+    }
 }
 
 fn split(rules: &[Arc<HttpRule>], part: &[u32], used: &mut Vec<Dimension>, by: Dimension) -> Index {

@@ -21,7 +21,6 @@ pub(super) fn on_pattern(
 
 /// Expressions match the whole path; who thinks of prefixes writes them otherwise.
 fn on_path(reader: &mut Reader<'_>, node: &Node, text: &str, pattern: &Pattern) {
-    let example = pattern.example();
     let begins = pattern.required_prefix();
     if begins.first().is_some_and(|first| *first != b'/' && *first != b'*') {
         reader.warning(
@@ -35,8 +34,9 @@ fn on_path(reader: &mut Reader<'_>, node: &Node, text: &str, pattern: &Pattern) 
         return;
     }
     let bare = text.strip_prefix('^').unwrap_or(text);
-    let only = String::from_utf8_lossy(&example);
     if text.starts_with('^') || pattern.is_literal() {
+        let example = pattern.example();
+        let only = String::from_utf8_lossy(&example);
         reader.advice(
             node.at,
             format_args!("`{text}` matches the whole path, and so only `{only}`, without a query"),

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use super::node::{Key, Node, Value};
-use crate::diagnostic::{Diagnostic, Diagnostics, Position, Severity, nearest};
+use crate::diagnostic::{Diagnostic, Diagnostics, Lines, Position, Severity, nearest};
 use crate::source::Source;
 
 /// Walks one source. Every error is recorded with the path walked so far; what could not be read
@@ -13,11 +13,14 @@ pub(crate) struct Reader<'s> {
     path: String,
     pub(crate) found: Vec<Diagnostic>,
     errors: usize,
+    /// Bytes of the automata of all expressions so far.
+    spent: usize,
+    lines: Option<Lines>,
 }
 
 impl<'s> Reader<'s> {
     pub(crate) fn new(source: &'s Source) -> Self {
-        Self { source, path: String::new(), found: Vec::new(), errors: 0 }
+        Self { source, path: String::new(), found: Vec::new(), errors: 0, spent: 0, lines: None }
     }
 
     pub(crate) fn source(&self) -> &'s Source {
@@ -27,6 +30,14 @@ impl<'s> Reader<'s> {
     /// The path walked so far.
     pub(crate) fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Accounts for an expression's memory; `false` when all together need too much.
+    pub(crate) fn spend(&mut self, bytes: usize) -> bool {
+        /// Most bytes that the expressions of one file may need.
+        const MOST: usize = 64 << 20;
+        self.spent = self.spent.saturating_add(bytes);
+        self.spent <= MOST
     }
 
     /// How many errors there are; what was read between two equal counts is good.
@@ -69,7 +80,8 @@ impl<'s> Reader<'s> {
         message: impl Display,
         hint: Option<String>,
     ) {
-        let mut diagnostic = Diagnostic::new(severity, self.source, at, &self.path);
+        let lines = self.lines.get_or_insert_with(|| Lines::of(&self.source.text));
+        let mut diagnostic = Diagnostic::placed(severity, self.source, lines, at, &self.path);
         diagnostic.message = message.to_string();
         diagnostic.hint = hint;
         self.errors += usize::from(severity == Severity::Error);

@@ -53,7 +53,15 @@ pub(super) fn condition(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Opt
 pub(super) fn regex(reader: &mut Reader<'_>, node: &Node) -> Option<Pattern> {
     let text = reader.text(node)?;
     match Pattern::new(text) {
-        Ok(pattern) => Some(pattern),
+        Ok(pattern) if reader.spend(pattern.memory()) => Some(pattern),
+        Ok(_) => {
+            reader.error_hint(
+                node.at,
+                format_args!("with `{text}`, the expressions of this file need more than 64 MiB"),
+                "write simpler expressions: literals, `.*`, `[^/]+` between slashes",
+            );
+            None
+        }
         Err(error) => {
             let message = format!("`{text}` is not a regular expression: {error}");
             match text.strip_prefix('*') {

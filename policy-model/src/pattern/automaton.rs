@@ -75,19 +75,6 @@ impl Automaton {
         }
     }
 
-    /// Whether the values, joined by commas, match as one.
-    pub(super) fn matches_joined<'v>(&self, values: impl Iterator<Item = &'v [u8]>) -> bool {
-        let mut state = self.start;
-        let mut first = true;
-        for value in values {
-            if !std::mem::take(&mut first) {
-                state = self.table.next_state(state, b',');
-            }
-            state = self.run(state, value);
-        }
-        !first && self.is_match(state)
-    }
-
     fn run(&self, mut state: StateID, value: &[u8]) -> StateID {
         for byte in value {
             state = self.table.next_state(state, *byte);
@@ -103,7 +90,7 @@ impl Automaton {
     }
 
     /// Bytes of the table.
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.table.memory_usage()
     }
 }

@@ -38,7 +38,10 @@ fn write(hir: &Hir, out: &mut Vec<u8>) {
 
 /// A member of a class that a person can read, if it has one.
 fn readable(class: &Class) -> Option<u8> {
-    let Class::Bytes(class) = class else { return None };
+    let class = match class {
+        Class::Bytes(class) => class.clone(),
+        Class::Unicode(class) => class.to_byte_class()?,
+    };
     let member = |byte: &u8| class.ranges().iter().any(|r| (r.start()..=r.end()).contains(byte));
     let liked = b"x1a0A-_/.".iter().copied().chain(b'!'..=b'~').chain(0..=u8::MAX);
     liked.clone().find(member)

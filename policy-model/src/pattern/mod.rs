@@ -4,22 +4,24 @@
 //! | file | what |
 //! | --- | --- |
 //! | `mod.rs` | [`Pattern`]: one expression, reduced to the simplest thing that decides it |
+//! | `shape.rs` | what an expression comes down to |
 //! | `syntax.rs` | RE2's syntax in terms of the Rust one |
 //! | `example.rs` | a value that an expression matches |
 //! | `automaton.rs` | one or many expressions as one table: a look-up a byte |
+//! | `trie.rs` | which of many strings does a value begin with? |
 //! | `set.rs` | thousands of expressions at the cost of a few |
 
 mod automaton;
 mod example;
 mod set;
+mod shape;
 mod syntax;
+mod trie;
 
 use std::sync::Arc;
 
-use regex_syntax::hir::{Class, Hir, HirKind, Look};
-
-pub(crate) use self::automaton::Automaton;
 pub(crate) use self::set::PatternSet;
+use self::shape::Shape;
 
 /// Why a pattern was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,19 +41,6 @@ pub struct Pattern {
     pub(crate) shape: Shape,
 }
 
-/// The simplest thing that decides a pattern.
-#[derive(Clone, Debug)]
-pub(crate) enum Shape {
-    /// `.*`
-    Any,
-    /// A few literal values: `GET|POST`.
-    Literals(Arc<[Box<[u8]>]>),
-    /// A literal, then `.*`.
-    Prefix(Arc<[u8]>),
-    /// Anything else. Every value that matches begins with `prefix`.
-    Regex { prefix: Arc<[u8]>, automaton: Arc<Automaton> },
-}
-
 /// Most literals that a pattern is expanded into.
 const MAX_LITERALS: usize = 64;
 
@@ -61,18 +50,7 @@ impl Pattern {
     /// # Errors
     /// [`PatternError`] if it isn't one, or needs more memory than any honest one does.
     pub fn new(text: &str) -> Result<Self, PatternError> {
-        let hir = syntax::parse(text)?;
-        let shape = match literals(&hir) {
-            Some(literals) => Shape::Literals(literals.into()),
-            None => match split(&hir) {
-                (prefix, true) if prefix.is_empty() => Shape::Any,
-                (prefix, true) => Shape::Prefix(prefix.into()),
-                (prefix, false) => Shape::Regex {
-                    prefix: prefix.into(),
-                    automaton: Arc::new(Automaton::new(&[&hir], automaton::LARGEST)?),
-                },
-            },
-        };
+        let shape = Shape::of(&syntax::parse(text)?)?;
         Ok(Self { text: text.into(), shape })
     }
 
@@ -81,6 +59,19 @@ impl Pattern {
         // On its own first, so that no parenthesis in it can close ours.
         syntax::parse(text)?;
         Self::new(&format!("(?s:.*)(?:{text})(?s:.*)"))
+    }
+
+    /// Bytes held by automata, some of which others may share.
+    pub(crate) fn memory(&self) -> usize {
+        self.shape.memory()
+    }
+
+    /// All values that match, if it names them.
+    pub(crate) fn literals(&self) -> Option<impl Iterator<Item = &[u8]>> {
+        match &self.shape {
+            Shape::Literals(literals) => Some(literals.iter().map(AsRef::as_ref)),
+            _ => None,
+        }
     }
 
     /// Whether it is nothing but one value.
@@ -123,12 +114,7 @@ impl Pattern {
     /// Whether the whole value matches.
     #[must_use]
     pub fn matches(&self, value: &[u8]) -> bool {
-        match &self.shape {
-            Shape::Any => is_one_line(value),
-            Shape::Literals(literals) => literals.iter().any(|literal| **literal == *value),
-            Shape::Prefix(prefix) => value.strip_prefix(&**prefix).is_some_and(is_one_line),
-            Shape::Regex { automaton, .. } => automaton.matches(value),
-        }
+        self.shape.matches(value)
     }
 
     /// Whether the values, joined by commas, match as one.
@@ -137,9 +123,38 @@ impl Pattern {
             Shape::Any => values.all(is_one_line),
             Shape::Literals(literals) => joined_is_any(values, literals),
             Shape::Prefix(prefix) => joined_starts_with(values, prefix),
-            Shape::Regex { automaton, .. } => automaton.matches_joined(values),
+            Shape::Regex { .. } => {
+                joined(values, &mut |value| self.matches(value)).unwrap_or(false)
+            }
         }
     }
+}
+
+/// Calls `with` with the values joined by commas; `None` if there are none. Few and short ones, as they
+/// are but for attacks, cost no allocation.
+pub(crate) fn joined<'v, T>(
+    mut values: impl Iterator<Item = &'v [u8]>,
+    with: &mut dyn FnMut(&[u8]) -> T,
+) -> Option<T> {
+    let first = values.next()?;
+    let Some(second) = values.next() else { return Some(with(first)) };
+    let mut room = [0_u8; 256];
+    let mut long = Vec::new();
+    let mut length = 0;
+    let parts = [first, b",", second].into_iter().chain(values.flat_map(|v| [&b","[..], v]));
+    for part in parts {
+        match room.get_mut(length..length + part.len()).filter(|_| long.is_empty()) {
+            Some(place) => place.copy_from_slice(part),
+            None => {
+                if long.is_empty() {
+                    long.extend_from_slice(&room[..length]);
+                }
+                long.extend_from_slice(part);
+            }
+        }
+        length += part.len();
+    }
+    Some(if long.is_empty() { with(&room[..length]) } else { with(&long) })
 }
 
 /// `.` does not match a line feed.
@@ -222,90 +237,9 @@ pub(crate) fn joined_ends_with<'v>(values: impl Iterator<Item = &'v [u8]>, suffi
 /// Longest suffix that can be asked for.
 pub(crate) const LONGEST_SUFFIX: usize = 256;
 
-/// All values of an expression that is nothing but literals.
-fn literals(hir: &Hir) -> Option<Vec<Box<[u8]>>> {
-    let mut found = vec![Vec::new()];
-    expand(hir, &mut found)?;
-    Some(found.into_iter().map(Vec::into_boxed_slice).collect())
-}
-
-/// Appends every value of `hir` to every prefix in `found`.
-fn expand(hir: &Hir, found: &mut Vec<Vec<u8>>) -> Option<()> {
-    match hir.kind() {
-        HirKind::Empty | HirKind::Look(Look::Start | Look::End) => {}
-        HirKind::Literal(literal) => {
-            for value in found.iter_mut() {
-                value.extend_from_slice(&literal.0);
-            }
-        }
-        HirKind::Capture(capture) => expand(&capture.sub, found)?,
-        HirKind::Concat(parts) => parts.iter().try_for_each(|part| expand(part, found))?,
-        HirKind::Class(class) => {
-            let class = match class {
-                Class::Bytes(class) => class.clone(),
-                Class::Unicode(class) => class.to_byte_class()?,
-            };
-            let bytes = || class.ranges().iter().flat_map(|range| range.start()..=range.end());
-            if found.len() * bytes().count() > MAX_LITERALS {
-                return None;
-            }
-            let one_more = |value: &Vec<u8>, byte| value.iter().copied().chain([byte]).collect();
-            *found = found
-                .iter()
-                .flat_map(|value| bytes().map(move |byte| one_more(value, byte)))
-                .collect();
-        }
-        HirKind::Alternation(parts) => {
-            // `^` and `$` inside of an alternative bind that alternative only.
-            if parts.iter().any(|part| !part.properties().look_set().is_empty()) {
-                return None;
-            }
-            let mut all = Vec::new();
-            for part in parts {
-                let mut branch = found.clone();
-                expand(part, &mut branch)?;
-                all.append(&mut branch);
-                if all.len() > MAX_LITERALS {
-                    return None;
-                }
-            }
-            *found = all;
-        }
-        _ => return None,
-    }
-    Some(())
-}
-
-/// The literal that every match begins with, and whether `.*` is all that follows.
-fn split(hir: &Hir) -> (Vec<u8>, bool) {
-    let mut prefix = Vec::new();
-    let parts = match hir.kind() {
-        HirKind::Concat(parts) => parts.as_slice(),
-        _ => std::slice::from_ref(hir),
-    };
-    let mut parts = parts.iter().peekable();
-    parts.next_if(|part| matches!(part.kind(), HirKind::Look(Look::Start)));
-    while let Some(part) = parts.peek() {
-        let HirKind::Literal(literal) = part.kind() else { break };
-        prefix.extend_from_slice(&literal.0);
-        parts.next();
-    }
-    let open = parts.next_if(|part| is_dot_star(part)).is_some();
-    parts.next_if(|part| matches!(part.kind(), HirKind::Look(Look::End)));
-    (prefix, open && parts.next().is_none())
-}
-
-/// `.*`: any number of bytes but line feeds.
-fn is_dot_star(hir: &Hir) -> bool {
-    let HirKind::Repetition(repetition) = hir.kind() else { return false };
-    let HirKind::Class(Class::Bytes(class)) = repetition.sub.kind() else { return false };
-    let ranges: Vec<_> = class.ranges().iter().map(|range| (range.start(), range.end())).collect();
-    (repetition.min, repetition.max) == (0, None)
-        && ranges == [(0, b'\n' - 1), (b'\n' + 1, u8::MAX)]
-}
-
 #[cfg(test)]
 mod tests {
+    use super::shape::Rest;
     use super::*;
 
     fn matches(pattern: &str, value: &str) -> bool {
@@ -349,6 +283,38 @@ mod tests {
         assert!(matches!(shape("/a/(b|c)/d"), Shape::Literals(_)));
         let Shape::Regex { prefix, .. } = shape("/a/[0-9]+") else { panic!() };
         assert_eq!(&*prefix, b"/a/");
+    }
+
+    #[test]
+    fn gaps_between_slashes_share_their_automata() {
+        let gap = |pattern: &str| match Pattern::new(pattern).unwrap().shape {
+            Shape::Regex { rest, .. } => match &*rest {
+                Rest::Gap { gap, .. } => gap.clone(),
+                _ => panic!("{pattern}"),
+            },
+            _ => panic!("{pattern}"),
+        };
+        assert!(Arc::ptr_eq(&gap("/a/[0-9]+/x"), &gap("/b/[0-9]+/y/.*")));
+        for (pattern, value, expected) in [
+            ("/a/[0-9]+/x", "/a/12/x", true),
+            ("/a/[0-9]+/x", "/a/12/xy", false),
+            ("/a/[0-9]+/x", "/a//x", false),
+            ("/a/[0-9]+/x", "/a/12", false),
+            ("/a/v[0-9]*/x/[a-z]+/.*", "/a/v/x/b/", true),
+            ("/a/v[0-9]*/x/[a-z]+/.*", "/a/v1/x/b", false),
+            ("/a/(b|c)?/[0-9]+", "/a//1", true),
+            ("/a/(b/c|d)/[0-9]+", "/a/b/c/1", true),
+            ("/a/[^/]+$/b", "/a/x/b", false),
+            (r"/a/\bx[0-9]+/y", "/a/x1/y", true),
+            ("/.*/a/.*/b", "/x/a/y/b", true),
+            ("/.*/a/.*/b", "/x/a/b", false),
+            ("/.*/a/.*", "//a/", true),
+            ("/.*/a/.*", "/a/", false),
+            (".*aba.*aba", "ababa", false),
+            (".*aba.*aba", "abaaba", true),
+        ] {
+            assert_eq!(matches(pattern, value), expected, "{pattern} {value}");
+        }
     }
 
     #[test]

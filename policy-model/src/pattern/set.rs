@@ -1,18 +1,22 @@
-//! Many patterns over one value: which of them match? The cost depends on the value's length and
-//! on how many patterns share its beginning, not on how many there are.
+//! Many patterns over one value: which of them match? The cost depends on the value, and on how many
+//! patterns are alike, not on how many there are.
 //!
-//! Literals are looked up in a hash table. Everything else stands in a trie at the literal that all
-//! its matches begin with, so that a value meets only the patterns whose beginning it shares; the
-//! regular expressions of one node are compiled together.
+//! Literals are looked up in a hash table, and so are literal beginnings that end with a slash; other
+//! beginnings stand in a trie. What may follow a beginning stands at its [`Place`]: anything; a gap up
+//! to the next slash and again a set of patterns; or expressions, found by what they end with, or
+//! compiled together.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use regex_syntax::hir::Hir;
+use rustc_hash::FxHashMap;
 
-use super::{Automaton, Pattern, Shape, is_one_line, syntax};
+use super::automaton::Automaton;
+use super::shape::{Opaque, Rest, Scattered, Shape};
+use super::trie::Trie;
+use super::{Pattern, is_one_line};
 
-/// Bytes that a node's automaton may need before its expressions are split in two.
+/// Bytes that the automaton of a group may need before its expressions are split in two.
 const GROUP_LIMIT: usize = 1 << 18;
 /// Most expressions that are compiled together; building costs more than proportionally.
 const GROUP_SIZE: usize = 64;
@@ -20,190 +24,420 @@ const GROUP_SIZE: usize = 64;
 /// Patterns, known by the index at which they were given.
 #[derive(Debug, Default)]
 pub(crate) struct PatternSet {
-    literals: HashMap<Box<[u8]>, Vec<u32>>,
-    nodes: Vec<Node>,
+    literals: FxHashMap<Box<[u8]>, Ids>,
+    /// Beginnings that end with a slash, by themselves.
+    slashed: FxHashMap<Box<[u8]>, u32>,
+    /// A bit for each number of slashes that some of them have; the last stands for all above.
+    depths: u64,
+    /// All other beginnings, the empty one too.
+    others: Trie,
+    places: Vec<Place>,
 }
 
-/// One node of a radix trie.
+/// What may follow a literal beginning.
 #[derive(Debug, Default)]
-struct Node {
-    /// What stands on the way from the parent.
-    label: Box<[u8]>,
-    /// Sorted by first byte.
-    children: Vec<(u8, u32)>,
-    /// Patterns that are decided here: literal, then `.*`.
-    prefixes: Vec<u32>,
+struct Place {
+    /// Patterns that allow anything.
+    open: Option<Ids>,
+    gaps: Vec<Gap>,
     groups: Vec<Group>,
+    scattered: Vec<(u32, Arc<Rest>)>,
+    endings: Option<Box<Endings>>,
 }
 
-/// Expressions compiled together, with the indices they were given.
+/// Something without a slash, a slash, and patterns for what follows it.
+#[derive(Debug)]
+struct Gap {
+    automaton: Arc<Automaton>,
+    then: PatternSet,
+    /// By the index in `then`.
+    patterns: Box<[u32]>,
+}
+
+/// Expressions by what they end with.
+#[derive(Debug, Default)]
+struct Endings {
+    /// Of the endings, backwards.
+    trie: Trie,
+    behind: Vec<Behind>,
+}
+
+/// Expressions with one ending.
+#[derive(Debug, Default)]
+struct Behind {
+    groups: Vec<Group>,
+    scattered: Vec<(u32, Arc<Rest>)>,
+}
+
+/// Expressions compiled together, or one for which several patterns stand.
 #[derive(Debug)]
 struct Group {
     automaton: Arc<Automaton>,
-    patterns: Box<[u32]>,
+    /// By the expression's index in the automaton.
+    patterns: Box<[Ids]>,
+}
+
+/// One index or several.
+#[derive(Clone, Debug)]
+enum Ids {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl Ids {
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Many(ids) => ids,
+        }
+    }
+
+    fn push(&mut self, id: u32) {
+        match self {
+            Self::One(own) => *self = Self::Many(vec![*own, id]),
+            Self::Many(ids) => ids.push(id),
+        }
+    }
 }
 
 impl PatternSet {
     pub(crate) fn new<'p>(patterns: impl IntoIterator<Item = &'p Pattern>) -> Self {
-        let mut set = Self { literals: HashMap::new(), nodes: vec![Node::default()] };
-        let mut expressions: HashMap<u32, Vec<(u32, &Pattern)>> = HashMap::new();
-        for (index, pattern) in (0..).zip(patterns) {
-            match &pattern.shape {
-                Shape::Any => set.nodes[0].prefixes.push(index),
+        let shapes: Vec<&Shape> = patterns.into_iter().map(|pattern| &pattern.shape).collect();
+        Self::of(&shapes, &mut Effort::default())
+    }
+
+    fn of(shapes: &[&Shape], effort: &mut Effort) -> Self {
+        let mut set = Self::default();
+        let mut rests: Vec<Vec<(u32, &Arc<Rest>)>> = Vec::new();
+        for (index, shape) in (0..).zip(shapes) {
+            match shape {
+                Shape::Any => {
+                    let place = set.place(b"");
+                    set.places[place].opens(index);
+                }
                 Shape::Literals(literals) => {
                     for literal in literals.iter() {
-                        set.literals.entry(literal.clone()).or_default().push(index);
+                        let known = set.literals.get_mut(literal);
+                        match known {
+                            Some(ids) => ids.push(index),
+                            None => {
+                                set.literals.insert(literal.clone(), Ids::One(index));
+                            }
+                        }
                     }
                 }
                 Shape::Prefix(prefix) => {
-                    let node = set.node_at(prefix);
-                    set.nodes[node as usize].prefixes.push(index);
+                    let place = set.place(prefix);
+                    set.places[place].opens(index);
                 }
-                Shape::Regex { prefix, .. } => {
-                    let node = set.node_at(prefix);
-                    expressions.entry(node).or_default().push((index, pattern));
+                Shape::Regex { prefix, rest } => {
+                    let place = set.place(prefix);
+                    if rests.len() <= place {
+                        rests.resize_with(place + 1, Vec::new);
+                    }
+                    rests[place].push((index, rest));
                 }
             }
         }
-        // Splitting nodes on the way has kept their numbers, so the groups go where they belong.
-        for (node, members) in expressions {
-            for members in members.chunks(GROUP_SIZE) {
-                group(members, &mut set.nodes[node as usize].groups);
-            }
+        for (place, rests) in set.places.iter_mut().zip(rests) {
+            place.fill(&rests, effort);
         }
         set
     }
 
+    /// The place behind this beginning, made if it isn't there.
+    fn place(&mut self, prefix: &[u8]) -> usize {
+        let next = number(self.places.len());
+        let place = match prefix.last() {
+            Some(b'/') => {
+                self.depths |= 1 << slashes(prefix).min(63);
+                *self.slashed.entry(prefix.into()).or_insert(next)
+            }
+            _ => self.others.entry(prefix.iter().copied(), next),
+        };
+        if place == next {
+            self.places.push(Place::default());
+        }
+        place as usize
+    }
+
     /// Calls `found` with the index of every pattern that the whole value matches.
-    pub(crate) fn each_match(&self, value: &[u8], found: &mut impl FnMut(u32)) {
-        if let Some(literals) = self.literals.get(value) {
-            literals.iter().copied().for_each(&mut *found);
+    pub(crate) fn each_match(&self, value: &[u8], found: &mut dyn FnMut(u32)) {
+        if let Some(ids) = self.literals.get(value) {
+            ids.as_slice().iter().copied().for_each(&mut *found);
         }
-        let Some(mut node) = self.nodes.first() else { return };
-        let mut rest = value;
-        loop {
-            if !node.prefixes.is_empty() && is_one_line(rest) {
-                node.prefixes.iter().copied().for_each(&mut *found);
-            }
-            for group in &node.groups {
-                group.automaton.each_match(value, &mut |index| found(group.patterns[index]));
-            }
-            let Some(next) = rest.first().and_then(|byte| node.child(*byte)) else { return };
-            node = &self.nodes[next as usize];
-            match rest.strip_prefix(&*node.label) {
-                Some(after) => rest = after,
-                None => return,
+        if self.depths != 0 {
+            let mut depth = 0_u32;
+            for slash in memchr::memchr_iter(b'/', value) {
+                depth += 1;
+                if self.depths >> depth.min(63) == 0 {
+                    break;
+                }
+                if self.depths & (1 << depth.min(63)) != 0
+                    && let Some(place) = self.slashed.get(&value[..=slash])
+                {
+                    self.places[*place as usize].each_match(&value[slash + 1..], found);
+                }
             }
         }
-    }
-
-    /// The node at this prefix, made if it isn't there.
-    fn node_at(&mut self, prefix: &[u8]) -> u32 {
-        let (mut at, mut rest) = (0_u32, prefix);
-        while let Some(first) = rest.first() {
-            let Some(next) = self.nodes[at as usize].child(*first) else {
-                return self.add_child(at, rest);
-            };
-            let label = &self.nodes[next as usize].label;
-            let shared = label.iter().zip(rest).take_while(|(a, b)| a == b).count();
-            at = if shared < label.len() { self.split(at, next, shared) } else { next };
-            rest = &rest[shared..];
-        }
-        at
-    }
-
-    fn add_child(&mut self, parent: u32, label: &[u8]) -> u32 {
-        let index = number(self.nodes.len());
-        self.nodes.push(Node { label: label.into(), ..Node::default() });
-        self.nodes[parent as usize].link(label[0], index);
-        index
-    }
-
-    /// Puts a node between `parent` and `child` after `shared` bytes of the child's label.
-    fn split(&mut self, parent: u32, child: u32, shared: usize) -> u32 {
-        let index = number(self.nodes.len());
-        let label = std::mem::take(&mut self.nodes[child as usize].label);
-        let mut middle = Node { label: label[..shared].into(), ..Node::default() };
-        middle.link(label[shared], child);
-        self.nodes[child as usize].label = label[shared..].into();
-        self.nodes.push(middle);
-        self.nodes[parent as usize].link(label[0], index);
-        index
+        self.others.each(value.iter().copied(), &mut |place, taken| {
+            self.places[place as usize].each_match(&value[taken..], found);
+        });
     }
 
     /// Most steps that a value can cost, where a match of a pattern costs what `of` says.
-    pub(crate) fn worst_cost(&self, of: &impl Fn(u32) -> usize) -> usize {
-        let sum = |patterns: &[u32]| patterns.iter().map(|pattern| of(*pattern)).sum::<usize>();
-        let literal = self.literals.values().map(|patterns| sum(patterns)).max().unwrap_or(0);
-        let at = |node: &Node| {
-            let groups = node.groups.iter().map(|group| 1 + sum(&group.patterns)).sum::<usize>();
-            sum(&node.prefixes) + groups
+    pub(crate) fn worst_cost(&self, of: &dyn Fn(u32) -> usize) -> usize {
+        let sum = |ids: &Ids| ids.as_slice().iter().map(|id| of(*id)).sum::<usize>();
+        let literal = self.literals.values().map(sum).max().unwrap_or(0);
+        let cost: Vec<usize> = self.places.iter().map(|place| place.worst_cost(of)).collect();
+        // Beginnings that a value can have at once are beginnings of each other.
+        let nested = |prefix: &[u8]| {
+            let slashes = memchr::memchr_iter(b'/', prefix);
+            let known = slashes.filter_map(|slash| self.slashed.get(&prefix[..=slash]));
+            known.map(|place| cost[*place as usize]).sum::<usize>()
         };
-        // A child stands behind its parent's index only until nodes are split, so no order is assumed.
-        let mut way = vec![(0_usize, 0_usize)];
-        let mut worst = 0;
-        while let Some((index, before)) = way.pop() {
-            let Some(node) = self.nodes.get(index) else { continue };
-            let here = before + at(node);
-            worst = worst.max(here);
-            way.extend(node.children.iter().map(|(_, child)| (*child as usize, here)));
-        }
-        literal + worst
+        let slashed = self.slashed.keys().map(|prefix| nested(prefix)).max().unwrap_or(0);
+        literal + slashed + self.others.heaviest(&|place| cost[place as usize])
     }
 
-    /// Bytes held by automata.
-    pub(crate) fn memory(&self) -> usize {
-        let groups = self.nodes.iter().flat_map(|node| &node.groups);
-        groups.map(|group| group.automaton.memory()).sum()
+    /// Bytes held by automata, each counted once.
+    pub(crate) fn memory(&self, seen: &mut rustc_hash::FxHashSet<usize>) -> usize {
+        let mut bytes = 0;
+        let mut add = |automaton: &Arc<Automaton>, seen: &mut rustc_hash::FxHashSet<usize>| {
+            if seen.insert(Arc::as_ptr(automaton).addr()) {
+                bytes += automaton.memory();
+            }
+        };
+        for place in &self.places {
+            let behind = place.endings.iter().flat_map(|endings| &endings.behind);
+            let endings = behind.flat_map(|behind| &behind.groups);
+            place.groups.iter().chain(endings).for_each(|group| add(&group.automaton, seen));
+            place.gaps.iter().for_each(|gap| add(&gap.automaton, seen));
+        }
+        let gaps = self.places.iter().flat_map(|place| &place.gaps);
+        bytes + gaps.map(|gap| gap.then.memory(seen)).sum::<usize>()
     }
 }
 
-impl Node {
-    fn child(&self, byte: u8) -> Option<u32> {
-        let place = self.children.binary_search_by_key(&byte, |(first, _)| *first).ok()?;
-        Some(self.children[place].1)
+impl Place {
+    /// A pattern that allows anything here.
+    fn opens(&mut self, index: u32) {
+        match &mut self.open {
+            Some(ids) => ids.push(index),
+            None => self.open = Some(Ids::One(index)),
+        }
     }
 
-    /// Sets the child for this first byte.
-    fn link(&mut self, byte: u8, child: u32) {
-        match self.children.binary_search_by_key(&byte, |(first, _)| *first) {
-            Ok(place) => self.children[place].1 = child,
-            Err(place) => self.children.insert(place, (byte, child)),
+    /// Takes in what is more than a beginning.
+    fn fill(&mut self, rests: &[(u32, &Arc<Rest>)], effort: &mut Effort) {
+        let mut gaps: Vec<(&Arc<Automaton>, Vec<u32>, Vec<&Shape>)> = Vec::new();
+        let mut by_ending: FxHashMap<&[u8], Vec<(u32, &Arc<Rest>)>> = FxHashMap::default();
+        for (index, rest) in rests {
+            match &***rest {
+                Rest::Gap { gap, then } => {
+                    match gaps.iter_mut().find(|(own, ..)| Arc::ptr_eq(own, gap)) {
+                        Some((_, ids, shapes)) => {
+                            ids.push(*index);
+                            shapes.push(then);
+                        }
+                        None => gaps.push((gap, vec![*index], vec![then])),
+                    }
+                }
+                Rest::Opaque(Opaque { suffix, .. }) | Rest::Scattered(Scattered { suffix, .. }) => {
+                    by_ending.entry(suffix).or_default().push((*index, *rest));
+                }
+            }
         }
+        for (automaton, ids, shapes) in gaps {
+            let then = PatternSet::of(&shapes, effort);
+            self.gaps.push(Gap { automaton: automaton.clone(), then, patterns: ids.into() });
+        }
+        // A few are compiled together; many are first told apart by what they end with.
+        let many = by_ending.values().map(Vec::len).sum::<usize>() > GROUP_SIZE;
+        let mut endings: Vec<_> = by_ending.into_iter().collect();
+        endings.sort_by_key(|(_, members)| members.first().map(|(index, _)| *index));
+        let mut together = Vec::new();
+        for (ending, members) in endings {
+            if ending.is_empty() || !many {
+                together.extend(members);
+                continue;
+            }
+            let own = self.endings.get_or_insert_default();
+            let next = number(own.behind.len());
+            own.trie.entry(ending.iter().rev().copied(), next);
+            own.behind.push(Behind::of(&members, effort));
+        }
+        together.sort_by_key(|(index, _)| *index);
+        let Behind { groups, scattered } = Behind::of(&together, effort);
+        (self.groups, self.scattered) = (groups, scattered);
+    }
+
+    fn each_match(&self, rest: &[u8], found: &mut dyn FnMut(u32)) {
+        if let Some(open) = &self.open
+            && is_one_line(rest)
+        {
+            open.as_slice().iter().copied().for_each(&mut *found);
+        }
+        if !self.gaps.is_empty()
+            && let Some(slash) = memchr::memchr(b'/', rest)
+        {
+            for gap in &self.gaps {
+                if gap.automaton.matches(&rest[..slash]) {
+                    gap.then.each_match(&rest[slash + 1..], &mut |index| {
+                        found(gap.patterns[index as usize]);
+                    });
+                }
+            }
+        }
+        Behind::each(&self.groups, &self.scattered, rest, found);
+        if let Some(endings) = &self.endings {
+            endings.trie.each(rest.iter().rev().copied(), &mut |place, _| {
+                let behind = &endings.behind[place as usize];
+                Behind::each(&behind.groups, &behind.scattered, rest, found);
+            });
+        }
+    }
+
+    fn worst_cost(&self, of: &dyn Fn(u32) -> usize) -> usize {
+        let open = self.open.iter().flat_map(Ids::as_slice);
+        let open: usize = open.map(|id| of(*id)).sum();
+        let gap = |gap: &Gap| 1 + gap.then.worst_cost(&|index| of(gap.patterns[index as usize]));
+        let gaps: usize = self.gaps.iter().map(gap).sum();
+        let endings = self.endings.as_ref().map_or(0, |endings| {
+            endings.trie.heaviest(&|place| {
+                let behind = &endings.behind[place as usize];
+                Behind::worst_cost(&behind.groups, &behind.scattered, of)
+            })
+        });
+        open + gaps + Behind::worst_cost(&self.groups, &self.scattered, of) + endings
     }
 }
 
-/// An index; memory ends long before these numbers do.
-fn number(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or(u32::MAX)
+impl Behind {
+    fn of(members: &[(u32, &Arc<Rest>)], effort: &mut Effort) -> Self {
+        let opaque: Vec<(u32, &Opaque)> = members
+            .iter()
+            .filter_map(|(index, rest)| match &***rest {
+                Rest::Opaque(opaque) => Some((*index, opaque)),
+                _ => None,
+            })
+            .collect();
+        let scattered = members.iter().filter(|(_, rest)| matches!(&***rest, Rest::Scattered(_)));
+        let scattered = scattered.map(|(index, rest)| (*index, Arc::clone(rest))).collect();
+        Self { groups: groups(&opaque, effort), scattered }
+    }
+
+    fn each(
+        groups: &[Group],
+        scattered: &[(u32, Arc<Rest>)],
+        rest: &[u8],
+        found: &mut dyn FnMut(u32),
+    ) {
+        groups.iter().for_each(|group| group.each_match(rest, found));
+        for (index, expression) in scattered {
+            if expression.matches(rest) {
+                found(*index);
+            }
+        }
+    }
+
+    fn worst_cost(
+        groups: &[Group],
+        scattered: &[(u32, Arc<Rest>)],
+        of: &dyn Fn(u32) -> usize,
+    ) -> usize {
+        let groups = groups.iter().map(|group| group.worst_cost(of)).sum::<usize>();
+        groups + scattered.iter().map(|(index, _)| 1 + of(*index)).sum::<usize>()
+    }
+}
+
+/// How often compiling expressions together may yet fail: expressions that explode together are left
+/// alone after a few tries.
+struct Effort(u32);
+
+impl Default for Effort {
+    fn default() -> Self {
+        Self(16)
+    }
+}
+
+impl Group {
+    fn each_match(&self, rest: &[u8], found: &mut dyn FnMut(u32)) {
+        if let [only] = &*self.patterns {
+            if self.automaton.matches(rest) {
+                only.as_slice().iter().copied().for_each(found);
+            }
+            return;
+        }
+        self.automaton.each_match(rest, &mut |index| {
+            self.patterns[index].as_slice().iter().copied().for_each(&mut *found);
+        });
+    }
+
+    fn worst_cost(&self, of: &dyn Fn(u32) -> usize) -> usize {
+        let patterns = self.patterns.iter().flat_map(Ids::as_slice);
+        1 + patterns.map(|id| of(*id)).sum::<usize>()
+    }
+}
+
+/// Expressions as groups; equal ones are one.
+fn groups(members: &[(u32, &Opaque)], effort: &mut Effort) -> Vec<Group> {
+    let mut places: FxHashMap<&str, usize> = FxHashMap::default();
+    let mut distinct: Vec<(&Opaque, Ids)> = Vec::new();
+    for (index, opaque) in members {
+        match places.get(&*opaque.text) {
+            Some(place) => distinct[*place].1.push(*index),
+            None => {
+                places.insert(&opaque.text, distinct.len());
+                distinct.push((opaque, Ids::One(*index)));
+            }
+        }
+    }
+    let mut groups = Vec::new();
+    for members in distinct.chunks(GROUP_SIZE) {
+        group(members, &mut groups, effort);
+    }
+    groups
 }
 
 /// Compiles expressions together, or, where that grows too large, in halves. One alone keeps the
 /// automaton it already has.
-fn group(members: &[(u32, &Pattern)], groups: &mut Vec<Group>) {
-    if let [(index, pattern)] = members {
-        if let Shape::Regex { automaton, .. } = &pattern.shape {
-            let automaton = automaton.clone();
-            groups.push(Group { automaton, patterns: Box::new([*index]) });
-        }
+fn group(members: &[(&Opaque, Ids)], groups: &mut Vec<Group>, effort: &mut Effort) {
+    if let [(opaque, ids)] = members {
+        let automaton = opaque.automaton.clone();
+        groups.push(Group { automaton, patterns: [ids.clone()].into() });
+        return;
+    }
+    if effort.0 == 0 {
+        members.chunks(1).for_each(|one| group(one, groups, effort));
         return;
     }
     let parsed: Vec<Hir> =
-        members.iter().filter_map(|(_, pattern)| syntax::parse(pattern.as_str()).ok()).collect();
+        members.iter().filter_map(|(opaque, _)| super::syntax::reparse(&opaque.text)).collect();
     let compiled = (parsed.len() == members.len())
         .then(|| Automaton::new(&parsed.iter().collect::<Vec<_>>(), GROUP_LIMIT).ok())
         .flatten();
     match compiled {
         Some(automaton) => {
-            let patterns = members.iter().map(|(index, _)| *index).collect();
+            let patterns = members.iter().map(|(_, ids)| ids.clone()).collect();
             groups.push(Group { automaton: Arc::new(automaton), patterns });
         }
         None => {
+            effort.0 -= 1;
             let (left, right) = members.split_at(members.len() / 2);
-            group(left, groups);
-            group(right, groups);
+            group(left, groups, effort);
+            group(right, groups, effort);
         }
     }
+}
+
+fn slashes(text: &[u8]) -> usize {
+    memchr::memchr_iter(b'/', text).count()
+}
+
+/// An index; memory ends long before these numbers do.
+fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -217,6 +451,10 @@ mod tests {
         found.sort_unstable();
         let each = (0..).zip(patterns).filter(|(_, pattern)| pattern.matches(value.as_bytes()));
         (found, each.map(|(index, _)| index).collect())
+    }
+
+    fn memory(patterns: &[Pattern]) -> usize {
+        PatternSet::new(patterns).memory(&mut rustc_hash::FxHashSet::default())
     }
 
     #[test]
@@ -237,13 +475,18 @@ mod tests {
             "",
             "/abc",
             "/abd/.*",
+            "/a/[a-z]+/c",
+            "/a/[a-z]+/.*",
+            "/a/[^/]+/[^/]+",
+            "/a/x[a-z]*/c/d",
+            "/.*/c",
         ]
         .iter()
         .map(|text| Pattern::new(text).unwrap())
         .collect();
         for value in [
             "/a", "/a/", "/a/b", "/a/12", "/ab", "/abc", "/a/x/c", "", "/", "b", "/abd/", "/A",
-            "/a\nb",
+            "/a\nb", "/a/x/c/d", "/a//c", "/a/x/", "/x/y/c",
         ] {
             let (found, expected) = both(&patterns, value);
             assert_eq!(found, expected, "{value:?}");
@@ -251,13 +494,37 @@ mod tests {
     }
 
     #[test]
-    fn many_expressions_at_one_prefix_are_grouped() {
+    fn many_expressions_behind_one_gap_need_one_automaton() {
         let patterns: Vec<Pattern> =
             (0..500).map(|i| Pattern::new(&format!("/svc/[a-z]+/item{i}")).unwrap()).collect();
         let (found, expected) = both(&patterns, "/svc/abc/item321");
         assert_eq!(found, expected);
         assert_eq!(found, [321]);
+        assert!(memory(&patterns) < 4096, "{}", memory(&patterns));
         let set = PatternSet::new(&patterns);
-        assert!(set.memory() < 8 << 20, "{}", set.memory());
+        assert!(set.worst_cost(&|_| 1) <= 2, "{}", set.worst_cost(&|_| 1));
+    }
+
+    #[test]
+    fn many_expressions_that_cross_slashes_are_found_by_their_endings() {
+        let pattern = |i| Pattern::new(&format!("/.*/svc-{i}/.*/item-{i}")).unwrap();
+        let patterns: Vec<Pattern> = (0..500).map(pattern).collect();
+        let (found, expected) = both(&patterns, "/x/svc-321/y/item-321");
+        assert_eq!(found, expected);
+        assert_eq!(found, [321]);
+        let set = PatternSet::new(&patterns);
+        assert!(set.worst_cost(&|_| 1) <= 4, "{}", set.worst_cost(&|_| 1));
+    }
+
+    #[test]
+    fn what_can_cost_much_is_known_beforehand() {
+        let patterns: Vec<Pattern> =
+            (0..300).map(|i| Pattern::new(&format!("/.*/svc-{i}/.*")).unwrap()).collect();
+        let set = PatternSet::new(&patterns);
+        assert!(set.worst_cost(&|_| 1) >= 300);
+        // These explode when they are compiled together; that is found out soon.
+        let patterns: Vec<Pattern> =
+            (0..300).map(|i| Pattern::new(&format!("/[a-z/]*x{i}[a-z/]*")).unwrap()).collect();
+        assert!(PatternSet::new(&patterns).worst_cost(&|_| 1) >= 300);
     }
 }

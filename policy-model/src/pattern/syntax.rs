@@ -18,6 +18,11 @@ pub(super) fn parse(text: &str) -> Result<Hir, PatternError> {
         .map_err(|error| PatternError::Syntax(sentence(&error)))
 }
 
+/// Reads what an expression was printed as.
+pub(super) fn reparse(text: &str) -> Option<Hir> {
+    ParserBuilder::new().unicode(false).utf8(false).nest_limit(250).build().parse(text).ok()
+}
+
 /// The parser's error without the drawing around it.
 fn sentence(error: &regex_syntax::Error) -> String {
     match error {

@@ -27,7 +27,7 @@ use crate::compiled::{Classes, Decisions, DirectionPolicy, EndpointPolicy, PortP
 use crate::directory::{Directory, Service};
 use crate::endpoint::{Endpoint, NamedPort};
 use crate::identity::{
-    Identities, IdentityAllocator, IdentityIndex, InMemoryIdentities, LocalIdentities,
+    Identities, Identity, IdentityAllocator, IdentityIndex, InMemoryIdentities, LocalIdentities,
 };
 use crate::label::{Labels, RESERVED};
 use crate::repository::Repository;
@@ -269,7 +269,7 @@ pub(crate) struct Resolver<'a> {
     uses: Uses,
     origins: Vec<RuleOrigin>,
     /// One string a policy, shared by all its rules.
-    names: HashMap<*const Policy, Arc<str>>,
+    names: FxHashMap<*const Policy, Arc<str>>,
     /// A rule keeps its number however often it is compiled: once enforced, once audited.
     numbers: FxHashMap<(Option<*const Policy>, *const str), RuleId>,
 }
@@ -288,7 +288,7 @@ impl<'a> Resolver<'a> {
             caches,
             uses: Uses::default(),
             origins: Vec::new(),
-            names: HashMap::new(),
+            names: FxHashMap::default(),
             numbers: FxHashMap::default(),
         }
     }
@@ -579,13 +579,23 @@ impl<'a> Resolver<'a> {
         for (index, filter) in filters.list.iter().enumerate() {
             by_selector[filter.peer].push(index);
         }
-        let mut selected: FxHashMap<_, Vec<usize>> = FxHashMap::default();
-        for (number, selector) in selectors.iter() {
+        // Who is selected by the same selectors is of the same class. Each step from one combination of
+        // selectors to the next is remembered, so that an identity costs a look-up a selector.
+        let mut combinations: Vec<Vec<usize>> = vec![Vec::new()];
+        let mut steps: FxHashMap<(u32, usize), u32> = FxHashMap::default();
+        let mut of: FxHashMap<Identity, u32> = FxHashMap::default();
+        for (selector_number, selector) in selectors.iter() {
             let (used, identities) =
                 self.caches.selections.of(selector, self.around.identities, self.around.index);
             self.uses.selections.insert(used);
             for identity in identities.iter() {
-                selected.entry(*identity).or_default().push(number);
+                let combination = of.entry(*identity).or_insert(0);
+                *combination = *steps.entry((*combination, selector_number)).or_insert_with(|| {
+                    let mut next = combinations[*combination as usize].clone();
+                    next.push(selector_number);
+                    combinations.push(next);
+                    number(combinations.len() - 1)
+                });
             }
         }
         let mut compiler =
@@ -593,22 +603,23 @@ impl<'a> Resolver<'a> {
         let mut classes = Classes { enforced, ..Classes::default() };
         let everybody = std::mem::take(&mut by_selector[EVERYBODY]);
         classes.classes.push(compiler.class(&everybody)?);
-        let mut known: HashMap<Vec<usize>, u32> = HashMap::new();
-        for (identity, numbers) in selected {
-            let class = match known.get(&numbers) {
-                Some(class) => *class,
+        let mut known: Vec<Option<u32>> = vec![None; combinations.len()];
+        for combination in of.values_mut() {
+            let place = *combination as usize;
+            *combination = match known[place] {
+                Some(class) => class,
                 None => {
-                    let own = numbers.iter().flat_map(|number| &by_selector[*number]);
+                    let own = combinations[place].iter().flat_map(|number| &by_selector[*number]);
                     let mut about: Vec<usize> = everybody.iter().chain(own).copied().collect();
                     about.sort_unstable();
                     classes.classes.push(compiler.class(&about)?);
                     let class = number(classes.classes.len() - 1);
-                    known.insert(numbers, class);
+                    known[place] = Some(class);
                     class
                 }
             };
-            classes.by_identity.insert(identity, class);
         }
+        classes.by_identity = of;
         Ok(classes)
     }
 
