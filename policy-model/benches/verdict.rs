@@ -1,6 +1,8 @@
 //! How long a verdict takes, and a change: at any number of rules.
 #![expect(clippy::unwrap_used, reason = "a broken bench may panic")]
+#![expect(missing_docs, reason = "criterion's macro writes a public function without any")]
 
+mod requests;
 mod rules;
 
 use std::hint::black_box;
@@ -12,7 +14,8 @@ use portreeve_policy::{
     Protocol, Repository, Source, TrafficDirection,
 };
 
-use self::rules::{Mix, Request, document, requests};
+use self::requests::{Request, requests};
+use self::rules::{Mix, document};
 
 fn resolve(repository: &Repository) -> EndpointPolicy {
     let shop = Endpoint::new("shop", "default", "app=shop".parse().unwrap());

@@ -104,9 +104,4 @@ impl Class {
         let own = self.protocols.iter().find(|(own, _)| *own == protocol);
         own.map_or(&self.others, |(_, spans)| spans)
     }
-
-    pub(crate) fn actions(&self) -> impl Iterator<Item = &PortAction> {
-        let named = self.protocols.iter().flat_map(|(_, spans)| spans.iter());
-        named.chain(&self.others).map(|span| &span.action)
-    }
 }

@@ -131,6 +131,14 @@ macro_rules! protocol_rules {
                 Arc::new(Self(Rules::new(enforced)))
             }
 
+        }
+    };
+}
+
+/// Rules that can be in force beside others in audit mode, or be in audit mode themselves.
+macro_rules! auditable {
+    ($($name:ident),*) => {
+        $(impl $name {
             pub(crate) fn audit_only(&self) -> Arc<Self> {
                 Arc::new(Self(self.0.audit_only()))
             }
@@ -146,9 +154,11 @@ macro_rules! protocol_rules {
             ) -> Arc<Self> {
                 Arc::new(Self(self.0.audited_as_denied(rule, reason)))
             }
-        }
+        })*
     };
 }
+
+auditable!(HttpRules, KafkaRules, DnsRules, GenericRules);
 
 protocol_rules!(
     /// The HTTP rules of one connection.

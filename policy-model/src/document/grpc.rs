@@ -25,8 +25,8 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<Arc<HttpRule>
     if reader.errors() > errors {
         return None;
     }
-    let service = service.map_or("[^/]+".to_owned(), |name| regex_syntax::escape(name));
-    let method = method.map_or("[^/]+".to_owned(), |name| regex_syntax::escape(name));
+    let service = service.map_or("[^/]+".to_owned(), regex_syntax::escape);
+    let method = method.map_or("[^/]+".to_owned(), regex_syntax::escape);
     let path = compile(reader, node, &format!("/{service}/{method}"))?;
     let post = compile(reader, node, "POST")?;
     Some(Arc::new(HttpRule {

@@ -50,7 +50,10 @@ impl Pattern {
     /// # Errors
     /// [`PatternError`] if it isn't one, or needs more memory than any honest one does.
     pub fn new(text: &str) -> Result<Self, PatternError> {
-        let shape = Shape::of(&syntax::parse(text)?)?;
+        let shape = match Shape::of_plain(text) {
+            Some(shape) => shape,
+            None => Shape::of(&syntax::parse(text)?)?,
+        };
         Ok(Self { text: text.into(), shape })
     }
 
@@ -270,6 +273,18 @@ mod tests {
             ("/a(/.*)?", "/ab", false),
         ] {
             assert_eq!(matches(pattern, value), expected, "{pattern} {value}");
+        }
+    }
+
+    #[test]
+    fn plain_text_means_the_same_without_the_parser() {
+        for text in ["/a", "/a/.*", "^/a$", "^/a/.*$", "", ".*", "^$", "GET", "/a b~%41"] {
+            let parsed = Shape::of(&syntax::parse(text).unwrap()).unwrap();
+            let plain = Shape::of_plain(text).unwrap();
+            assert_eq!(format!("{plain:?}"), format!("{parsed:?}"), "{text}");
+        }
+        for text in ["/a.b", "/a|b", "/.*/a", "a*", r"\Q", "[a]", "a$b", "/a{1}"] {
+            assert!(Shape::of_plain(text).is_none(), "{text}");
         }
     }
 

@@ -89,6 +89,27 @@ pub(crate) struct Opaque {
 }
 
 impl Shape {
+    /// What text comes down to that has no more to it than `^` in front, and `.*` or `$` behind: most
+    /// paths are so, and need no parser.
+    pub(super) fn of_plain(text: &str) -> Option<Self> {
+        let text = text.strip_prefix('^').unwrap_or(text);
+        let text = text.strip_suffix('$').unwrap_or(text);
+        let (text, open) = match text.strip_suffix(".*") {
+            Some(text) => (text, true),
+            None => (text, false),
+        };
+        let special = |byte: u8| !byte.is_ascii() || b"\\.+*?()|[]{}^$".contains(&byte);
+        if text.bytes().any(special) {
+            return None;
+        }
+        let text: Box<[u8]> = text.as_bytes().into();
+        Some(match open {
+            true if text.is_empty() => Self::Any,
+            true => Self::Prefix(text),
+            false => Self::Literals([text].into()),
+        })
+    }
+
     /// Takes an expression apart.
     pub(super) fn of(hir: &Hir) -> Result<Self, PatternError> {
         if let Some(literals) = literals(hir) {

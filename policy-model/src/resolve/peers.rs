@@ -89,11 +89,6 @@ impl Selections {
         self.selections.retain(|number, _| used(*number));
         self.numbers.retain(|_, number| used(*number));
     }
-
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.selections.len()
-    }
 }
 
 /// The numbers of named ports, of all peers.
