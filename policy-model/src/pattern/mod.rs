@@ -9,10 +9,12 @@
 //! | `example.rs` | a value that an expression matches |
 //! | `automaton.rs` | one or many expressions as one table: a look-up a byte |
 //! | `trie.rs` | which of many strings does a value begin with? |
+//! | `group.rs` | expressions compiled together |
 //! | `set.rs` | thousands of expressions at the cost of a few |
 
 mod automaton;
 mod example;
+mod group;
 mod set;
 mod shape;
 mod syntax;

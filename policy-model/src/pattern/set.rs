@@ -8,18 +8,13 @@
 
 use std::sync::Arc;
 
-use regex_syntax::hir::Hir;
 use rustc_hash::FxHashMap;
 
 use super::automaton::Automaton;
+use super::group::{Behind, Effort, GROUP_SIZE, Ids};
 use super::shape::{Opaque, Rest, Scattered, Shape};
 use super::trie::Trie;
 use super::{Pattern, is_one_line};
-
-/// Bytes that the automaton of a group may need before its expressions are split in two.
-const GROUP_LIMIT: usize = 1 << 18;
-/// Most expressions that are compiled together; building costs more than proportionally.
-const GROUP_SIZE: usize = 64;
 
 /// Patterns, known by the index at which they were given.
 #[derive(Debug, Default)]
@@ -40,8 +35,8 @@ struct Place {
     /// Patterns that allow anything.
     open: Option<Ids>,
     gaps: Vec<Gap>,
-    groups: Vec<Group>,
-    scattered: Vec<(u32, Arc<Rest>)>,
+    /// Other expressions, whatever they end with.
+    behind: Behind,
     endings: Option<Box<Endings>>,
 }
 
@@ -60,44 +55,6 @@ struct Endings {
     /// Of the endings, backwards.
     trie: Trie,
     behind: Vec<Behind>,
-}
-
-/// Expressions with one ending.
-#[derive(Debug, Default)]
-struct Behind {
-    groups: Vec<Group>,
-    scattered: Vec<(u32, Arc<Rest>)>,
-}
-
-/// Expressions compiled together, or one for which several patterns stand.
-#[derive(Debug)]
-struct Group {
-    automaton: Arc<Automaton>,
-    /// By the expression's index in the automaton.
-    patterns: Box<[Ids]>,
-}
-
-/// One index or several.
-#[derive(Clone, Debug)]
-enum Ids {
-    One(u32),
-    Many(Vec<u32>),
-}
-
-impl Ids {
-    fn as_slice(&self) -> &[u32] {
-        match self {
-            Self::One(id) => std::slice::from_ref(id),
-            Self::Many(ids) => ids,
-        }
-    }
-
-    fn push(&mut self, id: u32) {
-        match self {
-            Self::One(own) => *self = Self::Many(vec![*own, id]),
-            Self::Many(ids) => ids.push(id),
-        }
-    }
 }
 
 impl PatternSet {
@@ -211,7 +168,7 @@ impl PatternSet {
         for place in &self.places {
             let behind = place.endings.iter().flat_map(|endings| &endings.behind);
             let endings = behind.flat_map(|behind| &behind.groups);
-            place.groups.iter().chain(endings).for_each(|group| add(&group.automaton, seen));
+            place.behind.groups.iter().chain(endings).for_each(|group| add(&group.automaton, seen));
             place.gaps.iter().for_each(|gap| add(&gap.automaton, seen));
         }
         let gaps = self.places.iter().flat_map(|place| &place.gaps);
@@ -268,8 +225,7 @@ impl Place {
             own.behind.push(Behind::of(&members, effort));
         }
         together.sort_by_key(|(index, _)| *index);
-        let Behind { groups, scattered } = Behind::of(&together, effort);
-        (self.groups, self.scattered) = (groups, scattered);
+        self.behind = Behind::of(&together, effort);
     }
 
     fn each_match(&self, rest: &[u8], found: &mut dyn FnMut(u32)) {
@@ -289,11 +245,10 @@ impl Place {
                 }
             }
         }
-        Behind::each(&self.groups, &self.scattered, rest, found);
+        self.behind.each_match(rest, found);
         if let Some(endings) = &self.endings {
             endings.trie.each(rest.iter().rev().copied(), &mut |place, _| {
-                let behind = &endings.behind[place as usize];
-                Behind::each(&behind.groups, &behind.scattered, rest, found);
+                endings.behind[place as usize].each_match(rest, found);
             });
         }
     }
@@ -304,130 +259,9 @@ impl Place {
         let gap = |gap: &Gap| 1 + gap.then.worst_cost(&|index| of(gap.patterns[index as usize]));
         let gaps: usize = self.gaps.iter().map(gap).sum();
         let endings = self.endings.as_ref().map_or(0, |endings| {
-            endings.trie.heaviest(&|place| {
-                let behind = &endings.behind[place as usize];
-                Behind::worst_cost(&behind.groups, &behind.scattered, of)
-            })
+            endings.trie.heaviest(&|place| endings.behind[place as usize].worst_cost(of))
         });
-        open + gaps + Behind::worst_cost(&self.groups, &self.scattered, of) + endings
-    }
-}
-
-impl Behind {
-    fn of(members: &[(u32, &Arc<Rest>)], effort: &mut Effort) -> Self {
-        let opaque: Vec<(u32, &Opaque)> = members
-            .iter()
-            .filter_map(|(index, rest)| match &***rest {
-                Rest::Opaque(opaque) => Some((*index, opaque)),
-                _ => None,
-            })
-            .collect();
-        let scattered = members.iter().filter(|(_, rest)| matches!(&***rest, Rest::Scattered(_)));
-        let scattered = scattered.map(|(index, rest)| (*index, Arc::clone(rest))).collect();
-        Self { groups: groups(&opaque, effort), scattered }
-    }
-
-    fn each(
-        groups: &[Group],
-        scattered: &[(u32, Arc<Rest>)],
-        rest: &[u8],
-        found: &mut dyn FnMut(u32),
-    ) {
-        groups.iter().for_each(|group| group.each_match(rest, found));
-        for (index, expression) in scattered {
-            if expression.matches(rest) {
-                found(*index);
-            }
-        }
-    }
-
-    fn worst_cost(
-        groups: &[Group],
-        scattered: &[(u32, Arc<Rest>)],
-        of: &dyn Fn(u32) -> usize,
-    ) -> usize {
-        let groups = groups.iter().map(|group| group.worst_cost(of)).sum::<usize>();
-        groups + scattered.iter().map(|(index, _)| 1 + of(*index)).sum::<usize>()
-    }
-}
-
-/// How often compiling expressions together may yet fail: expressions that explode together are left
-/// alone after a few tries.
-struct Effort(u32);
-
-impl Default for Effort {
-    fn default() -> Self {
-        Self(16)
-    }
-}
-
-impl Group {
-    fn each_match(&self, rest: &[u8], found: &mut dyn FnMut(u32)) {
-        if let [only] = &*self.patterns {
-            if self.automaton.matches(rest) {
-                only.as_slice().iter().copied().for_each(found);
-            }
-            return;
-        }
-        self.automaton.each_match(rest, &mut |index| {
-            self.patterns[index].as_slice().iter().copied().for_each(&mut *found);
-        });
-    }
-
-    fn worst_cost(&self, of: &dyn Fn(u32) -> usize) -> usize {
-        let patterns = self.patterns.iter().flat_map(Ids::as_slice);
-        1 + patterns.map(|id| of(*id)).sum::<usize>()
-    }
-}
-
-/// Expressions as groups; equal ones are one.
-fn groups(members: &[(u32, &Opaque)], effort: &mut Effort) -> Vec<Group> {
-    let mut places: FxHashMap<&str, usize> = FxHashMap::default();
-    let mut distinct: Vec<(&Opaque, Ids)> = Vec::new();
-    for (index, opaque) in members {
-        match places.get(&*opaque.text) {
-            Some(place) => distinct[*place].1.push(*index),
-            None => {
-                places.insert(&opaque.text, distinct.len());
-                distinct.push((opaque, Ids::One(*index)));
-            }
-        }
-    }
-    let mut groups = Vec::new();
-    for members in distinct.chunks(GROUP_SIZE) {
-        group(members, &mut groups, effort);
-    }
-    groups
-}
-
-/// Compiles expressions together, or, where that grows too large, in halves. One alone keeps the
-/// automaton it already has.
-fn group(members: &[(&Opaque, Ids)], groups: &mut Vec<Group>, effort: &mut Effort) {
-    if let [(opaque, ids)] = members {
-        let automaton = opaque.automaton.clone();
-        groups.push(Group { automaton, patterns: [ids.clone()].into() });
-        return;
-    }
-    if effort.0 == 0 {
-        members.chunks(1).for_each(|one| group(one, groups, effort));
-        return;
-    }
-    let parsed: Vec<Hir> =
-        members.iter().filter_map(|(opaque, _)| super::syntax::reparse(&opaque.text)).collect();
-    let compiled = (parsed.len() == members.len())
-        .then(|| Automaton::new(&parsed.iter().collect::<Vec<_>>(), GROUP_LIMIT).ok())
-        .flatten();
-    match compiled {
-        Some(automaton) => {
-            let patterns = members.iter().map(|(_, ids)| ids.clone()).collect();
-            groups.push(Group { automaton: Arc::new(automaton), patterns });
-        }
-        None => {
-            effort.0 -= 1;
-            let (left, right) = members.split_at(members.len() / 2);
-            group(left, groups, effort);
-            group(right, groups, effort);
-        }
+        open + gaps + self.behind.worst_cost(of) + endings
     }
 }
 

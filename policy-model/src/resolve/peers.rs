@@ -139,7 +139,7 @@ pub(super) struct Selectors {
 impl Selectors {
     pub(super) fn number(&mut self, selector: PeerSelector) -> usize {
         if selector == PeerSelector::All {
-            return super::EVERYBODY;
+            return super::filter::EVERYBODY;
         }
         let next = self.list.len() + 1;
         *self.numbers.entry(selector).or_insert_with_key(|selector| {
