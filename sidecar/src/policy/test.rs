@@ -84,10 +84,9 @@ impl Counts {
 
     fn text(&self) -> String {
         let passed = self.cases - self.failed;
-        format!(
-            "\n{} cases, {} questions: {passed} passed, {} failed\n",
-            self.cases, self.queries, self.failed
-        )
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let (cases, questions) = (count(self.cases, "case"), count(self.queries, "question"));
+        format!("\n{cases}, {questions}: {passed} passed, {} failed\n", self.failed)
     }
 }
 

@@ -1,0 +1,77 @@
+//! What a proxy does with policy beyond HTTP rules: it shows requests without judging them, and refuses
+//! what it can't judge.
+
+use std::io::Write;
+
+use portreeve_tests::sidecar::Setup;
+use portreeve_tests::upstream::{OK, answering, serve};
+
+const VISIBILITY: &str = "
+apiVersion: portreeve.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: seen, namespace: default}
+spec:
+  endpointSelector: {}
+  ingress: [{fromEndpoints: [{matchLabels: {app: client}}]}]
+  visibility: {ingress: [{ports: [{port: '80', protocol: TCP}], protocol: http}]}
+";
+
+#[test]
+fn visible_requests_are_logged_and_none_is_refused() {
+    let (upstream, _) = answering(OK);
+    let sidecar = Setup::new(upstream).policy(VISIBILITY).start();
+    assert_eq!(sidecar.connect().get("/anything").status, 200);
+    let line = &sidecar.logged(1)[0];
+    assert_eq!(line["path"], "/anything", "{line}");
+    assert_eq!(line["verdict"], "allow", "{line}");
+}
+
+#[test]
+fn what_is_not_http_passes_where_requests_are_only_to_be_seen() {
+    let (upstream, received) = answering(b"SSH-2.0-server\r\n");
+    let sidecar = Setup::new(upstream).policy(VISIBILITY).start();
+    let mut client = sidecar.connect();
+    client.send("SSH-2.0-client\r\n");
+    assert_eq!(client.take(16).expect("an answer"), b"SSH-2.0-server\r\n");
+    assert!(received.text().starts_with("SSH-2.0-client"));
+}
+
+#[test]
+fn a_server_that_speaks_first_is_heard_where_requests_are_only_to_be_seen() {
+    let (upstream, _) = serve(|mut stream, _| {
+        let _ = stream.write_all(b"220 mail ready\r\n");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    });
+    let sidecar = Setup::new(upstream).policy(VISIBILITY).start();
+    assert_eq!(sidecar.connect().take(16).expect("a greeting"), b"220 mail ready\r\n");
+}
+
+/// A policy with one entry from the client on the workload's port.
+fn policy(more: &str) -> String {
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, namespace: default}}\n\
+         spec:\n  endpointSelector: {{}}\n  ingress: [{{fromEndpoints: [{{matchLabels: {{app: \
+         client}}}}], {more}}}]\n"
+    )
+}
+
+#[test]
+fn a_protocol_that_is_not_read_here_is_refused_not_passed_unread() {
+    let (upstream, received) = answering(OK);
+    let rules = "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {kafka: [{topic: t}]}}]";
+    let sidecar = Setup::new(upstream).policy(&policy(rules)).start();
+    assert!(sidecar.connect().end().is_some(), "reset");
+    let line = &sidecar.logged(1)[0];
+    assert_eq!(line["reason"], "not_inspectable", "{line}");
+    assert_eq!(received.connections(), 0);
+}
+
+#[test]
+fn a_peer_that_would_have_to_prove_itself_is_refused() {
+    let (upstream, received) = answering(OK);
+    let sidecar = Setup::new(upstream).policy(&policy("authentication: {mode: required}")).start();
+    assert!(sidecar.connect().end().is_some(), "reset");
+    let line = &sidecar.logged(1)[0];
+    assert_eq!(line["reason"], "authentication_required", "{line}");
+    assert_eq!(received.connections(), 0);
+}
