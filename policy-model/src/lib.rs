@@ -71,7 +71,7 @@ pub use self::compiled::{
     KafkaRequest, KafkaRules, ServerNameRules, TlsInspection,
 };
 pub use self::diagnostic::{Diagnostic, Diagnostics, Severity};
-pub use self::diff::{Comparison, Difference, Effect, diff};
+pub use self::diff::{Comparison, Difference, Effect, conflicts, diff};
 pub use self::directory::{Directory, Names, Service};
 pub use self::document::Features;
 pub use self::endpoint::{Endpoint, NamedPort, Peer};

@@ -132,6 +132,23 @@ fn check_tells_errors_warnings_and_good_files_apart_by_exit_code() {
 }
 
 #[test]
+fn check_finds_policies_that_make_no_sense_together() {
+    let folder = TempDir::new().expect("a folder");
+    let http = file(&folder, "http.yaml", SHOP);
+    let rules = SHOP.split("      rules:").next().expect("the ports");
+    let kafka = format!("{rules}      rules: {{kafka: [{{topic: t}}]}}\n");
+    let kafka = file(&folder, "kafka.yaml", &kafka.replace("name: shop", "name: kafka"));
+    assert_eq!(policy(&["check", &kafka]).0, 0);
+    let (code, output, _) = policy(&["check", &http, &kafka]);
+    assert_eq!(code, 1);
+    let expected = "error: workload default/app=shop: policy `default/shop`, \
+                    `spec.ingress[0].toPorts[0]` and policy `default/kafka`, \
+                    `spec.ingress[0].toPorts[0]` are about the same peers and ports, and have rules of \
+                    different protocols (HTTP rules and Kafka rules)";
+    assert!(output.starts_with(expected), "{output}");
+}
+
+#[test]
 fn explain_shows_the_way_to_the_answer_and_the_nearest_rule() {
     let folder = TempDir::new().expect("a folder");
     let shop = file(&folder, "shop.yaml", SHOP);

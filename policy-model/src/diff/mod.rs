@@ -121,6 +121,24 @@ pub fn diff(old: &Repository, new: &Repository, options: &Options) -> Comparison
     comparison
 }
 
+/// The workloads whose policies make no sense together, of those that rules select: what each is
+/// called, and why. Its policy would not change, or, where it has none, it would be closed.
+#[must_use]
+pub fn conflicts(repository: &Repository, options: &Options) -> Vec<(String, ResolveError)> {
+    let options = Options { host_firewall: true, ..options.clone() };
+    let mut found: Vec<(String, ResolveError)> = Vec::new();
+    for subject in suggest::subjects(repository) {
+        let resolved =
+            EndpointPolicy::resolve(repository, &subject, &Directory::default(), &options);
+        if let Err(error) = resolved
+            && !found.iter().any(|(_, known)| *known == error)
+        {
+            found.push((subject.name, error));
+        }
+    }
+    found
+}
+
 struct Side {
     answer: Answer,
     rule: Option<DecidingRule>,

@@ -54,14 +54,7 @@ pub(super) fn suggested(
     };
     for (policy, rule) in rules() {
         let namespace = policy.name.namespace.as_deref().unwrap_or("default");
-        let labels = match &rule.subject {
-            Subject::Endpoints(selector) => witness(selector).placed(namespace),
-            Subject::Nodes(selector) => {
-                let mut labels = witness(selector);
-                labels.insert(Label::new(RESERVED, "host", ""));
-                labels
-            }
-        };
+        let labels = subject(&rule.subject, namespace);
         let name = labels.short();
         workloads.entry(name.clone()).or_insert_with(|| {
             let own = labels.iter().find(|label| label.key == NAMESPACE);
@@ -83,6 +76,37 @@ pub(super) fn suggested(
         });
     }
     workloads
+}
+
+/// Most workloads that are looked at.
+const MOST_SUBJECTS: usize = 1000;
+
+/// A workload for every subject of a rule.
+pub(super) fn subjects(repository: &Repository) -> Vec<Endpoint> {
+    let mut subjects = BTreeMap::new();
+    for policy in &repository.policies {
+        let namespace = policy.name.namespace.as_deref().unwrap_or("default");
+        for rule in &policy.rules {
+            let labels = subject(&rule.subject, namespace);
+            subjects.entry(labels.short()).or_insert((labels, namespace));
+        }
+    }
+    let endpoint = |(name, (labels, namespace)): (String, (Labels, &str))| {
+        Endpoint::new(name, namespace, labels)
+    };
+    subjects.into_iter().take(MOST_SUBJECTS).map(endpoint).collect()
+}
+
+/// The labels of a workload, or a node, that a rule selects.
+fn subject(subject: &Subject, namespace: &str) -> Labels {
+    match subject {
+        Subject::Endpoints(selector) => witness(selector).placed(namespace),
+        Subject::Nodes(selector) => {
+            let mut labels = witness(selector);
+            labels.insert(Label::new(RESERVED, "host", ""));
+            labels
+        }
+    }
 }
 
 impl Suggested {

@@ -6,6 +6,7 @@ use regex_syntax::hir::Hir;
 use rustc_hash::FxHashMap;
 
 use super::automaton::Automaton;
+use super::set::PatternSet;
 use super::shape::{Opaque, Rest};
 
 /// Bytes that the automaton of a group may need before its expressions are split in two.
@@ -52,7 +53,7 @@ impl Ids {
 }
 
 impl Behind {
-    pub(super) fn of(members: &[(u32, &Arc<Rest>)], effort: &mut Effort) -> Self {
+    pub(super) fn of(members: &[(u32, &Arc<Rest>)], building: &mut Building) -> Self {
         let opaque: Vec<(u32, &Opaque)> = members
             .iter()
             .filter_map(|(index, rest)| match &***rest {
@@ -62,7 +63,7 @@ impl Behind {
             .collect();
         let scattered = members.iter().filter(|(_, rest)| matches!(&***rest, Rest::Scattered(_)));
         let scattered = scattered.map(|(index, rest)| (*index, Arc::clone(rest))).collect();
-        Self { groups: groups(&opaque, effort), scattered }
+        Self { groups: groups(&opaque, building), scattered }
     }
 
     /// Calls `found` with the index of every pattern that matches.
@@ -82,13 +83,18 @@ impl Behind {
     }
 }
 
-/// How often compiling expressions together may yet fail: expressions that explode together are left
-/// alone after a few tries.
-pub(super) struct Effort(u32);
+/// What is known while a set is built.
+pub(super) struct Building {
+    /// How often compiling expressions together may yet fail: expressions that explode together are
+    /// left alone after a few tries.
+    tries: u32,
+    /// Sets behind gaps, by the expressions they were built from: many places have the same.
+    pub(super) behind_gaps: FxHashMap<Vec<usize>, Arc<PatternSet>>,
+}
 
-impl Default for Effort {
+impl Default for Building {
     fn default() -> Self {
-        Self(16)
+        Self { tries: 16, behind_gaps: FxHashMap::default() }
     }
 }
 
@@ -112,7 +118,7 @@ impl Group {
 }
 
 /// Expressions as groups; equal ones are one.
-fn groups(members: &[(u32, &Opaque)], effort: &mut Effort) -> Vec<Group> {
+fn groups(members: &[(u32, &Opaque)], building: &mut Building) -> Vec<Group> {
     let mut places: FxHashMap<&str, usize> = FxHashMap::default();
     let mut distinct: Vec<(&Opaque, Ids)> = Vec::new();
     for (index, opaque) in members {
@@ -126,21 +132,21 @@ fn groups(members: &[(u32, &Opaque)], effort: &mut Effort) -> Vec<Group> {
     }
     let mut groups = Vec::new();
     for members in distinct.chunks(GROUP_SIZE) {
-        group(members, &mut groups, effort);
+        group(members, &mut groups, building);
     }
     groups
 }
 
 /// Compiles expressions together, or, where that grows too large, in halves. One alone keeps the
 /// automaton it already has.
-fn group(members: &[(&Opaque, Ids)], groups: &mut Vec<Group>, effort: &mut Effort) {
+fn group(members: &[(&Opaque, Ids)], groups: &mut Vec<Group>, building: &mut Building) {
     if let [(opaque, ids)] = members {
         let automaton = opaque.automaton.clone();
         groups.push(Group { automaton, patterns: [ids.clone()].into() });
         return;
     }
-    if effort.0 == 0 {
-        members.chunks(1).for_each(|one| group(one, groups, effort));
+    if building.tries == 0 {
+        members.chunks(1).for_each(|one| group(one, groups, building));
         return;
     }
     let parsed: Vec<Hir> =
@@ -154,10 +160,10 @@ fn group(members: &[(&Opaque, Ids)], groups: &mut Vec<Group>, effort: &mut Effor
             groups.push(Group { automaton: Arc::new(automaton), patterns });
         }
         None => {
-            effort.0 -= 1;
+            building.tries -= 1;
             let (left, right) = members.split_at(members.len() / 2);
-            group(left, groups, effort);
-            group(right, groups, effort);
+            group(left, groups, building);
+            group(right, groups, building);
         }
     }
 }

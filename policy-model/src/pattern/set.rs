@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::automaton::Automaton;
-use super::group::{Behind, Effort, GROUP_SIZE, Ids};
+use super::group::{Behind, Building, GROUP_SIZE, Ids};
 use super::shape::{Opaque, Rest, Scattered, Shape};
 use super::trie::Trie;
 use super::{Pattern, is_one_line};
@@ -29,22 +29,28 @@ pub(crate) struct PatternSet {
     places: Vec<Place>,
 }
 
-/// What may follow a literal beginning.
+/// What may follow a literal beginning. Most often that is anything, and nothing else.
 #[derive(Debug, Default)]
 struct Place {
     /// Patterns that allow anything.
     open: Option<Ids>,
+    more: Option<Box<More>>,
+}
+
+/// What else may follow a literal beginning.
+#[derive(Debug, Default)]
+struct More {
     gaps: Vec<Gap>,
     /// Other expressions, whatever they end with.
     behind: Behind,
-    endings: Option<Box<Endings>>,
+    endings: Option<Endings>,
 }
 
 /// Something without a slash, a slash, and patterns for what follows it.
 #[derive(Debug)]
 struct Gap {
     automaton: Arc<Automaton>,
-    then: PatternSet,
+    then: Arc<PatternSet>,
     /// By the index in `then`.
     patterns: Box<[u32]>,
 }
@@ -60,10 +66,10 @@ struct Endings {
 impl PatternSet {
     pub(crate) fn new<'p>(patterns: impl IntoIterator<Item = &'p Pattern>) -> Self {
         let shapes: Vec<&Shape> = patterns.into_iter().map(|pattern| &pattern.shape).collect();
-        Self::of(&shapes, &mut Effort::default())
+        Self::of(&shapes, &mut Building::default())
     }
 
-    fn of(shapes: &[&Shape], effort: &mut Effort) -> Self {
+    fn of(shapes: &[&Shape], building: &mut Building) -> Self {
         let mut set = Self::default();
         let mut rests: Vec<Vec<(u32, &Arc<Rest>)>> = Vec::new();
         for (index, shape) in (0..).zip(shapes) {
@@ -97,7 +103,9 @@ impl PatternSet {
             }
         }
         for (place, rests) in set.places.iter_mut().zip(rests) {
-            place.fill(&rests, effort);
+            if !rests.is_empty() {
+                place.more = Some(Box::new(More::of(&rests, building)));
+            }
         }
         set
     }
@@ -166,12 +174,14 @@ impl PatternSet {
             }
         };
         for place in &self.places {
-            let behind = place.endings.iter().flat_map(|endings| &endings.behind);
+            let Some(more) = &place.more else { continue };
+            let behind = more.endings.iter().flat_map(|endings| &endings.behind);
             let endings = behind.flat_map(|behind| &behind.groups);
-            place.behind.groups.iter().chain(endings).for_each(|group| add(&group.automaton, seen));
-            place.gaps.iter().for_each(|gap| add(&gap.automaton, seen));
+            more.behind.groups.iter().chain(endings).for_each(|group| add(&group.automaton, seen));
+            more.gaps.iter().for_each(|gap| add(&gap.automaton, seen));
         }
-        let gaps = self.places.iter().flat_map(|place| &place.gaps);
+        let more = self.places.iter().filter_map(|place| place.more.as_ref());
+        let gaps = more.flat_map(|more| &more.gaps);
         bytes + gaps.map(|gap| gap.then.memory(seen)).sum::<usize>()
     }
 }
@@ -185,29 +195,44 @@ impl Place {
         }
     }
 
-    /// Takes in what is more than a beginning.
-    fn fill(&mut self, rests: &[(u32, &Arc<Rest>)], effort: &mut Effort) {
-        let mut gaps: Vec<(&Arc<Automaton>, Vec<u32>, Vec<&Shape>)> = Vec::new();
-        let mut by_ending: FxHashMap<&[u8], Vec<(u32, &Arc<Rest>)>> = FxHashMap::default();
-        for (index, rest) in rests {
-            match &***rest {
-                Rest::Gap { gap, then } => {
-                    match gaps.iter_mut().find(|(own, ..)| Arc::ptr_eq(own, gap)) {
-                        Some((_, ids, shapes)) => {
-                            ids.push(*index);
-                            shapes.push(then);
-                        }
-                        None => gaps.push((gap, vec![*index], vec![then])),
-                    }
+    fn each_match(&self, rest: &[u8], found: &mut dyn FnMut(u32)) {
+        if let Some(open) = &self.open
+            && is_one_line(rest)
+        {
+            open.as_slice().iter().copied().for_each(&mut *found);
+        }
+        if let Some(more) = &self.more {
+            more.each_match(rest, found);
+        }
+    }
+
+    fn worst_cost(&self, of: &dyn Fn(u32) -> usize) -> usize {
+        let open = self.open.iter().flat_map(Ids::as_slice);
+        let open: usize = open.map(|id| of(*id)).sum();
+        open + self.more.as_ref().map_or(0, |more| more.worst_cost(of))
+    }
+}
+
+impl More {
+    fn of(rests: &[(u32, &Arc<Rest>)], building: &mut Building) -> Self {
+        let mut gaps: FxHashMap<usize, (&Arc<Automaton>, Members<'_>)> = FxHashMap::default();
+        let mut by_ending: FxHashMap<&[u8], Members<'_>> = FxHashMap::default();
+        for &(index, rest) in rests {
+            match &**rest {
+                Rest::Gap { gap, .. } => {
+                    let own = gaps.entry(Arc::as_ptr(gap).addr()).or_insert((gap, Vec::new()));
+                    own.1.push((index, rest));
                 }
                 Rest::Opaque(Opaque { suffix, .. }) | Rest::Scattered(Scattered { suffix, .. }) => {
-                    by_ending.entry(suffix).or_default().push((*index, *rest));
+                    by_ending.entry(suffix).or_default().push((index, rest));
                 }
             }
         }
-        for (automaton, ids, shapes) in gaps {
-            let then = PatternSet::of(&shapes, effort);
-            self.gaps.push(Gap { automaton: automaton.clone(), then, patterns: ids.into() });
+        let mut more = Self::default();
+        let mut gaps: Vec<_> = gaps.into_values().collect();
+        gaps.sort_by_key(|(_, members)| members.first().map(|(index, _)| *index));
+        for (automaton, members) in gaps {
+            more.gaps.push(Gap::of(automaton, &members, building));
         }
         // A few are compiled together; many are first told apart by what they end with.
         let many = by_ending.values().map(Vec::len).sum::<usize>() > GROUP_SIZE;
@@ -219,21 +244,17 @@ impl Place {
                 together.extend(members);
                 continue;
             }
-            let own = self.endings.get_or_insert_default();
+            let own = more.endings.get_or_insert_default();
             let next = number(own.behind.len());
             own.trie.entry(ending.iter().rev().copied(), next);
-            own.behind.push(Behind::of(&members, effort));
+            own.behind.push(Behind::of(&members, building));
         }
         together.sort_by_key(|(index, _)| *index);
-        self.behind = Behind::of(&together, effort);
+        more.behind = Behind::of(&together, building);
+        more
     }
 
     fn each_match(&self, rest: &[u8], found: &mut dyn FnMut(u32)) {
-        if let Some(open) = &self.open
-            && is_one_line(rest)
-        {
-            open.as_slice().iter().copied().for_each(&mut *found);
-        }
         if !self.gaps.is_empty()
             && let Some(slash) = memchr::memchr(b'/', rest)
         {
@@ -254,14 +275,38 @@ impl Place {
     }
 
     fn worst_cost(&self, of: &dyn Fn(u32) -> usize) -> usize {
-        let open = self.open.iter().flat_map(Ids::as_slice);
-        let open: usize = open.map(|id| of(*id)).sum();
         let gap = |gap: &Gap| 1 + gap.then.worst_cost(&|index| of(gap.patterns[index as usize]));
         let gaps: usize = self.gaps.iter().map(gap).sum();
         let endings = self.endings.as_ref().map_or(0, |endings| {
             endings.trie.heaviest(&|place| endings.behind[place as usize].worst_cost(of))
         });
-        open + gaps + self.behind.worst_cost(of) + endings
+        gaps + self.behind.worst_cost(of) + endings
+    }
+}
+
+/// Expressions with their indices.
+type Members<'r> = Vec<(u32, &'r Arc<Rest>)>;
+
+impl Gap {
+    fn of(automaton: &Arc<Automaton>, members: &Members<'_>, building: &mut Building) -> Self {
+        let key: Vec<usize> = members.iter().map(|(_, rest)| Arc::as_ptr(rest).addr()).collect();
+        let then = match building.behind_gaps.get(&key) {
+            Some(known) => known.clone(),
+            None => {
+                let shapes: Vec<&Shape> = members
+                    .iter()
+                    .filter_map(|(_, rest)| match &***rest {
+                        Rest::Gap { then, .. } => Some(then),
+                        _ => None,
+                    })
+                    .collect();
+                let then = Arc::new(PatternSet::of(&shapes, building));
+                building.behind_gaps.insert(key, then.clone());
+                then
+            }
+        };
+        let patterns = members.iter().map(|(index, _)| *index).collect();
+        Self { automaton: automaton.clone(), then, patterns }
     }
 }
 

@@ -152,7 +152,19 @@ impl Shape {
 }
 
 impl Rest {
+    /// Equal expressions are one, as long as anybody has it: thousands of rules end alike.
     fn of(hir: &Hir) -> Result<Arc<Self>, PatternError> {
+        static INTERNED: Interned<Rest> = Interned::new();
+        let text = hir.to_string();
+        if let Some(rest) = INTERNED.get(&text) {
+            return Ok(rest);
+        }
+        let rest = Self::build(hir)?;
+        INTERNED.insert(text, &rest);
+        Ok(rest)
+    }
+
+    fn build(hir: &Hir) -> Result<Arc<Self>, PatternError> {
         if let Some((gap, then)) = gap(hir) {
             let gap = interned(&gap)?;
             return Ok(Arc::new(Self::Gap { gap, then: Shape::of(&then)? }));
@@ -190,23 +202,40 @@ impl Rest {
     }
 }
 
-/// The automaton of an expression; equal expressions share one, as long as anybody has it.
+/// The automaton of an expression; equal expressions share one.
 fn interned(hir: &Hir) -> Result<Arc<Automaton>, PatternError> {
-    static INTERNED: LazyLock<Mutex<HashMap<String, Weak<Automaton>>>> =
-        LazyLock::new(Mutex::default);
-    /// Entries before those that nobody has any more are swept out.
-    const MANY: usize = 1 << 14;
+    static INTERNED: Interned<Automaton> = Interned::new();
     let text = hir.to_string();
-    let mut known = INTERNED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(automaton) = known.get(&text).and_then(Weak::upgrade) {
+    if let Some(automaton) = INTERNED.get(&text) {
         return Ok(automaton);
     }
     let automaton = Arc::new(Automaton::new(&[hir], automaton::LARGEST)?);
-    if known.len() >= MANY && known.len().is_power_of_two() {
-        known.retain(|_, automaton| automaton.strong_count() > 0);
-    }
-    known.insert(text, Arc::downgrade(&automaton));
+    INTERNED.insert(text, &automaton);
     Ok(automaton)
+}
+
+/// What expressions were compiled to, by their text, as long as anybody has it.
+struct Interned<T>(LazyLock<Mutex<HashMap<String, Weak<T>>>>);
+
+impl<T> Interned<T> {
+    const fn new() -> Self {
+        Self(LazyLock::new(Mutex::default))
+    }
+
+    fn get(&self, text: &str) -> Option<Arc<T>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(text).and_then(Weak::upgrade)
+    }
+
+    fn insert(&self, text: String, value: &Arc<T>) {
+        /// So many before those that nobody has any more are swept out.
+        const MANY: usize = 1 << 14;
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MANY && known.len().is_power_of_two() {
+            known.retain(|_, value| value.strong_count() > 0);
+        }
+        known.insert(text, Arc::downgrade(value));
+    }
 }
 
 /// Whether something in the expression looks at what stands around it, but for its two ends.

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use portreeve_policy::{Diagnostic, Features, Repository, Severity};
+use portreeve_policy::{
+    Diagnostic, Features, Options, Repository, ResolveError, Severity, conflicts,
+};
 use serde_json::json;
 
 use super::Output;
@@ -20,7 +22,10 @@ pub(crate) fn run(arguments: &PolicyCheckArguments) -> Result<(), Failure> {
     let (found, policies) = match Repository::parse_with(sources, features) {
         Ok(repository) => {
             let policies = repository.policies().count();
-            (repository.warnings().to_vec(), policies)
+            let conflicts = conflicts(&repository, &Options::default());
+            let mut found: Vec<_> = conflicts.iter().map(conflict).collect();
+            found.extend_from_slice(repository.warnings());
+            (found, policies)
         }
         Err(errors) => (errors.0, 0),
     };
@@ -34,6 +39,21 @@ pub(crate) fn run(arguments: &PolicyCheckArguments) -> Result<(), Failure> {
     match errors {
         0 => Ok(()),
         _ => Err(Failure::silent(1)),
+    }
+}
+
+/// Policies that load one by one, and make no sense together.
+fn conflict((subject, error): &(String, ResolveError)) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        source: format!("workload {subject}"),
+        line: 0,
+        column: 0,
+        path: String::new(),
+        message: error.to_string(),
+        hint: Some("the workload would keep the policy it had; change one of the rules".to_owned()),
+        excerpt: None,
+        advice: false,
     }
 }
 
@@ -61,8 +81,8 @@ fn text(
     let (policies, files) = (count(policies, "policy", "policies"), count(files, "file", "files"));
     let _ = match errors {
         0 => writeln!(out, "good: {policies} in {files}{warned}"),
-        1 => writeln!(out, "1 error{warned}; nothing of this would be loaded"),
-        n => writeln!(out, "{n} errors{warned}; nothing of this would be loaded"),
+        1 => writeln!(out, "1 error{warned}; nothing of this would come into force"),
+        n => writeln!(out, "{n} errors{warned}; nothing of this would come into force"),
     };
     out
 }
