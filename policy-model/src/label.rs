@@ -28,6 +28,14 @@ pub struct Label {
 }
 
 impl Label {
+    /// As [`Label::from_str`], of a label that somebody has: what is there need not follow any syntax.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        let (source, key) = split_source(name);
+        Self::new(source.unwrap_or(K8S), key, value)
+    }
+
     /// A label of these parts, unchecked.
     pub fn new(source: &str, key: &str, value: &str) -> Self {
         Self { source: source.to_owned(), key: key.to_owned(), value: value.to_owned() }

@@ -218,3 +218,20 @@ fn deciding_allocates_nothing() {
     }
     assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0);
 }
+
+#[test]
+fn a_rule_set_whose_worst_request_costs_too_much_is_refused() {
+    let rule = |i: usize| format!("{{path: '/.*/svc-{i}/.*'}}");
+    let rules = |count: usize| (0..count).map(rule).collect::<Vec<_>>().join(", ");
+    let resolve = |count: usize| {
+        let text = document("CiliumNetworkPolicy", "many", "", &format!("[{}]", rules(count)));
+        let repository = Repository::parse([Source::new("many.yaml", text)]).unwrap();
+        let shop = Endpoint::new("shop", "default", "app=shop".parse().unwrap());
+        EndpointPolicy::resolve(&repository, &shop, &vec![].into(), &Options::default())
+    };
+    assert!(resolve(500).is_ok());
+    let error = resolve(5_000).unwrap_err().to_string();
+    let named = "policy `default/many`, `spec.ingress[0].toPorts[0].rules.http[";
+    assert!(error.starts_with(named), "{error}");
+    assert!(error.contains("cost too much"), "{error}");
+}

@@ -50,6 +50,25 @@ fn a_server_that_speaks_first_is_heard_where_requests_are_only_to_be_seen() {
     assert_eq!(sidecar.connect().take(16).expect("a greeting"), b"220 mail ready\r\n");
 }
 
+#[test]
+fn what_is_not_http_passes_where_http_rules_are_only_audited() {
+    let (upstream, _) = serve(|mut stream, _| {
+        let _ = stream.write_all(b"220 mail ready\r\n");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    });
+    let audited = "
+apiVersion: portreeve.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: audited, namespace: default}
+spec:
+  mode: audit
+  endpointSelector: {}
+  ingress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{path: /a}]}}]}]
+";
+    let sidecar = Setup::new(upstream).policy(audited).start();
+    assert_eq!(sidecar.connect().take(16).expect("a greeting"), b"220 mail ready\r\n");
+}
+
 /// A policy with one entry from the client on the workload's port.
 fn policy(more: &str) -> String {
     format!(

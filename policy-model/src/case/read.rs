@@ -7,7 +7,7 @@ use crate::document::Features;
 use crate::document::node::{Node, Value};
 use crate::document::reader::{Fields, Reader};
 use crate::endpoint::{Endpoint, NamedPort};
-use crate::label::Labels;
+use crate::label::{Label, Labels};
 use crate::resolve::{Enforcement, Options};
 use crate::rule::Protocol;
 use crate::source::Source;
@@ -210,10 +210,7 @@ fn endpoint(reader: &mut Reader<'_>, node: &Node) -> Option<Endpoint> {
 /// Labels as a list, each with its source.
 pub(super) fn labels(reader: &mut Reader<'_>, node: &Node) -> Option<Labels> {
     let errors = reader.errors();
-    let list = reader.list(node, |reader, node| {
-        let text = reader.text(node)?;
-        text.parse().map_err(|error| reader.error(node.at, error)).ok()
-    })?;
+    let list = reader.list(node, |reader, node| reader.text(node).map(Label::of))?;
     (reader.errors() == errors).then(|| list.into_iter().collect())
 }
 

@@ -14,7 +14,7 @@ use crate::rule::{Protocol, TrafficDirection};
 /// Reads one question.
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node, endpoints: &[Endpoint]) -> Option<Query> {
     let mut fields = reader.fields(node)?;
-    fields.ignore(&["note"]);
+    fields.ignore(&["note", "title"]);
     let direction = fields.required("direction", reader);
     let direction = direction.and_then(|node| {
         reader.field("direction", |reader| {

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::compiled::EndpointPolicy;
 use crate::diagnostic::Diagnostics;
+use crate::diff::conflicts;
 use crate::directory::Directory;
 use crate::document::{self, Objects};
 use crate::endpoint::{Endpoint, Peer};
@@ -43,16 +44,23 @@ impl Case {
             .iter()
             .map(|query| self.ask(query, &repository, &mut resolved, normalise))
             .collect();
-        let mut error = None;
-        if self.load == Load::ResolveError {
-            let directory = self.directory();
-            let mut errors = self.endpoints.iter().filter_map(|endpoint| {
-                EndpointPolicy::resolve(&repository, endpoint, &directory, &self.options).err()
-            });
-            error = errors.next().map(|error| error.to_string());
-        }
+        let error = self.conflict(&repository);
         let got = if error.is_some() { Load::ResolveError } else { Load::Ok };
-        self.report(got.as_str(), error, queries)
+        self.report(got.as_str(), error.map(|error| error.to_string()), queries)
+    }
+
+    /// Why policies make no sense together, where that is what a case is about. Without workloads,
+    /// those are looked at that the policies are about.
+    fn conflict(&self, repository: &Repository) -> Option<ResolveError> {
+        if self.load != Load::ResolveError {
+            return None;
+        }
+        let directory = self.directory();
+        let mut errors = self.endpoints.iter().filter_map(|endpoint| {
+            EndpointPolicy::resolve(repository, endpoint, &directory, &self.options).err()
+        });
+        let suggested = || conflicts(repository, &self.options).into_iter().next();
+        errors.next().or_else(|| suggested().map(|(_, error)| error))
     }
 
     fn report(

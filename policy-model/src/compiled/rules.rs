@@ -203,11 +203,12 @@ impl HttpRules {
         verdict
     }
 
-    /// Whether requests are only to be seen: no rule is about what they say.
+    /// Whether requests are only to be seen, or audited: no rule in force is about what they say. What
+    /// turns out to be no HTTP is not to be refused for that.
     #[must_use]
-    pub fn is_visibility(&self) -> bool {
+    pub fn is_observed_only(&self) -> bool {
         let enforced = self.0.enforced.as_ref();
-        enforced.is_some_and(|rules| rules.open.is_some() && rules.ids.is_empty())
+        enforced.is_none_or(|rules| rules.open.is_some() && rules.ids.is_empty())
     }
 }
 

@@ -12,12 +12,11 @@ pub(super) fn rule(reader: &mut Reader<'_>, node: &Node) -> Option<Arc<DnsRule>>
     let section = reader.path().to_owned();
     let (at, names) = names(reader, node)?;
     if names.is_empty() {
-        reader.error_hint(
+        reader.warning(
             at,
-            "a DNS rule without a name",
+            "a DNS rule without a name matches nothing",
             "write `matchName`, or `matchPattern: '*'` for every name",
         );
-        return None;
     }
     Some(Arc::new(DnsRule { section, names }))
 }

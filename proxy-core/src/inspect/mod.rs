@@ -33,7 +33,7 @@ pub(crate) fn start(client: TcpStream, connection: Connection, registration: Reg
             tokio::spawn(Relay::new(client, Opaque, session, registration));
         }
         // Only to be seen: what isn't HTTP after all is not to be refused for that.
-        Action::Inspect(Inspection::Http(ref rules)) if rules.is_visibility() => {
+        Action::Inspect(Inspection::Http(ref rules)) if rules.is_observed_only() => {
             let rules = rules.clone();
             tokio::spawn(async move {
                 if detect::speaks_http(&client).await {
