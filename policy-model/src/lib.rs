@@ -9,8 +9,16 @@
 //! | repository | [`Repository`] | all policies by name |
 //! | compiled | `resolve` → [`EndpointPolicy`] | what one workload may do, fast |
 //!
+//! [`EndpointPolicy::resolve`] computes one workload's policy once. An [`Engine`] keeps those of many
+//! up to date while policies, peers, services and DNS names come and go, and tells who asks of every
+//! change. Both answer alike.
+//!
+//! Before policy is applied: [`case`] runs policy unit tests, [`explain`] shows the way to an answer,
+//! [`diff`] says who gains and who loses access, [`conflicts`] finds what makes no sense together, and
+//! [`Repository::warnings`] what is surely not meant.
+//!
 //! Around them: [`label`] and `selector` (who), `identity` (numbers for who), `pattern` (regular
-//! expressions as one automaton), [`diagnostic`] (errors a person can act on).
+//! expressions, thousands at the cost of a few), [`diagnostic`] (errors a person can act on).
 //!
 //! ```
 //! use portreeve_policy::{

@@ -45,7 +45,9 @@ impl Managed {
 
     fn is_concerned(&self, stir: &Stir) -> bool {
         let Uses { selections, services, groups, ports } = &self.uses;
-        stir.endpoints.contains(&self.endpoint.name)
+        // What a policy that made no sense was computed from is not known: any change may mend it.
+        self.error.is_some()
+            || stir.endpoints.contains(&self.endpoint.name)
             || (stir.services && *services)
             || (stir.groups && *groups)
             || (stir.ports && *ports)
