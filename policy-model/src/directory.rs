@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::endpoint::Peer;
 use crate::label::Labels;
 
@@ -77,6 +79,14 @@ impl Names {
     /// Every address and the names that stand for it: lower case, without the final dot.
     pub fn iter(&self) -> impl Iterator<Item = (IpAddr, Vec<String>)> {
         self.by_address.iter().map(|(address, names)| (*address, names.iter().cloned().collect()))
+    }
+
+    /// The names that stand for a prefix: for one address, that is.
+    pub(crate) fn of_prefix(&self, prefix: IpNet) -> Vec<String> {
+        match prefix.prefix_len() == prefix.max_prefix_len() {
+            true => self.of(prefix.addr()),
+            false => Vec::new(),
+        }
     }
 
     /// The names that stand for an address.

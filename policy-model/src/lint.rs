@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::diagnostic::{Diagnostic, Position, Severity};
+use crate::diagnostic::{Diagnostic, Lines, Position, Severity};
 use crate::rule::{
     Directed, Entry, HttpRule, L7, Mode, PeerSelector, Peers, Policy, PortRef, PortRule, PortSpec,
     Ports, TrafficDirection,
@@ -15,7 +15,7 @@ const MOST_PAIRS: usize = 4_000_000;
 
 /// Looks at all policies.
 pub(crate) fn warn(policies: &[Policy], sources: &[Source], found: &mut Vec<Diagnostic>) {
-    let mut linter = Linter { sources, found };
+    let mut linter = Linter { sources, lines: HashMap::new(), found };
     // Rules for the same workloads, in one direction.
     let mut together: HashMap<(String, &str), Vec<(&Policy, &Directed)>> = HashMap::new();
     for policy in policies {
@@ -46,14 +46,19 @@ pub(crate) fn warn(policies: &[Policy], sources: &[Source], found: &mut Vec<Diag
 
 struct Linter<'a> {
     sources: &'a [Source],
+    /// Where the lines of sources are that something was found in.
+    lines: HashMap<String, Lines>,
     found: &'a mut Vec<Diagnostic>,
 }
 
 impl Linter<'_> {
     fn warning(&mut self, policy: &Policy, at: Position, path: &str, message: String, hint: &str) {
         let nowhere = Source::new(policy.source.as_str(), "");
-        let source = self.sources.iter().find(|source| source.name == policy.source);
-        let mut warning = Diagnostic::new(Severity::Warning, source.unwrap_or(&nowhere), at, path);
+        let known = self.sources.iter().find(|source| source.name == policy.source);
+        let source = known.unwrap_or(&nowhere);
+        let lines =
+            self.lines.entry(source.name.clone()).or_insert_with(|| Lines::of(&source.text));
+        let mut warning = Diagnostic::placed(Severity::Warning, source, lines, at, path);
         warning.message = message;
         warning.hint = Some(hint.to_owned());
         self.found.push(warning);

@@ -53,7 +53,27 @@ pub enum Inspection {
     Listener(Arc<Listener>),
 }
 
+impl Inspection {
+    /// Whether no rule in force is about what is said: it is only to be seen, or audited.
+    #[must_use]
+    pub fn is_observed_only(&self) -> bool {
+        match self {
+            Self::Http(rules) => rules.is_observed_only(),
+            Self::Kafka(rules) => rules.is_observed_only(),
+            Self::Dns(rules) => rules.is_observed_only(),
+            Self::Generic(rules) => rules.is_observed_only(),
+            Self::Tls(_) | Self::Listener(_) => false,
+        }
+    }
+}
+
 impl ConnectionVerdict {
+    /// The same verdict, where what policy would audit can't be read: the connection passes, marked.
+    #[must_use]
+    pub fn passed_unread(self) -> Self {
+        Self { action: Action::Allow, audited: true, reason: Reason::NotInspectable, ..self }
+    }
+
     /// Whether the peer must have proved who it is.
     #[must_use]
     pub fn needs_authentication(&self) -> bool {

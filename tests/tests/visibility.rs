@@ -41,6 +41,40 @@ fn what_is_not_http_passes_where_requests_are_only_to_be_seen() {
 }
 
 #[test]
+fn a_first_segment_that_is_too_short_to_tell_is_not_taken_for_http() {
+    let (upstream, _) = serve(|mut stream, _| {
+        let mut hello = [0; 16];
+        let _ = stream.read_exact(&mut hello);
+        let _ = stream.write_all(b"SSH-2.0-server\r\n");
+    });
+    let sidecar = Setup::new(upstream).policy(VISIBILITY).start();
+    let mut client = sidecar.connect();
+    client.send("S");
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    client.send("SH-2.0-client\r\n");
+    assert_eq!(client.take(16).expect("an answer"), b"SSH-2.0-server\r\n");
+}
+
+#[test]
+fn a_connection_that_is_no_http_outlives_a_reload_where_requests_are_only_to_be_seen() {
+    let (upstream, _) = serve(|mut stream, _| {
+        let mut hello = [0; 16];
+        while stream.read_exact(&mut hello).is_ok() {
+            let _ = stream.write_all(b"SSH-2.0-server\r\n");
+        }
+    });
+    let sidecar = Setup::new(upstream).policy(VISIBILITY).start();
+    let mut client = sidecar.connect();
+    for _ in 0..2 {
+        client.send("SSH-2.0-client\r\n");
+        assert_eq!(client.take(16).expect("an answer"), b"SSH-2.0-server\r\n");
+        sidecar.replace_policy(&VISIBILITY.replace("name: seen", "name: seen-again"));
+        sidecar.reload();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+}
+
+#[test]
 fn a_server_that_speaks_first_is_heard_where_requests_are_only_to_be_seen() {
     let (upstream, _) = serve(|mut stream, _| {
         let _ = stream.write_all(b"220 mail ready\r\n");
@@ -67,6 +101,24 @@ spec:
 ";
     let sidecar = Setup::new(upstream).policy(audited).start();
     assert_eq!(sidecar.connect().take(16).expect("a greeting"), b"220 mail ready\r\n");
+}
+
+#[test]
+fn what_policy_would_audit_and_the_proxy_cannot_read_passes_marked() {
+    for rules in ["rules: {kafka: [{topic: t}]}", "serverNames: [a.example]"] {
+        let (upstream, received) = answering(OK);
+        let policy = format!(
+            "apiVersion: portreeve.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: p, namespace: \
+             default}}\nspec:\n  mode: audit\n  endpointSelector: {{}}\n  ingress: [{{toPorts: \
+             [{{ports: [{{port: '80', protocol: TCP}}], {rules}}}]}}]\n"
+        );
+        let sidecar = Setup::new(upstream).policy(&policy).start();
+        assert_eq!(sidecar.connect().get("/anything").status, 200, "{rules}");
+        let line = &sidecar.logged(1)[0];
+        assert_eq!(line["verdict"], "audit", "{line}");
+        assert_eq!(line["reason"], "not_inspectable", "{line}");
+        assert_eq!(received.connections(), 1);
+    }
 }
 
 /// A policy with one entry from the client on the workload's port.

@@ -115,7 +115,10 @@ impl EndpointPolicy {
                 ConnectionVerdict { audited: true, rule: *rule, reason, ..verdict }
             }
             (PortAction::Allow { .. }, Some((PortAction::Inspect { as_what, .. }, _))) => {
-                verdict(Action::Inspect(as_what.audit_only()))
+                match as_what.audit_only() {
+                    Some(as_what) => verdict(Action::Inspect(as_what)),
+                    None => verdict(Action::Allow).passed_unread(),
+                }
             }
             (PortAction::Inspect { as_what, .. }, None | Some((PortAction::Allow { .. }, _))) => {
                 verdict(Action::Inspect(as_what.clone()))
@@ -139,16 +142,16 @@ impl EndpointPolicy {
 }
 
 impl Inspection {
-    /// What these rules would say, if they were in force.
-    fn audit_only(&self) -> Self {
-        match self {
+    /// What these rules would say, if they were in force. To look into TLS, or to hand a connection to
+    /// another, is not something to try out.
+    fn audit_only(&self) -> Option<Self> {
+        Some(match self {
             Self::Http(rules) => Self::Http(rules.audit_only()),
             Self::Kafka(rules) => Self::Kafka(rules.audit_only()),
             Self::Dns(rules) => Self::Dns(rules.audit_only()),
             Self::Generic(rules) => Self::Generic(rules.audit_only()),
-            // To look into TLS, or to hand a connection to another, is not something to try out.
-            Self::Tls(_) | Self::Listener(_) => self.clone(),
-        }
+            Self::Tls(_) | Self::Listener(_) => return None,
+        })
     }
 
     fn audited_as_denied(&self, rule: Option<RuleId>, reason: Reason) -> Self {

@@ -131,6 +131,14 @@ macro_rules! protocol_rules {
                 Arc::new(Self(Rules::new(enforced)))
             }
 
+            /// Whether what is said is only to be seen, or audited: no rule in force is about it, and
+            /// nothing is to be refused for what it is.
+            #[must_use]
+            pub fn is_observed_only(&self) -> bool {
+                let enforced = self.0.enforced.as_ref();
+                enforced.is_none_or(|rules| rules.open.is_some() && rules.ids.is_empty())
+            }
+
         }
     };
 }
@@ -201,14 +209,6 @@ impl HttpRules {
             rules.set.amend(request, edit);
         }
         verdict
-    }
-
-    /// Whether requests are only to be seen, or audited: no rule in force is about what they say. What
-    /// turns out to be no HTTP is not to be refused for that.
-    #[must_use]
-    pub fn is_observed_only(&self) -> bool {
-        let enforced = self.0.enforced.as_ref();
-        enforced.is_none_or(|rules| rules.open.is_some() && rules.ids.is_empty())
     }
 }
 

@@ -65,7 +65,7 @@ fn is_inside<'v>(mut values: impl Iterator<Item = &'v [u8]>, prefixes: &[IpNet])
     }
 }
 
-/// Longest name or value of a query parameter that a condition looks at.
+/// Longest name or value with escapes of a query parameter that a condition looks at.
 const LONGEST: usize = 1024;
 
 impl QueryMatch {
@@ -76,11 +76,11 @@ impl QueryMatch {
             None => b"",
         };
         let mut found = false;
+        let (mut name_room, mut value_room) = ([0; LONGEST], [0; LONGEST]);
         for pair in query.split(|byte| *byte == b'&') {
             let mut parts = pair.splitn(2, |byte| *byte == b'=');
             let (name, value) =
                 (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-            let (mut name_room, mut value_room) = ([0; LONGEST], [0; LONGEST]);
             // What is too long to be looked at might be it.
             let Some(name) = decode(name, &mut name_room) else { return false };
             if name != self.name.as_bytes() {
@@ -101,7 +101,10 @@ impl QueryMatch {
 
 /// Percent-decoding, with `+` as a space, as forms and their readers have it (WHATWG URL,
 /// `application/x-www-form-urlencoded`).
-fn decode<'r>(text: &[u8], room: &'r mut [u8; LONGEST]) -> Option<&'r [u8]> {
+fn decode<'r>(text: &'r [u8], room: &'r mut [u8; LONGEST]) -> Option<&'r [u8]> {
+    if memchr::memchr2(b'%', b'+', text).is_none() {
+        return Some(text);
+    }
     if text.len() > LONGEST {
         return None;
     }

@@ -97,8 +97,6 @@ pub(crate) fn read_nodes(
 /// What a kind of policy may say.
 #[derive(Clone, Copy)]
 pub(crate) struct Dialect {
-    /// Whether the object is one for the whole cluster.
-    pub(crate) clusterwide: bool,
     /// Whether our own fields are known.
     pub(crate) extended: bool,
     /// Whether rules may be for nodes.

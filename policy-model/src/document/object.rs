@@ -142,7 +142,6 @@ fn rules(
         return rule.into_iter().collect();
     }
     let dialect = Dialect {
-        clusterwide: namespace.is_none(),
         extended: at.kind.form == Form::Extended,
         nodes: at.kind.form == Form::Clusterwide,
         features: at.features,

@@ -23,7 +23,7 @@ pub(super) fn read(
         dialect,
         namespace,
         host: matches!(subject, Some(Subject::Nodes(_))),
-        unplaced: dialect.clusterwide
+        unplaced: namespace.is_none()
             && subject.as_ref().is_some_and(|subject| subject.selector().names_init()),
     };
     let mut ingress = directed(reader, &mut fields, TrafficDirection::Ingress, place);

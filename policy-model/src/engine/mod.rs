@@ -215,15 +215,12 @@ impl Engine {
         self.finish(stir)
     }
 
-    /// A peer is there, or has changed, under a name of the caller's choice. Its labels are taken as
-    /// they are: with the namespace, if it has one.
+    /// A peer is there, or has changed, under a name of the caller's choice. Without a
+    /// namespace label, it is in the namespace `default`.
     pub fn upsert_peer(&mut self, name: &str, peer: Peer) -> Change {
         let mut stir = Stir::default();
         self.depart(name, &mut stir);
-        let labels = match peer.labels.has_key(crate::label::NAMESPACE) {
-            true => peer.labels.clone(),
-            false => peer.labels.clone().placed("default"),
-        };
+        let labels = peer.labels.clone().placed("default");
         let places = peer.prefixes.iter().copied();
         let arrived = self.people.arrive(&labels, places, &mut self.selections, &mut stir);
         self.ports.add(&peer.named_ports);

@@ -34,6 +34,8 @@ pub(super) struct People {
     local: LocalIdentities,
     /// How many have an identity.
     held: HashMap<Identity, usize>,
+    /// Who is at a place, the latest last: several may be, and one who leaves does not take it with him.
+    places: HashMap<IpNet, Vec<Identity>>,
     /// How many rules, groups, services and names a prefix is held by.
     prefixes: HashMap<IpNet, usize>,
     peers: HashMap<String, Known>,
@@ -56,6 +58,7 @@ impl People {
             allocator,
             local: LocalIdentities::default(),
             held: HashMap::new(),
+            places: HashMap::new(),
             prefixes: HashMap::new(),
             peers: HashMap::new(),
         }
@@ -82,7 +85,10 @@ impl People {
         {
             stir.selections.extend(selections.came(known));
         }
-        places.for_each(|place| identities.place(place, identity));
+        for place in places.map(|place| place.trunc()) {
+            self.places.entry(place).or_default().push(identity);
+            identities.place(place, identity);
+        }
         Some(identity)
     }
 
@@ -96,7 +102,19 @@ impl People {
         stir: &mut Stir,
     ) {
         let identities = Arc::make_mut(&mut self.identities);
-        places.for_each(|place| identities.displace(place, identity));
+        for place in places.map(|place| place.trunc()) {
+            let Some(there) = self.places.get_mut(&place) else { continue };
+            if let Some(own) = there.iter().rposition(|other| *other == identity) {
+                there.remove(own);
+            }
+            match there.last() {
+                Some(other) => identities.place(place, *other),
+                None => {
+                    self.places.remove(&place);
+                    identities.displace(place);
+                }
+            }
+        }
         if built_in_labels(labels).is_none() {
             self.allocator.release(labels);
         }

@@ -131,7 +131,7 @@ impl Engine {
 
     pub(super) fn hold_prefixes(&mut self, policy: &Policy, stir: &mut Stir) {
         for prefix in named(policy) {
-            let names = self.names_of(prefix);
+            let names = self.names.of_prefix(prefix);
             self.people.hold(prefix, names, &mut self.selections, stir);
         }
     }
@@ -144,15 +144,8 @@ impl Engine {
 
     pub(super) fn hold_address(&mut self, address: IpAddr, stir: &mut Stir) {
         let prefix = IpNet::from(address);
-        let names = self.names_of(prefix);
+        let names = self.names.of_prefix(prefix);
         self.people.hold(prefix, names, &mut self.selections, stir);
-    }
-
-    fn names_of(&self, prefix: IpNet) -> Vec<String> {
-        match prefix.prefix_len() == prefix.max_prefix_len() {
-            true => self.names.of(prefix.addr()),
-            false => Vec::new(),
-        }
     }
 
     /// An address stands for other names; it is held as long as it stands for any.

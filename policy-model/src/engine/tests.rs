@@ -123,6 +123,61 @@ fn what_mends_a_policy_that_made_no_sense_need_not_be_a_policy() {
 }
 
 #[test]
+fn who_leaves_a_shared_address_does_not_take_it_with_him() {
+    let mut engine = engine();
+    let source = policy("p", "shop", "ingress", "{fromEndpoints: [{matchLabels: {app: c}}]}");
+    engine.apply([source]).unwrap();
+    // A new pod has the address before the old one is reported gone; both have the same labels.
+    engine.upsert_peer("old", peer("10.0.0.9/32", "app=c"));
+    engine.upsert_peer("new", peer("10.0.0.9/32", "app=c"));
+    engine.remove_peer("old");
+    assert!(allows(&engine, "shop", INGRESS, "10.0.0.9"));
+    // The latest has it; when he goes, the one before is still there.
+    engine.upsert_peer("other", peer("10.0.0.9/32", "app=d"));
+    assert!(!allows(&engine, "shop", INGRESS, "10.0.0.9"));
+    engine.remove_peer("other");
+    assert!(allows(&engine, "shop", INGRESS, "10.0.0.9"));
+    engine.remove_peer("new");
+    assert!(!allows(&engine, "shop", INGRESS, "10.0.0.9"));
+}
+
+#[test]
+fn a_peer_with_a_namespace_is_in_the_cluster_too() {
+    let mut engine = engine();
+    engine.apply([policy("p", "shop", "ingress", "{fromEntities: [cluster]}")]).unwrap();
+    engine.upsert_peer("c", peer("10.0.0.9/32", "io.kubernetes.pod.namespace=prod,app=c"));
+    assert!(allows(&engine, "shop", INGRESS, "10.0.0.9"));
+}
+
+#[test]
+fn which_listener_has_a_connection_depends_on_who_is_called() {
+    let mut engine = engine();
+    engine.upsert_peer("c", peer("10.0.0.3/32", "app=c,team=x"));
+    engine.upsert_peer("d", peer("10.0.0.4/32", "app=d,team=x"));
+    let listener = |name: &str, priority: u8| {
+        format!("listener: {{name: {name}, priority: {priority}, envoyConfig: {{name: e}}}}")
+    };
+    let (strong, weak) = (listener("strong", 5), listener("weak", 6));
+    let entries = format!(
+        "{{toEndpoints: [{{matchLabels: {{team: x}}}}], toPorts: [{{ports: [{{port: '80', endPort: 90, \
+         protocol: TCP}}], {strong}}}]}}, {{toPorts: [{{ports: [{{port: '80', protocol: TCP}}], \
+         {weak}}}]}}, {{toEndpoints: [{{matchLabels: {{app: d}}}}], toPorts: [{{ports: [{{port: '80', \
+         protocol: TCP}}], rules: {{http: [{{path: /a}}]}}}}]}}"
+    );
+    engine.apply([policy("p", "shop", "egress", &entries)]).unwrap();
+    let shop = engine.policy("shop").unwrap();
+    let listener = |address: &str| {
+        let who = shop.identify(address.parse().unwrap());
+        match shop.connection(EGRESS, who, Protocol::Tcp, 80).action {
+            Action::Inspect(crate::Inspection::Listener(listener)) => listener.name.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    // For `d`, its own most specific entry asks for HTTP; the one for everybody is stronger.
+    assert_eq!([listener("10.0.0.3"), listener("10.0.0.4")], ["strong", "weak"]);
+}
+
+#[test]
 fn engines_and_policies_may_go_to_other_threads() {
     fn send<T: Send>() {}
     fn share<T: Send + Sync>() {}

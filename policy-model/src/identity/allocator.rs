@@ -62,6 +62,13 @@ impl Default for LocalIdentities {
 }
 
 impl LocalIdentities {
+    /// Only so many.
+    #[cfg(test)]
+    pub(super) fn of(count: u32) -> Self {
+        let last = FIRST_LOCAL + count - 1;
+        Self(Numbers { first: FIRST_LOCAL, last, ..Numbers::default() })
+    }
+
     pub(super) fn take(&mut self) -> Option<Identity> {
         self.0.take().map(Identity)
     }

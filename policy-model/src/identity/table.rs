@@ -74,11 +74,9 @@ impl Identities {
         self.peers.insert(prefix.trunc(), identity);
     }
 
-    /// Somebody is no longer there, if it was he.
-    pub(crate) fn displace(&mut self, prefix: IpNet, identity: Identity) {
-        if self.peers.get(&prefix.trunc()) == Some(identity) {
-            self.peers.remove(&prefix.trunc());
-        }
+    /// Nobody is there any more.
+    pub(crate) fn displace(&mut self, prefix: IpNet) {
+        self.peers.remove(&prefix.trunc());
     }
 
     /// A prefix that a policy names, or an address with the names it was learnt for. Returns the new
@@ -93,7 +91,11 @@ impl Identities {
         if prefix.prefix_len() == 0 || self.outside.get(&prefix).is_some() {
             return None;
         }
-        let identity = numbers.take()?;
+        let Some(identity) = numbers.take() else {
+            // Nobody known is denied; to be taken for somebody wider might allow.
+            self.outside.insert(prefix, Identity::UNKNOWN);
+            return None;
+        };
         let world = self.world[usize::from(prefix.addr().is_ipv6())];
         let labels = [Label::new(RESERVED, world, "")].into_iter().collect();
         self.outside.insert(prefix, identity);
@@ -110,6 +112,9 @@ impl Identities {
     ) -> Option<Identity> {
         let identity = self.outside.get(&prefix)?;
         self.outside.remove(&prefix);
+        if identity == Identity::UNKNOWN {
+            return None;
+        }
         self.remove(identity, index);
         numbers.give_back(identity);
         Some(identity)
@@ -316,6 +321,22 @@ mod tests {
         assert_eq!(select("192.0.2.0/25"), Vec::<String>::new());
         assert_eq!(select("::/0"), ["reserved:world-ipv6"]);
         assert!(select("0.0.0.0/0").contains(&"reserved:world-ipv4".to_owned()));
+    }
+
+    #[test]
+    fn a_prefix_for_which_no_number_is_left_is_nobody_known() {
+        let (mut identities, mut index) = identities();
+        let mut numbers = LocalIdentities::of(1);
+        for prefix in ["192.0.2.8/29", "192.0.2.16/29"] {
+            identities.add_prefix(prefix.parse().unwrap(), Vec::new(), &mut numbers, &mut index);
+        }
+        let who =
+            |identities: &Identities, address: &str| identities.identify(address.parse().unwrap());
+        assert_ne!(who(&identities, "192.0.2.9"), Identity::UNKNOWN);
+        assert_eq!(who(&identities, "192.0.2.17"), Identity::UNKNOWN);
+        identities.remove_prefix("192.0.2.16/29".parse().unwrap(), &mut numbers, &mut index);
+        assert_ne!(who(&identities, "192.0.2.17"), Identity::UNKNOWN);
+        assert_eq!(numbers.take(), None, "nobody's number is not given out");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use super::automaton::Automaton;
 use super::group::{Behind, Building, GROUP_SIZE, Ids};
 use super::shape::{Opaque, Rest, Scattered, Shape};
-use super::trie::Trie;
+use super::trie::{Trie, number};
 use super::{Pattern, is_one_line};
 
 /// Patterns, known by the index at which they were given.
@@ -312,11 +312,6 @@ impl Gap {
 
 fn slashes(text: &[u8]) -> usize {
     memchr::memchr_iter(b'/', text).count()
-}
-
-/// An index; memory ends long before these numbers do.
-fn number(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -125,7 +125,7 @@ impl Node {
 }
 
 /// An index; memory ends long before these numbers do.
-fn number(index: usize) -> u32 {
+pub(super) fn number(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }
 

@@ -1,6 +1,7 @@
 //! Filters: what rules say of one group of peers on one port, merged (POLICY: same direction,
 //! protocol, port and peer selector are one; different selectors are alternatives).
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -35,7 +36,6 @@ pub(super) struct Filter {
     pub(super) open: Option<RuleId>,
     pub(super) server_names: Vec<NamePattern>,
     pub(super) tls: TlsContexts,
-    pub(super) listener: Option<Listener>,
     pub(super) authentication: Option<AuthenticationMode>,
     /// The rule that speaks, for who asks.
     pub(super) rule: RuleId,
@@ -56,7 +56,7 @@ pub(super) enum Parser {
     Kafka(Vec<Numbered<KafkaRule>>),
     Dns(Vec<Numbered<DnsRule>>),
     Generic(Arc<str>, Vec<Numbered<GenericRule>>),
-    Listener,
+    Listener(Listener),
 }
 
 impl Parser {
@@ -69,7 +69,10 @@ impl Parser {
             Self::Generic(..) => 111,
             Self::Tls => 116,
             Self::Dns(_) => 121,
-            Self::Listener => 126,
+            Self::Listener(listener) => match listener.priority {
+                0 => 126,
+                priority => u16::from(priority),
+            },
             Self::None => u16::MAX,
         }
     }
@@ -82,13 +85,13 @@ impl Parser {
             Self::Kafka(_) => "Kafka rules",
             Self::Dns(_) => "DNS rules",
             Self::Generic(protocol, _) => protocol,
-            Self::Listener => "a listener",
+            Self::Listener(_) => "a listener",
         }
     }
 
     /// Whether it judges what is said.
     fn judges(&self) -> bool {
-        !matches!(self, Self::None | Self::Tls | Self::Listener)
+        !matches!(self, Self::None | Self::Tls | Self::Listener(_))
     }
 }
 
@@ -105,17 +108,13 @@ impl Filter {
             open: None,
             server_names: Vec::new(),
             tls: TlsContexts::default(),
-            listener: None,
             authentication: None,
             rule,
         }
     }
 
     pub(super) fn priority(&self) -> u16 {
-        match &self.listener {
-            Some(listener) if listener.priority > 0 => u16::from(listener.priority),
-            _ => self.parser.priority(),
-        }
+        self.parser.priority()
     }
 
     /// How much it covers; the smaller, the more specific.
@@ -127,7 +126,7 @@ impl Filter {
     }
 
     /// Takes in another filter of the same peers and ports.
-    fn merge(&mut self, other: Self) -> Result<(), &'static str> {
+    fn merge(&mut self, other: Self) -> Result<(), String> {
         if self.effect == Effect::Deny {
             return Ok(());
         }
@@ -136,10 +135,11 @@ impl Filter {
             return Ok(());
         }
         self.authentication = match (self.authentication, other.authentication) {
-            (Some(one), Some(two)) if one != two => return Err("different `authentication`"),
+            (Some(one), Some(two)) if one != two => {
+                return Err("different `authentication`".to_owned());
+            }
             (one, two) => one.or(two),
         };
-        self.listener = listener(self.listener.take(), other.listener)?;
         let tls = std::mem::take(&mut self.tls);
         self.tls = TlsContexts {
             terminating: context(tls.terminating, other.tls.terminating)?,
@@ -162,7 +162,7 @@ impl Filter {
     }
 }
 
-fn parser(one: Parser, two: Parser) -> Result<Parser, &'static str> {
+fn parser(one: Parser, two: Parser) -> Result<Parser, String> {
     Ok(match (one, two) {
         (Parser::None, two) => two,
         (one, Parser::None) => one,
@@ -174,9 +174,14 @@ fn parser(one: Parser, two: Parser) -> Result<Parser, &'static str> {
         (Parser::Generic(name, one), Parser::Generic(other, two)) if name == other => {
             Parser::Generic(name, union(one, two))
         }
-        (Parser::Listener, Parser::Listener) => Parser::Listener,
-        (Parser::Generic(..), Parser::Generic(..)) => return Err("different `l7proto`"),
-        _ => return Err("rules of different protocols"),
+        (Parser::Listener(one), Parser::Listener(two)) => return listener(one, two),
+        (one, two) => {
+            let what = match (&one, &two) {
+                (Parser::Generic(..), Parser::Generic(..)) => "different `l7proto`",
+                _ => "rules of different protocols",
+            };
+            return Err(format!("{what} ({} and {})", one.name(), two.name()));
+        }
     })
 }
 
@@ -189,28 +194,21 @@ fn union<R>(mut one: Vec<Numbered<R>>, two: Vec<Numbered<R>>) -> Vec<Numbered<R>
     one
 }
 
-fn context<T: PartialEq>(one: Option<T>, two: Option<T>) -> Result<Option<T>, &'static str> {
+fn context<T: PartialEq>(one: Option<T>, two: Option<T>) -> Result<Option<T>, String> {
     match (one, two) {
-        (Some(one), Some(two)) if one != two => Err("different TLS contexts"),
+        (Some(one), Some(two)) if one != two => Err("different TLS contexts".to_owned()),
         (one, two) => Ok(one.or(two)),
     }
 }
 
 /// The smaller priority has the connection; none written comes last.
-fn listener(
-    one: Option<Listener>,
-    two: Option<Listener>,
-) -> Result<Option<Listener>, &'static str> {
-    let rank = |listener: &Listener| match listener.priority {
-        0 => 126,
-        priority => priority,
-    };
-    match (one, two) {
-        (Some(one), Some(two)) if one != two && rank(&one) == rank(&two) => {
-            Err("different listeners of the same priority")
-        }
-        (Some(one), Some(two)) if rank(&two) < rank(&one) => Ok(Some(two)),
-        (one, two) => Ok(one.or(two)),
+fn listener(one: Listener, two: Listener) -> Result<Parser, String> {
+    let differ = one != two;
+    let (one, two) = (Parser::Listener(one), Parser::Listener(two));
+    match one.priority().cmp(&two.priority()) {
+        Ordering::Equal if differ => Err("different listeners of the same priority".to_owned()),
+        Ordering::Greater => Ok(two),
+        _ => Ok(one),
     }
 }
 
@@ -236,16 +234,10 @@ impl Filters {
             return Ok(());
         };
         let (rule, new) = (own.rule, filter.rule);
-        let parsers = format!("{} and {}", own.parser.name(), filter.parser.name());
         own.merge(filter).map_err(|what| ResolveError::Conflict {
             one: origin(rule),
             two: origin(new),
-            what: match what {
-                "rules of different protocols" | "different `l7proto`" => {
-                    format!("{what} ({parsers})")
-                }
-                what => what.to_owned(),
-            },
+            what,
         })
     }
 

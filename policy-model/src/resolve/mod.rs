@@ -172,8 +172,7 @@ impl EndpointPolicy {
             identities.place(prefix, identity);
         }
         for prefix in repository.prefixes(directory) {
-            let host = prefix.prefix_len() == prefix.max_prefix_len();
-            let names = if host { directory.names.of(prefix.addr()) } else { Vec::new() };
+            let names = directory.names.of_prefix(prefix);
             identities.add_prefix(prefix, names, &mut local, &mut index);
         }
         let selected = select(repository.policies.iter(), &labels, options);

@@ -177,8 +177,9 @@ impl<'a> Resolver<'a> {
             }
         }
         if !default_deny {
-            // Rules exist, and none of them wants default deny: all that is not denied passes.
-            let rule = self.origin(None, "enableDefaultDeny");
+            // No rule wants default deny: all that is not denied passes.
+            let why = if speaking.is_empty() { "visibility" } else { "enableDefaultDeny" };
+            let rule = self.origin(None, why);
             self.add(Filter::of_everything(EVERYBODY, Effect::Allow, rule), &mut building)?;
         }
         if self.around.options.allow_localhost && direction == TrafficDirection::Ingress {
@@ -262,9 +263,11 @@ impl<'a> Resolver<'a> {
         let id = self.origin(Some(policy), &rule.section);
         let named = !rule.server_names.is_empty() || !rule.tls.is_empty();
         let parser = match &rule.rules {
-            L7::Opaque if rule.listener.is_some() => Parser::Listener,
-            L7::Opaque if named => Parser::Tls,
-            L7::Opaque => Parser::None,
+            L7::Opaque => match &rule.listener {
+                Some(listener) => Parser::Listener(listener.clone()),
+                None if named => Parser::Tls,
+                None => Parser::None,
+            },
             L7::Http(rules) => Parser::Http(vec![self.numbered(policy, rules)]),
             L7::Kafka(rules) => Parser::Kafka(vec![self.numbered(policy, rules)]),
             L7::Dns(rules) => Parser::Dns(vec![self.numbered(policy, rules)]),
@@ -272,14 +275,19 @@ impl<'a> Resolver<'a> {
                 Parser::Generic(protocol.clone(), vec![self.numbered(policy, rules)])
             }
         };
+        let allows_all = match &rule.rules {
+            L7::Opaque => false,
+            // A protocol without any rules is read, and everything in it is allowed.
+            L7::Generic { rules, .. } if rules.is_empty() => true,
+            // Where nothing is denied by default, rules say what is seen, not what is refused.
+            _ => !default_deny,
+        };
         let filter = Filter::of_everything(EVERYBODY, effect, id);
         Ok(Filter {
-            // Where nothing is denied by default, rules say what is seen, not what is refused.
-            open: (!default_deny && !matches!(rule.rules, L7::Opaque)).then_some(id),
+            open: allows_all.then_some(id),
             parser,
             server_names: rule.server_names.clone(),
             tls: rule.tls.clone(),
-            listener: rule.listener.clone(),
             ..filter
         })
     }

@@ -15,7 +15,7 @@ use crate::rule::{AuthenticationMode, Protocol};
 use crate::verdict::{Inspection, RuleId};
 
 /// What was compiled for one combination of filters serves all classes that have it.
-type Compiled = HashMap<(Vec<usize>, Option<RuleId>), Inspection>;
+type Compiled = HashMap<(Vec<usize>, RuleId, Option<RuleId>), Inspection>;
 
 /// Compiles classes of one direction.
 pub(super) struct Compiler<'a> {
@@ -107,18 +107,16 @@ impl Compiler<'_> {
             _ => None,
         };
         let rule = Some(winner.filter.rule);
-        if let Some(seen) = of(Effect::See).next()
-            && matches!(winner.filter.parser, Parser::None)
-        {
-            let http = Alternatives { set: self.sets.http(&[])?.0, ids: [].into(), open: rule };
-            let http = Alternatives { open: http.open.or(Some(seen.rule)), ..http };
-            let as_what = Inspection::Http(HttpRules::new(http));
-            return Ok(Some(PortAction::Inspect { rule, authentication, as_what }));
-        }
-        if matches!(winner.filter.parser, Parser::None) {
-            return Ok(Some(PortAction::Allow { rule, authentication }));
-        }
-        let as_what = self.inspection(active, winner.filter)?;
+        let as_what = match winner.filter.parser {
+            Parser::None if of(Effect::See).next().is_none() => {
+                return Ok(Some(PortAction::Allow { rule, authentication }));
+            }
+            Parser::None => {
+                let (set, ids) = self.sets.http(&[])?;
+                Inspection::Http(HttpRules::new(Alternatives { set, ids, open: rule }))
+            }
+            _ => self.inspection(active, winner.filter)?,
+        };
         Ok(Some(PortAction::Inspect { rule, authentication, as_what }))
     }
 
@@ -147,7 +145,7 @@ impl Compiler<'_> {
             Parser::Tls => None,
             _ => judged,
         });
-        let key = (speaking, open);
+        let key = (speaking, winner.rule, open);
         if let Some(compiled) = self.compiled.get(&key) {
             return Ok(compiled.clone());
         }
@@ -165,58 +163,38 @@ impl Compiler<'_> {
         let speaking: Vec<&Filter> = speaking.iter().map(|index| &self.filters[*index]).collect();
         let inner = match &winner.parser {
             Parser::Http(_) => {
-                let lists = speaking.iter().filter_map(|filter| match &filter.parser {
+                let rules = flat(&speaking, |parser| match parser {
                     Parser::Http(lists) => Some(lists),
                     _ => None,
                 });
-                let (set, ids) = self.sets.http(&flat(lists))?;
+                let (set, ids) = self.sets.http(&rules)?;
                 Some(Inspection::Http(HttpRules::new(Alternatives { set, ids, open })))
             }
             Parser::Kafka(_) => {
-                let lists = speaking.iter().filter_map(|filter| match &filter.parser {
+                let rules = flat(&speaking, |parser| match parser {
                     Parser::Kafka(lists) => Some(lists),
                     _ => None,
                 });
-                let (ids, rules) = flat(lists).into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
-                let set = Arc::new(KafkaRuleSet::new(rules));
-                let rules = Alternatives { set, ids: ids.into(), open };
+                let rules = alternatives(rules, open, KafkaRuleSet::new);
                 Some(Inspection::Kafka(KafkaRules::new(rules)))
             }
             Parser::Dns(_) => {
-                let lists = speaking.iter().filter_map(|filter| match &filter.parser {
+                let rules = flat(&speaking, |parser| match parser {
                     Parser::Dns(lists) => Some(lists),
                     _ => None,
                 });
-                let (ids, rules) = flat(lists).into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
-                let set = Arc::new(DnsRuleSet::new(rules));
-                return Ok(Inspection::Dns(DnsRules::new(Alternatives {
-                    set,
-                    ids: ids.into(),
-                    open,
-                })));
+                Some(Inspection::Dns(DnsRules::new(alternatives(rules, open, DnsRuleSet::new))))
             }
             Parser::Generic(protocol, _) => {
-                let lists = speaking.iter().filter_map(|filter| match &filter.parser {
+                let rules = flat(&speaking, |parser| match parser {
                     Parser::Generic(_, lists) => Some(lists),
                     _ => None,
                 });
-                // A protocol without any rules is read, and everything in it is allowed.
-                let unsaid = speaking.iter().find(|filter| {
-                    matches!(&filter.parser, Parser::Generic(_, lists)
-                        if lists.iter().any(|list| list.is_empty()))
-                });
-                let open = open.or(unsaid.map(|filter| filter.rule));
-                let (ids, rules) = flat(lists).into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
-                let set = Arc::new(GenericRuleSet::new(protocol.clone(), rules));
-                let rules = Alternatives { set, ids: ids.into(), open };
-                Some(Inspection::Generic(GenericRules::new(rules)))
+                let set = |rules| GenericRuleSet::new(protocol.clone(), rules);
+                Some(Inspection::Generic(GenericRules::new(alternatives(rules, open, set))))
             }
-            Parser::Listener => {
-                let listener = winner.listener.clone();
-                return Ok(match listener {
-                    Some(listener) => Inspection::Listener(Arc::new(listener)),
-                    None => unreachable_listener(),
-                });
+            Parser::Listener(listener) => {
+                return Ok(Inspection::Listener(Arc::new(listener.clone())));
             }
             Parser::Tls | Parser::None => None,
         };
@@ -226,12 +204,6 @@ impl Compiler<'_> {
             inner => Ok(Inspection::Tls(Arc::new(tls(&speaking, open, winner, inner)))),
         }
     }
-}
-
-/// A filter with the parser of listeners has one; were it not so, nothing may pass.
-fn unreachable_listener() -> Inspection {
-    let set = Arc::new(DnsRuleSet::new(Vec::new()));
-    Inspection::Dns(DnsRules::new(Alternatives { set, ids: [].into(), open: None }))
 }
 
 fn tls(
@@ -253,13 +225,26 @@ fn tls(
     }
 }
 
-/// The rules of several lists, in the order of the policies, each once.
-fn flat<'l, R: 'l>(lists: impl Iterator<Item = &'l Vec<Numbered<R>>>) -> Vec<(RuleId, Arc<R>)> {
-    let mut rules: Vec<(RuleId, Arc<R>)> =
-        lists.flatten().flat_map(|list| list.iter().cloned()).collect();
+/// The rules of some filters' lists, in the order of the policies, each once.
+fn flat<'f, R: 'f>(
+    filters: &[&'f Filter],
+    lists: impl Fn(&'f Parser) -> Option<&'f Vec<Numbered<R>>>,
+) -> Vec<(RuleId, Arc<R>)> {
+    let lists = filters.iter().filter_map(|filter| lists(&filter.parser)).flatten();
+    let mut rules: Vec<(RuleId, Arc<R>)> = lists.flat_map(|list| list.iter().cloned()).collect();
     rules.sort_by_key(|(id, _)| *id);
     rules.dedup_by_key(|(id, _)| *id);
     rules
+}
+
+/// Rules as a set, with their numbers.
+fn alternatives<R, S>(
+    rules: Vec<(RuleId, Arc<R>)>,
+    open: Option<RuleId>,
+    set: impl FnOnce(Vec<Arc<R>>) -> S,
+) -> Alternatives<S> {
+    let (ids, rules): (Vec<_>, Vec<_>) = rules.into_iter().unzip();
+    Alternatives { set: Arc::new(set(rules)), ids: ids.into(), open }
 }
 
 /// The most specific of some filters.

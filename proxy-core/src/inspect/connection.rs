@@ -98,6 +98,7 @@ impl Connection {
             Action::Deny => verdict,
             _ if verdict.needs_authentication() => verdict.refused(Reason::AuthenticationRequired),
             Action::Allow | Action::Inspect(Inspection::Http(_)) => verdict,
+            Action::Inspect(ref as_what) if as_what.is_observed_only() => verdict.passed_unread(),
             _ => verdict.refused(Reason::NotInspectable),
         }
     }

@@ -4,33 +4,50 @@
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Servers of some protocols speak first; their clients are waited for no longer than this.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long to wait for more of a first segment that is too short to tell.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Longest method that is known as one.
 const LONGEST_METHOD: usize = 16;
 
 /// Whether the client begins with an HTTP/1 request line.
 pub(super) async fn speaks_http(client: &TcpStream) -> bool {
+    timeout(PATIENCE, first_bytes(client)).await.unwrap_or(false)
+}
+
+async fn first_bytes(client: &TcpStream) -> bool {
     let mut first = [0; LONGEST_METHOD + 2];
-    match timeout(PATIENCE, client.peek(&mut first)).await {
-        Ok(Ok(length)) => is_request_line(&first[..length]),
-        _ => false,
+    let mut seen = 0;
+    loop {
+        match client.peek(&mut first).await {
+            Ok(length) if length > seen => match is_request_line(&first[..length]) {
+                Some(answer) => return answer,
+                None => seen = length,
+            },
+            // What is there does not become more while it is only looked at, so there is nothing to
+            // be woken by.
+            Ok(length) if length > 0 => sleep(PAUSE).await,
+            Ok(_) | Err(_) => return false,
+        }
     }
 }
 
-/// A method, a space, and what begins a target (RFC 9112 section 3), as far as it has come.
-fn is_request_line(bytes: &[u8]) -> bool {
+/// A method, a space, and what begins a target (RFC 9112 section 3); `None`: it may become one.
+fn is_request_line(bytes: &[u8]) -> Option<bool> {
     let method = bytes.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
     // HTTP/2 begins like a request of HTTP/1, and is none (RFC 9113 section 3.4).
-    let good = (1..=LONGEST_METHOD).contains(&method) && &bytes[..method] != b"PRI";
+    let good = method <= LONGEST_METHOD && &bytes[..method] != b"PRI";
     match &bytes[method..] {
-        [] => good,
-        [b' '] => good,
-        [b' ', target, ..] => good && (*target == b'/' || *target == b'*' || *target == b'h'),
-        _ => false,
+        [] | [b' '] if good || bytes == b"PRI" => None,
+        [b' ', target, ..] if good && method > 0 => {
+            Some(*target == b'/' || *target == b'*' || *target == b'h')
+        }
+        _ => Some(false),
     }
 }
 
@@ -41,16 +58,22 @@ mod tests {
     #[test]
     fn a_request_line_is_told_from_other_protocols() {
         for (bytes, expected) in [
-            (&b"GET / HTTP/1.1"[..], true),
-            (b"OPTIONS * HTTP", true),
-            (b"GET http://a/", true),
-            (b"GE", true),
-            (b"", false),
-            (b"\x16\x03\x01\x02\x00", false),
-            (b"SSH-2.0-x", false),
-            (b"PRI * HTTP/2.0", false),
-            (b"EHLO mail", false),
-            (b"\x00\x00\x00\x20", false),
+            (&b"GET / HTTP/1.1"[..], Some(true)),
+            (b"OPTIONS * HTTP", Some(true)),
+            (b"GET http://a/", Some(true)),
+            (b"GE", None),
+            (b"GET ", None),
+            (b"S", None),
+            (b"", None),
+            (b"\x16\x03\x01\x02\x00", Some(false)),
+            (b"SSH-2.0-x", Some(false)),
+            (b"PRI * HTTP/2.0", Some(false)),
+            (b"PRI", None),
+            (b"PRINT /", Some(true)),
+            (b" /", Some(false)),
+            (b"EHLO mail", Some(false)),
+            (b"AVERYLONGMETHODINDEED", Some(false)),
+            (b"\x00\x00\x00\x20", Some(false)),
         ] {
             assert_eq!(is_request_line(bytes), expected, "{bytes:?}");
         }

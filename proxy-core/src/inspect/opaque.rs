@@ -85,8 +85,13 @@ impl Session for OpaqueSession {
 
     fn review(&mut self) {
         if self.connection.outdated() {
-            // A connection that must be inspected from now on can't be: its beginning is gone.
-            self.revoked |= !matches!(self.connection.renew().action, Action::Allow);
+            self.revoked |= match self.connection.renew().action {
+                Action::Allow => false,
+                // One that must be inspected from now on can't be: its beginning is gone. One that is
+                // only to be seen may go on unseen.
+                Action::Inspect(as_what) => !as_what.is_observed_only(),
+                _ => true,
+            };
         }
     }
 
