@@ -54,6 +54,17 @@ pub fn binary() -> &'static Path {
     })
 }
 
+/// Runs the binary to its end: exit code, standard output, standard error.
+///
+/// # Panics
+/// When it can't be run.
+#[must_use]
+pub fn portreeve(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(binary()).args(arguments).output().expect("the binary runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
 /// A running sidecar, ended with this value.
 pub struct Sidecar {
     child: Child,

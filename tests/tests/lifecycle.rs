@@ -1,22 +1,14 @@
 //! Start, stop, signals, exit codes, and what an operator sees.
 
 use std::io::{Read, Write};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use portreeve_tests::client::Client;
-use portreeve_tests::sidecar::{Setup, binary};
+use portreeve_tests::sidecar::{Setup, portreeve};
 use portreeve_tests::upstream::{OK, answering, serve};
 use portreeve_tests::{eventually, free_address, is_root};
 use rustix::process::Signal;
-
-/// Exit code, standard output, standard error.
-fn portreeve(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(binary()).args(arguments).output().expect("the binary runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
-}
 
 #[test]
 fn terminated_it_finishes_what_is_under_way_and_leaves_with_0() {

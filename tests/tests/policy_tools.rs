@@ -3,18 +3,14 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
-use portreeve_tests::sidecar::binary;
+use portreeve_tests::sidecar::portreeve;
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// Exit code, standard output, standard error.
 fn policy(arguments: &[&str]) -> (i32, String, String) {
-    let output =
-        Command::new(binary()).arg("policy").args(arguments).output().expect("the binary runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    portreeve(&[&["policy"], arguments].concat())
 }
 
 fn project(path: &str) -> PathBuf {

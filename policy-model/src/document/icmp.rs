@@ -3,7 +3,7 @@
 use super::node::{Node, Value};
 use super::reader::Reader;
 use crate::diagnostic::nearest;
-use crate::rule::{L7, PortRef, PortRule, PortSpec, Protocol, TlsContexts};
+use crate::rule::{PortRef, PortRule, PortSpec, Protocol};
 
 /// Most fields of one item (Cilium `MaxICMPFields`).
 const MAX_FIELDS: usize = 40;
@@ -16,26 +16,12 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<PortRule> {
         None => Some(Vec::new()),
         Some(node) => reader.field("fields", |reader| {
             let list = reader.list(node, field)?;
-            if list.len() > MAX_FIELDS {
-                reader.error_hint(
-                    node.at,
-                    format_args!("{} fields, and {MAX_FIELDS} are allowed", list.len()),
-                    "use several items",
-                );
-            }
+            reader.at_most(node, list.len(), MAX_FIELDS, "fields", "use several items");
             Some(list)
         }),
     };
     fields.finish(reader);
-    Some(PortRule {
-        section,
-        at,
-        ports: ports?,
-        rules: L7::Opaque,
-        tls: TlsContexts::default(),
-        server_names: Vec::new(),
-        listener: None,
-    })
+    Some(PortRule::plain(section, at, ports?))
 }
 
 fn field(reader: &mut Reader<'_>, node: &Node) -> Option<PortSpec> {

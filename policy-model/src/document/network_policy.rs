@@ -8,8 +8,8 @@ use super::selector;
 use crate::diagnostic::Position;
 use crate::label::{K8S, NAMESPACE, NAMESPACE_LABELS};
 use crate::rule::{
-    Directed, Entry, L7, Mode, PeerSelector, Peers, PortRef, PortRule, PortSpec, Ports, Protocol,
-    Rule, Subject, TlsContexts, TrafficDirection,
+    Directed, Entry, Mode, PeerSelector, Peers, PortRef, PortRule, PortSpec, Ports, Protocol, Rule,
+    Subject, TrafficDirection,
 };
 use crate::selector::{Requirement, Selector};
 
@@ -122,15 +122,7 @@ fn entry(
     }
     let ports = match ports.as_slice() {
         [] => Ports::All,
-        _ => Ports::Of(vec![PortRule {
-            section: section.clone(),
-            at: node.at,
-            ports,
-            rules: L7::Opaque,
-            tls: TlsContexts::default(),
-            server_names: Vec::new(),
-            listener: None,
-        }]),
+        _ => Ports::Of(vec![PortRule::plain(section.clone(), node.at, ports)]),
     };
     Some(Entry { section, at: node.at, peers: Peers::Of(peers), ports, ..nothing("") })
 }

@@ -5,9 +5,7 @@ use super::reader::Reader;
 use super::spec::Scope;
 use super::{Features, dns, grpc, http, kafka, l7proto, tls};
 use crate::diagnostic::Position;
-use crate::rule::{
-    L7, PROTOCOLS, PortRef, PortRule, PortSpec, Protocol, TlsContexts, TrafficDirection,
-};
+use crate::rule::{L7, PROTOCOLS, PortRef, PortRule, PortSpec, Protocol, TrafficDirection};
 
 /// Most ports of one item (Cilium `MaxPorts`).
 const MAX_PORTS: usize = 40;
@@ -30,15 +28,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, scope: &Scope<'_>) -> O
             );
         }
         fields.finish(reader);
-        return Some(PortRule {
-            section,
-            at,
-            ports: ports?,
-            rules: L7::Opaque,
-            tls: TlsContexts::default(),
-            server_names: Vec::new(),
-            listener: None,
-        });
+        return Some(PortRule::plain(section, at, ports?));
     }
     let tls = tls::contexts(reader, &mut fields);
     let server_names = tls::server_names(reader, &mut fields);
@@ -68,13 +58,8 @@ pub(super) fn list(
     features: Features,
 ) -> Option<Vec<PortSpec>> {
     let ports = reader.list(node, |reader, node| port(reader, node, features))?;
-    if ports.len() > MAX_PORTS {
-        reader.error_hint(
-            node.at,
-            format_args!("{} ports, and {MAX_PORTS} are allowed", ports.len()),
-            "use `endPort` for a range, or several items",
-        );
-    }
+    let hint = "use `endPort` for a range, or several items";
+    reader.at_most(node, ports.len(), MAX_PORTS, "ports", hint);
     Some(ports)
 }
 

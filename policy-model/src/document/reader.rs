@@ -137,6 +137,21 @@ impl<'s> Reader<'s> {
         Some(items.iter().enumerate().filter_map(read_item).collect())
     }
 
+    /// An error if a list has more items than it may.
+    pub(crate) fn at_most(
+        &mut self,
+        node: &Node,
+        count: usize,
+        most: usize,
+        what: &str,
+        hint: &str,
+    ) {
+        if count > most {
+            let message = format_args!("{count} {what}, and {most} are allowed");
+            self.error_hint(node.at, message, hint);
+        }
+    }
+
     pub(crate) fn text<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
         match &node.value {
             Value::Text(text) => Some(text),

@@ -4,11 +4,11 @@
 //! | file | what |
 //! | --- | --- |
 //! | `mod.rs` | [`Engine`]: what may change, and what is asked |
-//! | `people.rs` | identities, held by those who have them |
+//! | `registry.rs` | identities, held by those who have them |
 //! | `recompute.rs` | whom a change concerns |
 
-mod people;
 mod recompute;
+mod registry;
 #[cfg(test)]
 mod tests;
 
@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use self::people::{Known, People, Stir};
 use self::recompute::Managed;
+use self::registry::{Known, Registry, Touched};
 use crate::compiled::EndpointPolicy;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::directory::{Names, Service};
@@ -60,7 +60,7 @@ pub struct Engine {
     options: Options,
     features: Features,
     repository: Repository,
-    people: People,
+    registry: Registry,
     endpoints: BTreeMap<String, Managed>,
     services: Vec<Service>,
     names: Names,
@@ -108,12 +108,12 @@ impl Engine {
         features: Features,
         allocator: Box<dyn IdentityAllocator>,
     ) -> Self {
-        let people = People::new(options.single_stack, allocator);
+        let registry = Registry::new(options.single_stack, allocator);
         Self {
             options,
             features,
             repository: Repository::default(),
-            people,
+            registry,
             endpoints: BTreeMap::new(),
             services: Vec::new(),
             names: Names::default(),
@@ -141,59 +141,59 @@ impl Engine {
     ) -> Result<Change, Diagnostics> {
         let new = Repository::parse_with(sources, self.features)?;
         let warnings = new.warnings().to_vec();
-        let mut stir = Stir::default();
+        let mut touched = Touched::default();
         for policy in new.policies {
-            self.hold_prefixes(&policy, &mut stir);
-            self.stir_subjects(&policy, &mut stir);
+            self.hold_prefixes(&policy, &mut touched);
+            self.touch_subjects(&policy, &mut touched);
             if let Some(old) = self.repository.insert(policy) {
-                self.stir_subjects(&old, &mut stir);
-                self.drop_prefixes(&old, &mut stir);
+                self.touch_subjects(&old, &mut touched);
+                self.drop_prefixes(&old, &mut touched);
             }
         }
         for group in new.groups {
-            stir.groups = true;
+            touched.groups = true;
             for prefix in &group.prefixes {
-                self.people.hold(*prefix, Vec::new(), &mut self.selections, &mut stir);
+                self.registry.hold(*prefix, Vec::new(), &mut self.selections, &mut touched);
             }
             for prefix in self.repository.insert_group(group).into_iter().flat_map(|g| g.prefixes) {
-                self.people.let_go(prefix, &mut self.selections, &mut stir);
+                self.registry.let_go(prefix, &mut self.selections, &mut touched);
             }
         }
-        let mut change = self.settle(stir);
+        let mut change = self.settle(touched);
         change.warnings = warnings;
         Ok(self.tell(change))
     }
 
     /// Removes a policy, if it is there.
     pub fn remove(&mut self, name: &PolicyName) -> Change {
-        let mut stir = Stir::default();
+        let mut touched = Touched::default();
         if let Some(old) = self.repository.remove(name) {
-            self.stir_subjects(&old, &mut stir);
-            self.drop_prefixes(&old, &mut stir);
+            self.touch_subjects(&old, &mut touched);
+            self.drop_prefixes(&old, &mut touched);
         }
-        self.finish(stir)
+        self.finish(touched)
     }
 
     /// Removes a `CiliumCIDRGroup`, if it is there.
     pub fn remove_group(&mut self, name: &str) -> Change {
-        let mut stir = Stir::default();
+        let mut touched = Touched::default();
         for prefix in self.repository.remove_group(name).into_iter().flat_map(|g| g.prefixes) {
-            stir.groups = true;
-            self.people.let_go(prefix, &mut self.selections, &mut stir);
+            touched.groups = true;
+            self.registry.let_go(prefix, &mut self.selections, &mut touched);
         }
-        self.finish(stir)
+        self.finish(touched)
     }
 
     /// A workload under policy is there, or has changed. It is a peer of all others, too.
     pub fn upsert_endpoint(&mut self, endpoint: Endpoint) -> Change {
-        let mut stir = Stir::default();
-        let old = self.take_out(&endpoint.name, &mut stir);
+        let mut touched = Touched::default();
+        let old = self.take_out(&endpoint.name, &mut touched);
         let labels = endpoint.labels.clone().placed(&endpoint.namespace);
         let places = endpoint.addresses.iter().map(|address| (*address).into());
-        let arrived = self.people.arrive(&labels, places, &mut self.selections, &mut stir);
+        let arrived = self.registry.arrive(&labels, places, &mut self.selections, &mut touched);
         self.ports.add(&endpoint.named_ports);
-        stir.ports |= !endpoint.named_ports.is_empty();
-        stir.endpoints.insert(endpoint.name.clone());
+        touched.ports |= !endpoint.named_ports.is_empty();
+        touched.endpoints.insert(endpoint.name.clone());
         let mut managed = Managed::new(endpoint, labels, arrived.unwrap_or(Identity::UNKNOWN));
         // Should its policy make no sense now, the same workload keeps the one it had.
         if let Some(old) = old.filter(|old| old.is_like(&managed)) {
@@ -201,7 +201,7 @@ impl Engine {
         }
         let name = managed.endpoint.name.clone();
         self.endpoints.insert(name.clone(), managed);
-        let mut change = self.settle(stir);
+        let mut change = self.settle(touched);
         if arrived.is_none() {
             change.errors.push((name, ResolveError::OutOfIdentities));
         }
@@ -210,26 +210,26 @@ impl Engine {
 
     /// A workload is gone.
     pub fn remove_endpoint(&mut self, name: &str) -> Change {
-        let mut stir = Stir::default();
-        self.take_out(name, &mut stir);
-        self.finish(stir)
+        let mut touched = Touched::default();
+        self.take_out(name, &mut touched);
+        self.finish(touched)
     }
 
     /// A peer is there, or has changed, under a name of the caller's choice. Without a
     /// namespace label, it is in the namespace `default`.
     pub fn upsert_peer(&mut self, name: &str, peer: Peer) -> Change {
-        let mut stir = Stir::default();
-        self.depart(name, &mut stir);
+        let mut touched = Touched::default();
+        self.depart(name, &mut touched);
         let labels = peer.labels.clone().placed("default");
         let places = peer.prefixes.iter().copied();
-        let arrived = self.people.arrive(&labels, places, &mut self.selections, &mut stir);
+        let arrived = self.registry.arrive(&labels, places, &mut self.selections, &mut touched);
         self.ports.add(&peer.named_ports);
-        stir.ports |= !peer.named_ports.is_empty();
+        touched.ports |= !peer.named_ports.is_empty();
         match arrived {
-            Some(identity) => self.people.remember(name, Known { peer, labels, identity }),
+            Some(identity) => self.registry.remember(name, Known { peer, labels, identity }),
             None => self.ports.remove(&peer.named_ports),
         }
-        let mut change = self.settle(stir);
+        let mut change = self.settle(touched);
         if arrived.is_none() {
             change.errors.push((name.to_owned(), ResolveError::OutOfIdentities));
         }
@@ -238,51 +238,51 @@ impl Engine {
 
     /// A peer is gone.
     pub fn remove_peer(&mut self, name: &str) -> Change {
-        let mut stir = Stir::default();
-        self.depart(name, &mut stir);
-        self.finish(stir)
+        let mut touched = Touched::default();
+        self.depart(name, &mut touched);
+        self.finish(touched)
     }
 
     /// A service is there, or has changed.
     pub fn upsert_service(&mut self, service: Service) -> Change {
-        let mut stir = Stir::default();
+        let mut touched = Touched::default();
         for backend in &service.backends {
-            self.hold_address(*backend, &mut stir);
+            self.hold_address(*backend, &mut touched);
         }
-        self.take_service(&service.namespace.clone(), &service.name.clone(), &mut stir);
+        self.take_service(&service.namespace.clone(), &service.name.clone(), &mut touched);
         self.services.push(service);
-        stir.services = true;
-        self.finish(stir)
+        touched.services = true;
+        self.finish(touched)
     }
 
     /// A service is gone.
     pub fn remove_service(&mut self, namespace: &str, name: &str) -> Change {
-        let mut stir = Stir::default();
-        self.take_service(namespace, name, &mut stir);
-        self.finish(stir)
+        let mut touched = Touched::default();
+        self.take_service(namespace, name, &mut touched);
+        self.finish(touched)
     }
 
     /// A DNS answer was seen: `name` stands for `addresses`.
     pub fn learn(&mut self, name: &str, addresses: &[IpAddr]) -> Change {
-        let mut stir = Stir::default();
+        let mut touched = Touched::default();
         for &address in addresses {
             let known = !self.names.of(address).is_empty();
             if self.names.learn(name, [address]) {
-                self.rename(address, known, &mut stir);
+                self.rename(address, known, &mut touched);
             }
         }
-        self.finish(stir)
+        self.finish(touched)
     }
 
     /// A DNS answer's time is over.
     pub fn forget(&mut self, name: &str, addresses: &[IpAddr]) -> Change {
-        let mut stir = Stir::default();
+        let mut touched = Touched::default();
         for &address in addresses {
             if self.names.forget(name, [address]) {
-                self.rename(address, true, &mut stir);
+                self.rename(address, true, &mut touched);
             }
         }
-        self.finish(stir)
+        self.finish(touched)
     }
 
     /// What a workload may do now. Keep it and ask it as often as you like; ask here again after a
@@ -292,7 +292,7 @@ impl Engine {
         let managed = self.endpoints.get(endpoint)?;
         Some(EndpointPolicy {
             workload: managed.identity,
-            identities: self.people.identities(),
+            identities: self.registry.identities(),
             decisions: Arc::clone(&managed.decisions),
         })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::people::{Known, Stir};
+use super::registry::{Known, Touched};
 use super::{Change, Engine};
 use crate::compiled::{Classes, Decisions, DirectionPolicy, PortPolicy};
 use crate::endpoint::Endpoint;
@@ -43,22 +43,22 @@ impl Managed {
         self.labels == other.labels
     }
 
-    fn is_concerned(&self, stir: &Stir) -> bool {
+    fn is_concerned(&self, touched: &Touched) -> bool {
         let Uses { selections, services, groups, ports } = &self.uses;
         // What a policy that made no sense was computed from is not known: any change may mend it.
         self.error.is_some()
-            || stir.endpoints.contains(&self.endpoint.name)
-            || (stir.services && *services)
-            || (stir.groups && *groups)
-            || (stir.ports && *ports)
-            || stir.selections.iter().any(|number| selections.contains(number))
+            || touched.endpoints.contains(&self.endpoint.name)
+            || (touched.services && *services)
+            || (touched.groups && *groups)
+            || (touched.ports && *ports)
+            || touched.selections.iter().any(|number| selections.contains(number))
     }
 }
 
 impl Engine {
     /// Settles a change and tells those who wait for it.
-    pub(super) fn finish(&mut self, stir: Stir) -> Change {
-        let change = self.settle(stir);
+    pub(super) fn finish(&mut self, touched: Touched) -> Change {
+        let change = self.settle(touched);
         self.tell(change)
     }
 
@@ -70,20 +70,20 @@ impl Engine {
     }
 
     /// Computes the policy of every workload that is concerned.
-    pub(super) fn settle(&mut self, stir: Stir) -> Change {
+    pub(super) fn settle(&mut self, touched: Touched) -> Change {
         self.revision += 1;
         let mut change = Change { revision: self.revision, ..Change::default() };
-        let identities = self.people.identities();
+        let identities = self.registry.identities();
         let around = Surroundings {
             repository: &self.repository,
             options: &self.options,
             identities: &identities,
-            index: &self.people.index,
+            index: &self.registry.index,
             services: &self.services,
             ports: &self.ports,
         };
         for (name, managed) in &mut self.endpoints {
-            if !managed.is_concerned(&stir) {
+            if !managed.is_concerned(&touched) {
                 continue;
             }
             let caches = Caches { selections: &mut self.selections, sets: &mut self.sets };
@@ -119,78 +119,78 @@ impl Engine {
     }
 
     /// The workloads that a policy selects are concerned by it.
-    pub(super) fn stir_subjects(&self, policy: &Policy, stir: &mut Stir) {
+    pub(super) fn touch_subjects(&self, policy: &Policy, touched: &mut Touched) {
         for (name, managed) in &self.endpoints {
             let about =
                 |rule: &crate::rule::Rule| selects(&rule.subject, &managed.labels, &self.options);
             if policy.rules.iter().any(about) {
-                stir.endpoints.insert(name.clone());
+                touched.endpoints.insert(name.clone());
             }
         }
     }
 
-    pub(super) fn hold_prefixes(&mut self, policy: &Policy, stir: &mut Stir) {
+    pub(super) fn hold_prefixes(&mut self, policy: &Policy, touched: &mut Touched) {
         for prefix in named(policy) {
             let names = self.names.of_prefix(prefix);
-            self.people.hold(prefix, names, &mut self.selections, stir);
+            self.registry.hold(prefix, names, &mut self.selections, touched);
         }
     }
 
-    pub(super) fn drop_prefixes(&mut self, policy: &Policy, stir: &mut Stir) {
+    pub(super) fn drop_prefixes(&mut self, policy: &Policy, touched: &mut Touched) {
         for prefix in named(policy) {
-            self.people.let_go(prefix, &mut self.selections, stir);
+            self.registry.let_go(prefix, &mut self.selections, touched);
         }
     }
 
-    pub(super) fn hold_address(&mut self, address: IpAddr, stir: &mut Stir) {
+    pub(super) fn hold_address(&mut self, address: IpAddr, touched: &mut Touched) {
         let prefix = IpNet::from(address);
         let names = self.names.of_prefix(prefix);
-        self.people.hold(prefix, names, &mut self.selections, stir);
+        self.registry.hold(prefix, names, &mut self.selections, touched);
     }
 
     /// An address stands for other names; it is held as long as it stands for any.
-    pub(super) fn rename(&mut self, address: IpAddr, held: bool, stir: &mut Stir) {
+    pub(super) fn rename(&mut self, address: IpAddr, held: bool, touched: &mut Touched) {
         let prefix = IpNet::from(address);
         let names = self.names.of(address);
         match (held, names.is_empty()) {
             (true, true) => {
-                self.people.rename(prefix, names, &mut self.selections, stir);
-                self.people.let_go(prefix, &mut self.selections, stir);
+                self.registry.rename(prefix, names, &mut self.selections, touched);
+                self.registry.let_go(prefix, &mut self.selections, touched);
             }
-            (true, false) => self.people.rename(prefix, names, &mut self.selections, stir),
+            (true, false) => self.registry.rename(prefix, names, &mut self.selections, touched),
             (false, _) => {
                 // Somebody else may hold it already, without names.
-                self.people.rename(prefix, names.clone(), &mut self.selections, stir);
-                self.people.hold(prefix, names, &mut self.selections, stir);
+                self.registry.rename(prefix, names.clone(), &mut self.selections, touched);
+                self.registry.hold(prefix, names, &mut self.selections, touched);
             }
         }
     }
 
     /// Takes a workload out, with all that it holds.
-    pub(super) fn take_out(&mut self, name: &str, stir: &mut Stir) -> Option<Managed> {
+    pub(super) fn take_out(&mut self, name: &str, touched: &mut Touched) -> Option<Managed> {
         let old = self.endpoints.remove(name)?;
         let places = old.endpoint.addresses.iter().map(|address| IpNet::from(*address));
-        self.people.leave(old.identity, &old.labels, places, &mut self.selections, stir);
+        self.registry.leave(old.identity, &old.labels, places, &mut self.selections, touched);
         self.ports.remove(&old.endpoint.named_ports);
-        stir.ports |= !old.endpoint.named_ports.is_empty();
+        touched.ports |= !old.endpoint.named_ports.is_empty();
         Some(old)
     }
 
     /// Takes a peer out.
-    pub(super) fn depart(&mut self, name: &str, stir: &mut Stir) {
-        let Some(Known { peer, labels, identity }) = self.people.forget(name) else { return };
+    pub(super) fn depart(&mut self, name: &str, touched: &mut Touched) {
+        let Some(Known { peer, labels, identity }) = self.registry.forget(name) else { return };
         let places = peer.prefixes.iter().copied();
-        self.people.leave(identity, &labels, places, &mut self.selections, stir);
+        self.registry.leave(identity, &labels, places, &mut self.selections, touched);
         self.ports.remove(&peer.named_ports);
-        stir.ports |= !peer.named_ports.is_empty();
+        touched.ports |= !peer.named_ports.is_empty();
     }
 
-    pub(super) fn take_service(&mut self, namespace: &str, name: &str, stir: &mut Stir) {
+    pub(super) fn take_service(&mut self, namespace: &str, name: &str, touched: &mut Touched) {
         let meant = |s: &crate::directory::Service| s.namespace == namespace && s.name == name;
         if let Some(place) = self.services.iter().position(meant) {
-            stir.services = true;
+            touched.services = true;
             for backend in self.services.remove(place).backends {
-                self.people.let_go(backend.into(), &mut self.selections, stir);
+                self.registry.let_go(backend.into(), &mut self.selections, touched);
             }
         }
     }

@@ -229,7 +229,7 @@ impl<T> Interned<T> {
 
     fn insert(&self, text: String, value: &Arc<T>) {
         /// So many before those that nobody has any more are swept out.
-        const MANY: usize = 1 << 14;
+        const MANY: usize = 1 << 10;
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MANY && known.len().is_power_of_two() {
             known.retain(|_, value| value.strong_count() > 0);

@@ -328,6 +328,14 @@ pub(crate) struct PortRule {
     pub(crate) listener: Option<Listener>,
 }
 
+impl PortRule {
+    /// Ports on which anything may be said.
+    pub(crate) fn plain(section: String, at: Position, ports: Vec<PortSpec>) -> Self {
+        let (tls, server_names) = (TlsContexts::default(), Vec::new());
+        Self { section, at, ports, rules: L7::Opaque, tls, server_names, listener: None }
+    }
+}
+
 /// What may be said on a port.
 #[derive(Clone, Debug)]
 pub(crate) enum L7 {

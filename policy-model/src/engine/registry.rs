@@ -16,7 +16,7 @@ use crate::resolve::Selections;
 
 /// What a change concerns.
 #[derive(Debug, Default)]
-pub(super) struct Stir {
+pub(super) struct Touched {
     /// Workloads by name.
     pub(super) endpoints: BTreeSet<String>,
     /// Selections that select others than before.
@@ -27,7 +27,7 @@ pub(super) struct Stir {
 }
 
 /// Everybody, with those who hold them.
-pub(super) struct People {
+pub(super) struct Registry {
     identities: Arc<Identities>,
     pub(super) index: IdentityIndex,
     allocator: Box<dyn IdentityAllocator>,
@@ -48,7 +48,7 @@ pub(super) struct Known {
     pub(super) identity: Identity,
 }
 
-impl People {
+impl Registry {
     pub(super) fn new(single_stack: bool, allocator: Box<dyn IdentityAllocator>) -> Self {
         let mut index = IdentityIndex::default();
         let identities = Arc::new(Identities::new(single_stack, &mut index));
@@ -74,7 +74,7 @@ impl People {
         labels: &Labels,
         places: impl Iterator<Item = IpNet>,
         selections: &mut Selections,
-        stir: &mut Stir,
+        touched: &mut Touched,
     ) -> Option<Identity> {
         let built_in = built_in_labels(labels);
         let identity = built_in.or_else(|| self.allocator.acquire(labels))?;
@@ -83,7 +83,7 @@ impl People {
         if identities.add_labels(identity, labels, &mut self.index)
             && let Some(known) = identities.get(identity)
         {
-            stir.selections.extend(selections.came(known));
+            touched.selections.extend(selections.came(known));
         }
         for place in places.map(|place| place.trunc()) {
             self.places.entry(place).or_default().push(identity);
@@ -99,7 +99,7 @@ impl People {
         labels: &Labels,
         places: impl Iterator<Item = IpNet>,
         selections: &mut Selections,
-        stir: &mut Stir,
+        touched: &mut Touched,
     ) {
         let identities = Arc::make_mut(&mut self.identities);
         for place in places.map(|place| place.trunc()) {
@@ -126,7 +126,7 @@ impl People {
         self.held.remove(&identity);
         if built_in_labels(labels).is_none() {
             identities.remove(identity, &mut self.index);
-            stir.selections.extend(selections.went(identity));
+            touched.selections.extend(selections.went(identity));
         }
     }
 
@@ -144,22 +144,27 @@ impl People {
         prefix: IpNet,
         names: Vec<String>,
         selections: &mut Selections,
-        stir: &mut Stir,
+        touched: &mut Touched,
     ) {
         let held = self.prefixes.entry(prefix).or_default();
         *held += 1;
         if *held == 1 {
-            self.add_prefix(prefix, names, selections, stir);
+            self.add_prefix(prefix, names, selections, touched);
         }
     }
 
     /// Something is no longer about a prefix.
-    pub(super) fn let_go(&mut self, prefix: IpNet, selections: &mut Selections, stir: &mut Stir) {
+    pub(super) fn let_go(
+        &mut self,
+        prefix: IpNet,
+        selections: &mut Selections,
+        touched: &mut Touched,
+    ) {
         let Some(held) = self.prefixes.get_mut(&prefix) else { return };
         *held -= 1;
         if *held == 0 {
             self.prefixes.remove(&prefix);
-            self.remove_prefix(prefix, selections, stir);
+            self.remove_prefix(prefix, selections, touched);
         }
     }
 
@@ -169,11 +174,11 @@ impl People {
         prefix: IpNet,
         names: Vec<String>,
         selections: &mut Selections,
-        stir: &mut Stir,
+        touched: &mut Touched,
     ) {
         if self.prefixes.contains_key(&prefix) {
-            self.remove_prefix(prefix, selections, stir);
-            self.add_prefix(prefix, names, selections, stir);
+            self.remove_prefix(prefix, selections, touched);
+            self.add_prefix(prefix, names, selections, touched);
         }
     }
 
@@ -182,19 +187,19 @@ impl People {
         prefix: IpNet,
         names: Vec<String>,
         selections: &mut Selections,
-        stir: &mut Stir,
+        touched: &mut Touched,
     ) {
         let identities = Arc::make_mut(&mut self.identities);
         let added = identities.add_prefix(prefix, names, &mut self.local, &mut self.index);
         if let Some(known) = added.and_then(|identity| identities.get(identity)) {
-            stir.selections.extend(selections.came(known));
+            touched.selections.extend(selections.came(known));
         }
     }
 
-    fn remove_prefix(&mut self, prefix: IpNet, selections: &mut Selections, stir: &mut Stir) {
+    fn remove_prefix(&mut self, prefix: IpNet, selections: &mut Selections, touched: &mut Touched) {
         let identities = Arc::make_mut(&mut self.identities);
         if let Some(gone) = identities.remove_prefix(prefix, &mut self.local, &mut self.index) {
-            stir.selections.extend(selections.went(gone));
+            touched.selections.extend(selections.went(gone));
         }
     }
 }
