@@ -95,9 +95,9 @@ pub(super) fn read(
     let requires = match fields.take(names.requires) {
         None => Some(Vec::new()),
         Some(node) => reader.field(names.requires, |reader| {
-            let errors = reader.found.len();
+            let errors = reader.errors();
             let list = reader.list(node, |reader, node| endpoint(reader, node, scope));
-            list.filter(|_| reader.found.len() == errors)
+            list.filter(|_| reader.errors() == errors)
         }),
     };
     let filled: Vec<_> = said
