@@ -139,4 +139,10 @@ pub trait Gate<H: ?Sized> {
 
     /// Which clock runs now.
     fn phase(&self) -> Phase;
+
+    /// Bytes that the gate may leave unread with [`Op::NeedInput`]: its own limits are below. A gate
+    /// that leaves more is broken, and its connection ends.
+    fn unread_limit(&self) -> usize {
+        1024 * 1024
+    }
 }

@@ -8,3 +8,5 @@
 
 pub mod gate;
 pub mod http1;
+mod in_flight;
+pub mod kafka;

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use portreeve_policy::{Endpoint, Options, Peer, TrafficDirection};
+pub use portreeve_protocols::kafka::Advertised;
 
 use crate::limits::Limits;
 use crate::telemetry::AccessLogConfig;
@@ -55,6 +56,9 @@ pub struct ListenerConfig {
     pub upstream: UpstreamConfig,
     /// The port that policy sees; `None`: the upstream's.
     pub policy_port: Option<u16>,
+    /// What Kafka clients are told in place of the addresses that brokers give of themselves;
+    /// `None`: these.
+    pub advertised: Option<Advertised>,
 }
 
 /// Where a listener's connections go.

@@ -29,7 +29,9 @@ pub mod snapshot;
 pub mod telemetry;
 mod watch;
 
-pub use self::config::{ListenerConfig, PolicyFiles, ProxyConfig, Transparent, UpstreamConfig};
+pub use self::config::{
+    Advertised, ListenerConfig, PolicyFiles, ProxyConfig, Transparent, UpstreamConfig,
+};
 pub use self::limits::Limits;
 pub use self::policy_files::{PolicyFilesError, read as read_policy_files};
 pub use self::policy_loader::{LoadError, check_policy};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use portreeve_protocols::http1;
+use portreeve_protocols::{http1, kafka};
 
 /// Bounds of one proxy. `None` for a time-out means for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// Bounds on HTTP/1.1 messages.
     pub http1: http1::Limits,
+    /// Bounds on Kafka messages.
+    pub kafka: kafka::Limits,
 }
 
 impl Default for Limits {
@@ -43,6 +45,7 @@ impl Default for Limits {
             tunnel_timeout: None,
             drain_timeout: Duration::from_secs(25),
             http1: http1::Limits::default(),
+            kafka: kafka::Limits::default(),
         }
     }
 }

@@ -278,7 +278,7 @@ Exit codes:
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct RunArguments {
     /// Configuration file; `portreeve config example` prints one
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "listen", "upstream", "transparent", "policy_port", "workload_labels", "workload_namespace", "peer"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "listen", "upstream", "transparent", "policy_port", "workload_labels", "workload_namespace", "peer", "advertised"])]
     pub(crate) config: Option<PathBuf>,
 
     /// Policy file, or folder of them (any number of times)
@@ -312,6 +312,10 @@ pub(crate) struct RunArguments {
     /// The port that policy sees [default: the upstream's]
     #[arg(long, value_name = "PORT")]
     pub(crate) policy_port: Option<u16>,
+
+    /// What Kafka clients are told in place of a broker's address, or of every broker's (any number of times)
+    #[arg(long, value_name = "[BROKER=]HOST:PORT")]
+    pub(crate) advertised: Vec<String>,
 
     /// Deny nothing; mark what would be denied
     #[arg(long)]

@@ -63,6 +63,7 @@ fn allocations(path: &str, mode: AccessLogMode) -> u64 {
             listen: "127.0.0.1:0".parse().expect("an address"),
             upstream: UpstreamConfig::Fixed(upstream),
             policy_port: Some(80),
+            advertised: None,
         }],
         policy: PolicyFiles { paths: vec![policy], watch: false },
         limits: Limits::default(),

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use rustc_hash::{FxHashMap, FxHashSet};
+
 use super::rules::RuleSet;
-use crate::rule::KafkaRule;
+use crate::pattern::PatternSet;
+use crate::rule::{KafkaRule, TextMatch};
 
 /// A request as policy sees it.
 pub trait KafkaRequest {
@@ -21,18 +24,91 @@ pub trait KafkaRequest {
     }
 }
 
-/// APIs whose requests are about topics; a condition on topics says nothing of others.
-const WITH_TOPICS: [i16; 19] = [0, 1, 2, 3, 4, 5, 6, 8, 9, 19, 20, 21, 23, 24, 27, 28, 34, 35, 37];
+/// APIs whose requests are about topics; a condition on topics says nothing of others. One that names
+/// no topic asks for all of them. The reference's list, and what came after it.
+const WITH_TOPICS: [i16; 25] =
+    [0, 1, 2, 3, 4, 5, 6, 8, 9, 19, 20, 21, 23, 24, 27, 28, 34, 35, 37, 43, 45, 46, 47, 61, 75];
+
+/// APIs whose requests may name topics, and are about them if they do: configurations, heartbeats,
+/// share fetches.
+const MAY_NAME_TOPICS: [i16; 12] = [32, 33, 44, 55, 68, 76, 78, 79, 88, 90, 91, 92];
+
+fn is_about_topics(request: &impl KafkaRequest) -> bool {
+    let key = request.api_key();
+    WITH_TOPICS.contains(&key)
+        || (MAY_NAME_TOPICS.contains(&key) && request.topics().next().is_some())
+}
 
 /// Kafka rules of one connection.
 #[derive(Debug)]
 pub(crate) struct KafkaRuleSet {
     rules: Vec<Arc<KafkaRule>>,
+    /// Rules about any topic.
+    open: Vec<u32>,
+    /// Rules by the one topic that they are about.
+    exact: FxHashMap<Box<[u8]>, Vec<u32>>,
+    /// Rules about topics of a pattern.
+    patterns: PatternSet,
+    /// The rules of `patterns`.
+    patterned: Vec<u32>,
+    /// The first rule of each kind: those of a kind differ in the topic alone.
+    kinds: Vec<u32>,
 }
 
 impl KafkaRuleSet {
     pub(crate) fn new(rules: Vec<Arc<KafkaRule>>) -> Self {
-        Self { rules }
+        let (mut open, mut patterned, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+        let mut exact: FxHashMap<Box<[u8]>, Vec<u32>> = FxHashMap::default();
+        let mut seen = FxHashSet::default();
+        for (index, rule) in (0..).zip(&rules) {
+            match &rule.topic {
+                None => open.push(index),
+                Some(TextMatch::Exact(topic)) => {
+                    exact.entry(topic.as_bytes().into()).or_default().push(index);
+                }
+                Some(TextMatch::Matches(_)) => patterned.push(index),
+            }
+            if seen.insert(rule.kind()) {
+                kinds.push(index);
+            }
+        }
+        let patterns = PatternSet::new(rules.iter().filter_map(|rule| match &rule.topic {
+            Some(TextMatch::Matches(pattern)) => Some(pattern),
+            _ => None,
+        }));
+        Self { open, exact, patterns, patterned, kinds, rules }
+    }
+
+    /// The first of these rules that matches in everything but the topic.
+    fn first(&self, indices: &[u32], request: &impl KafkaRequest) -> Option<u32> {
+        let matches = |index: &&u32| self.rules[**index as usize].matches(request);
+        indices.iter().find(matches).copied()
+    }
+
+    /// The first rule that allows this topic of the request.
+    fn for_topic(&self, topic: &[u8], request: &impl KafkaRequest) -> Option<u32> {
+        let exact = self.exact.get(topic).and_then(|rules| self.first(rules, request));
+        let mut found = exact;
+        if !self.patterned.is_empty() {
+            self.patterns.each_match(topic, &mut |place| {
+                let index = self.patterned[place as usize];
+                let earlier = found.is_none_or(|found| index < found);
+                if earlier && self.rules[index as usize].matches(request) {
+                    found = Some(index);
+                }
+            });
+        }
+        found
+    }
+
+    /// Whether some rule would allow such a request, if it named the right topics.
+    pub(super) fn may_allow(&self, request: &impl KafkaRequest) -> bool {
+        self.first(&self.kinds, request).is_some()
+    }
+
+    /// Whether some rule is about certain groups only.
+    pub(super) fn distinguishes_groups(&self) -> bool {
+        self.kinds.iter().any(|index| self.rules[*index as usize].group.is_some())
     }
 }
 
@@ -41,23 +117,35 @@ impl<R: KafkaRequest> RuleSet<R> for KafkaRuleSet {
     /// matches in all the rest. A request of a kind that has topics, but names none, asks for all of
     /// them: no topic rule allows that.
     fn find(&self, request: &R) -> Option<u32> {
-        let about_topics = WITH_TOPICS.contains(&request.api_key());
-        let matching = || (0_u32..).zip(&self.rules).filter(|(_, rule)| rule.matches(request));
-        let whole = matching().find(|(_, rule)| rule.topic.is_none() || !about_topics);
-        if let Some((index, _)) = whole {
+        if !is_about_topics(request) {
+            return self.first(&self.kinds, request);
+        }
+        if let Some(index) = self.first(&self.open, request) {
             return Some(index);
         }
         let mut first = None;
         for topic in request.topics() {
-            let allows = |rule: &KafkaRule| rule.topic.as_ref().is_some_and(|t| t.matches(topic));
-            let (index, _) = matching().find(|(_, rule)| allows(rule))?;
+            let index = self.for_topic(topic, request)?;
             first.get_or_insert(index);
         }
         first
     }
 }
 
+/// What a rule says of everything but the topic: APIs, version, client, and the group, which is exact
+/// or a pattern.
+type Kind<'a> = (Option<&'static [i16]>, Option<i16>, Option<&'a str>, Option<(bool, &'a str)>);
+
 impl KafkaRule {
+    /// What it says of everything but the topic.
+    fn kind(&self) -> Kind<'_> {
+        let group = self.group.as_ref().map(|group| match group {
+            TextMatch::Exact(name) => (true, name.as_str()),
+            TextMatch::Matches(pattern) => (false, pattern.as_str()),
+        });
+        (self.api_keys, self.api_version, self.client_id.as_deref(), group)
+    }
+
     /// In everything but the topic.
     fn matches(&self, request: &impl KafkaRequest) -> bool {
         self.api_keys.is_none_or(|keys| keys.contains(&request.api_key()))
@@ -89,7 +177,7 @@ impl KafkaRule {
             found.push(format!("group `{}` is another", String::from_utf8_lossy(group)));
         }
         if let Some(topic) = &self.topic
-            && WITH_TOPICS.contains(&key)
+            && is_about_topics(request)
         {
             let others = request.topics().filter(|own| !topic.matches(own));
             found.extend(

@@ -213,9 +213,25 @@ impl HttpRules {
 }
 
 impl KafkaRules {
-    /// Judges a request.
+    /// Judges a request. One that is about several topics may be asked about topic by topic.
     pub fn decide<R: KafkaRequest>(&self, request: &R) -> RequestVerdict {
         self.0.judge(request)
+    }
+
+    /// Whether such a request would be allowed if it named the right topics. A proxy asks this of one
+    /// that is about all topics: it may be answered with those that the client may see.
+    pub fn may_allow<R: KafkaRequest>(&self, request: &R) -> bool {
+        self.0.enforced.as_ref().is_none_or(|rules| {
+            (rules.open.is_some() && !RuleSet::<R>::is_closed(&*rules.set))
+                || rules.set.may_allow(request)
+        })
+    }
+
+    /// Whether some groups are allowed what others are not.
+    #[must_use]
+    pub fn distinguishes_groups(&self) -> bool {
+        let enforced = self.0.enforced.as_ref();
+        enforced.is_some_and(|rules| rules.open.is_none() && rules.set.distinguishes_groups())
     }
 }
 

@@ -53,9 +53,16 @@ const NUMBERS: [i16; 34] = [
     26, 27, 28, 29, 30, 31, 32, 33,
 ];
 
-/// What a role may ask (Cilium `kafka.MapRole`).
-const ROLES: [(&str, &[i16]); 2] =
-    [("produce", &[0, 3, 18]), ("consume", &[1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 18])];
+/// What a role may ask: the reference's list (Cilium `kafka.MapRole`), and what clients have needed
+/// since. Both: FindCoordinator (10), SASL (17, 36), the cluster's description (60).
+///
+/// - `produce`: InitProducerId (22) and transactions (24, 25, 26, and 28 for the offsets in them).
+/// - `consume`: OffsetForLeaderEpoch (23), offsets in a transaction (28), the groups of KIP-848 (68)
+///   and share groups (76, 78, 79).
+const ROLES: [(&str, &[i16]); 2] = [
+    ("produce", &[0, 3, 10, 17, 18, 22, 24, 25, 26, 28, 36, 60]),
+    ("consume", &[1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 17, 18, 23, 28, 36, 60, 68, 76, 78, 79]),
+];
 
 /// Longest topic (Kafka itself has 249).
 const LONGEST_TOPIC: usize = 255;

@@ -1,6 +1,4 @@
-//! Exchanges under way on one connection, in order: answered in the order they were asked.
-
-use std::collections::VecDeque;
+//! An exchange under way.
 
 use super::reply::Reply;
 
@@ -24,49 +22,12 @@ pub(super) struct Pending {
     pub(super) receiving: bool,
 }
 
-/// The queue: room for one in place, so that a connection that does not pipeline allocates nothing.
-#[derive(Debug, Default)]
-pub(super) struct InFlight {
-    front: Option<Pending>,
-    /// Empty if `front` is `None`.
-    rest: VecDeque<Pending>,
-}
+/// The exchanges of one connection.
+pub(super) type InFlight = crate::in_flight::InFlight<Pending>;
 
 impl InFlight {
-    pub(super) fn len(&self) -> usize {
-        usize::from(self.front.is_some()) + self.rest.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.front.is_none()
-    }
-
-    pub(super) fn push(&mut self, pending: Pending) {
-        match self.front {
-            None => self.front = Some(pending),
-            Some(_) => self.rest.push_back(pending),
-        }
-    }
-
-    pub(super) fn front(&mut self) -> Option<&mut Pending> {
-        self.front.as_mut()
-    }
-
     /// The one whose request is still arriving, if its response has not passed already.
     pub(super) fn receiving(&mut self) -> Option<&mut Pending> {
-        self.rest.back_mut().or(self.front.as_mut()).filter(|pending| pending.receiving)
-    }
-
-    pub(super) fn pop(&mut self) -> Option<Pending> {
-        let popped = std::mem::replace(&mut self.front, self.rest.pop_front());
-        if self.front.is_none() && self.rest.capacity() > 0 {
-            // An idle connection keeps no memory.
-            self.rest = VecDeque::new();
-        }
-        popped
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Pending> {
-        self.front.iter_mut().chain(&mut self.rest)
+        self.back().filter(|pending| pending.receiving)
     }
 }

@@ -3,11 +3,13 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use portreeve_policy::{
     Action, ConnectionVerdict, Identity, Inspection, Protocol, Reason, TrafficDirection,
 };
+
+use portreeve_protocols::gate::Phase;
 
 use crate::listener::Settings;
 use crate::runtime::Worker;
@@ -97,7 +99,7 @@ impl Connection {
         match verdict.action {
             Action::Deny => verdict,
             _ if verdict.needs_authentication() => verdict.refused(Reason::AuthenticationRequired),
-            Action::Allow | Action::Inspect(Inspection::Http(_)) => verdict,
+            Action::Allow | Action::Inspect(Inspection::Http(_) | Inspection::Kafka(_)) => verdict,
             Action::Inspect(ref as_what) if as_what.is_observed_only() => verdict.passed_unread(),
             _ => verdict.refused(Reason::NotInspectable),
         }
@@ -150,6 +152,18 @@ impl Connection {
                 upstream = %self.upstream, client = %self.client, held_back,
                 "can't reach the upstream: {error}; does the workload listen there?"
             );
+        }
+    }
+
+    /// How long the connection may stay in a phase.
+    pub(super) fn time_allowed(&self, phase: Phase) -> Option<Duration> {
+        let limits = &self.worker.limits;
+        match phase {
+            Phase::Idle => limits.idle_timeout,
+            Phase::Head => limits.header_timeout,
+            Phase::Body => limits.body_timeout,
+            Phase::Response => None,
+            Phase::Tunnel => limits.tunnel_timeout,
         }
     }
 

@@ -16,7 +16,9 @@ use portreeve_protocols::http1::{
 use super::Connection;
 use super::in_flight::{Exchange, InFlight, Record};
 use crate::relay::{End, Session};
-use crate::telemetry::{HttpRecord, Method, RefusedRecord, RequestId, TimeoutPhase, Verdict};
+use crate::telemetry::{
+    HttpRecord, Method, Refused, RefusedRecord, RequestId, TimeoutPhase, Verdict,
+};
 
 /// Policy and telemetry of one HTTP/1.1 connection.
 pub(super) struct HttpSession {
@@ -162,7 +164,7 @@ impl Handler for HttpSession {
             direction: self.connection.direction(),
             source,
             destination,
-            refusal,
+            refused: Refused::Http1(refusal),
         });
         tracing::debug!(client = %source.address, by_server = refusal.by_server(), "{refusal}");
     }
@@ -190,24 +192,11 @@ impl Session for HttpSession {
     }
 
     fn time_allowed(&self, phase: Phase) -> Option<Duration> {
-        let limits = &self.connection.worker().limits;
-        match phase {
-            Phase::Idle => limits.idle_timeout,
-            Phase::Head => limits.header_timeout,
-            Phase::Body => limits.body_timeout,
-            Phase::Response => None,
-            Phase::Tunnel => limits.tunnel_timeout,
-        }
+        self.connection.time_allowed(phase)
     }
 
     fn timed_out(&mut self, phase: Phase) {
-        let phase = match phase {
-            Phase::Idle => TimeoutPhase::Idle,
-            Phase::Head => TimeoutPhase::Head,
-            Phase::Body => TimeoutPhase::Body,
-            Phase::Response | Phase::Tunnel => TimeoutPhase::Tunnel,
-        };
-        self.connection.worker().telemetry.timeout(phase);
+        self.connection.worker().telemetry.timeout(TimeoutPhase::of(phase));
     }
 
     fn review(&mut self) {

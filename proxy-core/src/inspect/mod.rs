@@ -7,21 +7,29 @@ mod connection;
 mod detect;
 mod http;
 mod in_flight;
+mod kafka;
 mod opaque;
 
 use portreeve_policy::{Action, Inspection};
 use portreeve_protocols::http1::Http1;
+use portreeve_protocols::kafka::Kafka;
 use tokio::net::TcpStream;
 
 pub(crate) use self::connection::Connection;
 use self::http::HttpSession;
+use self::kafka::KafkaSession;
 use self::opaque::{Opaque, OpaqueSession};
-use crate::listener::reset;
+use crate::listener::{Settings, reset};
 use crate::relay::Relay;
 use crate::runtime::Registration;
 
 /// Judges a new connection and, if it may exist, relays it on a task of its own.
-pub(crate) fn start(client: TcpStream, connection: Connection, registration: Registration) {
+pub(crate) fn start(
+    client: TcpStream,
+    settings: &Settings,
+    connection: Connection,
+    registration: Registration,
+) {
     let verdict = connection.verdict();
     match verdict.action {
         Action::Deny => {
@@ -49,6 +57,12 @@ pub(crate) fn start(client: TcpStream, connection: Connection, registration: Reg
         Action::Inspect(Inspection::Http(ref rules)) => {
             let gate = Http1::new(connection.worker().http1.clone());
             let session = HttpSession::new(connection, rules.clone());
+            tokio::spawn(Relay::new(client, gate, session, registration));
+        }
+        Action::Inspect(Inspection::Kafka(ref rules)) => {
+            let limits = connection.worker().kafka.clone();
+            let gate = Kafka::new(limits, settings.advertised.clone());
+            let session = KafkaSession::new(connection, rules.clone());
             tokio::spawn(Relay::new(client, gate, session, registration));
         }
         // Something that this proxy can't judge yet must not pass unjudged.

@@ -92,7 +92,7 @@ fn open(
         }
     };
     let connection = Connection::new(worker.clone(), settings, address, upstream, sequence);
-    inspect::start(client, connection, registration);
+    inspect::start(client, settings, connection, registration);
 }
 
 /// Ends a connection with a reset: the client sees an error at once, and no state stays behind.

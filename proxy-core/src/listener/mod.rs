@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use portreeve_policy::TrafficDirection;
+use portreeve_protocols::kafka::Advertised;
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub(crate) use self::accept::{accept, reset};
@@ -25,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) direction: TrafficDirection,
     pub(crate) upstream: UpstreamConfig,
     pub(crate) policy_port: Option<u16>,
+    /// What clients are told of brokers' addresses.
+    pub(crate) advertised: Option<Arc<Advertised>>,
 }
 
 /// One listening socket of one worker.
@@ -48,6 +51,7 @@ pub(crate) fn bind(config: &ListenerConfig, workers: usize) -> io::Result<Vec<Bo
         direction: config.direction,
         upstream: config.upstream,
         policy_port: config.policy_port,
+        advertised: config.advertised.clone().map(Arc::new),
     });
     (0..workers)
         .map(|_| {

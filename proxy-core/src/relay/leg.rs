@@ -19,10 +19,6 @@ const TURN_BYTES: u64 = 1024 * 1024;
 /// A splice that moved less than this was not worth it.
 const SPLICED_AT_LEAST: usize = 16 * 1024;
 
-/// Unread bytes a gate may leave with `NeedInput`; its own limits are far below, so a gate that
-/// gets here is broken and the connection ends.
-const UNREAD_BYTES: usize = 1024 * 1024;
-
 /// Why a direction stopped for good or for now.
 pub(super) enum Stop {
     /// Sockets or gate have nothing to do now.
@@ -201,8 +197,9 @@ impl<G: Gate<S>, S> Leg<'_, G, S> {
         self.stream.source_ended = n == 0;
         self.stream.bulk = n == READ_BYTES;
         let stop = if self.stream.unread() {
+            let limit = self.gate.unread_limit();
             let backlog = self.stream.backlog();
-            if backlog.unread.len() > UNREAD_BYTES {
+            if backlog.unread.len() > limit {
                 return Ok(Poll::Ready((0, Some(Stop::Close(Close::Abort)))));
             }
             backlog.unread.extend_from_slice(input);

@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use portreeve_policy::TrafficDirection;
 
-use super::record::{ConnectionRecord, HttpRecord, Party, RefusedRecord, RequestId};
+use portreeve_protocols::kafka::error_name;
+
+use super::record::{ConnectionRecord, HttpRecord, KafkaRecord, Party, RefusedRecord, RequestId};
 
 /// Which requests are logged, and where to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,8 +129,47 @@ pub(super) fn write_refused(out: &mut Vec<u8>, record: &RefusedRecord<'_>) {
     let mut line = Line::begin(out, record.time, "refused", record.direction);
     line.text("verdict", "deny");
     line.parties(&record.source, &record.destination);
-    line.text("side", if record.refusal.by_server() { "upstream" } else { "client" });
-    line.text("reason", record.refusal.name());
+    line.text("side", record.refused.side());
+    line.text("reason", record.refused.name());
+    line.end();
+}
+
+/// Writes the line of a Kafka request.
+pub(super) fn write_kafka(out: &mut Vec<u8>, record: &KafkaRecord<'_>) {
+    let mut line = Line::begin(out, record.time, "kafka", record.direction);
+    line.text("verdict", record.verdict.as_str());
+    line.parties(&record.source, &record.destination);
+    line.text("api", record.api);
+    line.number("version", u64::from(record.version.unsigned_abs()));
+    line.text("role", record.role.as_str());
+    line.bytes("client_id", record.client_id);
+    line.signed("correlation_id", record.correlation_id);
+    if !record.group.is_empty() {
+        line.bytes("group", record.group);
+    }
+    for (name, denied) in [("topics", false), ("denied_topics", true)] {
+        let of = record.topics.iter().filter(|(_, is)| *is == denied).map(|(topic, _)| *topic);
+        line.list(name, of);
+    }
+    if record.more_topics > 0 {
+        line.number("more_topics", record.more_topics);
+    }
+    line.raw("filtered", if record.filtered { "true" } else { "false" });
+    match record.error {
+        Some(code) => {
+            line.signed("error_code", code.into());
+            line.text("error", error_name(code));
+        }
+        None => line.raw("error_code", "null"),
+    }
+    line.raw("local", if record.local { "true" } else { "false" });
+    line.text("policy", record.policy);
+    line.text("rule", record.rule);
+    line.text("reason", record.reason);
+    line.number("request_bytes", record.request_bytes);
+    line.number("response_bytes", record.response_bytes);
+    line.millis("duration_ms", record.duration);
+    line.number("revision", record.revision);
     line.end();
 }
 
@@ -181,6 +222,23 @@ impl<'a> Line<'a> {
     fn number(&mut self, name: &str, value: u64) {
         self.key(name);
         let _ = write!(self.0, "{value}");
+    }
+
+    fn signed(&mut self, name: &str, value: i32) {
+        self.key(name);
+        let _ = write!(self.0, "{value}");
+    }
+
+    fn list<'b>(&mut self, name: &str, values: impl Iterator<Item = &'b [u8]>) {
+        self.key(name);
+        self.0.push(b'[');
+        for (index, value) in values.enumerate() {
+            if index > 0 {
+                self.0.push(b',');
+            }
+            let _ = serde_json::to_writer(&mut *self.0, &String::from_utf8_lossy(value));
+        }
+        self.0.push(b']');
     }
 
     fn millis(&mut self, name: &str, duration: Duration) {

@@ -1,13 +1,13 @@
 //! A worker's counters. One thread writes, so that counting is a load and a store without a lock
 //! prefix; any thread may read.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::kafka::KafkaCounters;
+use super::record::{ConnectOutcome, Method, Refused, TimeoutPhase, Verdict};
 use portreeve_policy::TrafficDirection;
-use portreeve_protocols::http1::Refusal;
-
-use super::record::{ConnectOutcome, Method, TimeoutPhase, Verdict};
 
 /// A number that only its own worker raises.
 #[derive(Debug, Default)]
@@ -29,6 +29,13 @@ pub(super) const BUCKETS: [u64; 17] = [
     1_000_000, 2_500_000, 5_000_000, 10_000_000, 60_000_000,
 ];
 
+/// A histogram as it is exposed: the sum in seconds, the number, and the number in each bucket.
+pub(super) type Summed = (f64, u64, Vec<(f64, u64)>);
+
+fn to_seconds(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64()
+}
+
 /// How long things took.
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
@@ -38,6 +45,20 @@ pub(super) struct Histogram {
 }
 
 impl Histogram {
+    /// Several as one: the sum in seconds, the number, and the number in each bucket.
+    pub(super) fn sum<'h>(parts: impl Iterator<Item = &'h Self> + Clone) -> Summed {
+        let total = |of: &dyn Fn(&Self) -> &Counter| -> u64 {
+            parts.clone().map(|part| of(part).get()).fold(0, u64::wrapping_add)
+        };
+        let mut buckets = Vec::new();
+        for (index, bound) in BUCKETS.iter().map(Some).chain([None]).enumerate() {
+            let bound = bound.map_or(f64::MAX, |micros| to_seconds(*micros));
+            buckets.push((bound, total(&|part| &part.buckets[index])));
+        }
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        (to_seconds(total(&|part| &part.sum_micros)), count, buckets)
+    }
+
     pub(super) fn observe(&self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         self.buckets[BUCKETS.partition_point(|bound| *bound < micros)].add(1);
@@ -76,7 +97,9 @@ pub(super) struct Requests {
 pub(super) struct Counters {
     pub(super) connections: [Connections; 2],
     pub(super) http: [[Requests; Verdict::ALL.len()]; 2],
-    /// By the index in [`Refusal::ALL`].
+    /// Made when the first request comes.
+    pub(super) kafka: OnceLock<Box<KafkaCounters>>,
+    /// By the index in [`Refused::all`].
     pub(super) refused: Box<[Counter]>,
     pub(super) upstream_connects: [Counter; ConnectOutcome::NAMES.len()],
     pub(super) timeouts: [Counter; TimeoutPhase::NAMES.len()],
@@ -88,7 +111,8 @@ impl Default for Counters {
         Self {
             connections: Default::default(),
             http: Default::default(),
-            refused: Refusal::ALL.iter().map(|_| Counter::default()).collect(),
+            kafka: OnceLock::new(),
+            refused: Refused::all().map(|_| Counter::default()).collect(),
             upstream_connects: Default::default(),
             timeouts: Default::default(),
             limits: Default::default(),
@@ -99,7 +123,8 @@ impl Default for Counters {
 pub(super) const DIRECTIONS: [TrafficDirection; 2] =
     [TrafficDirection::Ingress, TrafficDirection::Egress];
 
-fn place(direction: TrafficDirection) -> usize {
+/// The index of a direction in [`DIRECTIONS`].
+pub(super) fn place(direction: TrafficDirection) -> usize {
     usize::from(direction == TrafficDirection::Egress)
 }
 
@@ -135,8 +160,12 @@ impl Counters {
         &self.requests(direction, verdict).duration
     }
 
-    pub(super) fn refused(&self, reason: Refusal) -> &Counter {
-        let place = Refusal::ALL.iter().position(|refusal| *refusal == reason);
+    pub(super) fn kafka(&self) -> &KafkaCounters {
+        self.kafka.get_or_init(Box::default)
+    }
+
+    pub(super) fn refused(&self, reason: Refused) -> &Counter {
+        let place = Refused::all().position(|refused| refused == reason);
         &self.refused[place.unwrap_or_default()]
     }
 

@@ -4,17 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use portreeve_protocols::http1::Refusal;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::counters::{
-    BUCKETS, CLASSES, Connections, Counter, Counters, DIRECTIONS, Histogram, LIMITS,
+    CLASSES, Connections, Counter, Counters, DIRECTIONS, Histogram, LIMITS, Summed,
 };
+use super::kafka;
 use super::names::metric as name;
-use super::record::{ConnectOutcome, Method, TimeoutPhase, Verdict};
+use super::record::{ConnectOutcome, Method, Refused, TimeoutPhase, Verdict};
 use crate::snapshot::Snapshot;
 
 /// Rules that get a series; a policy may have many more.
@@ -57,6 +57,7 @@ impl Collector for Sources {
         to.gauge(name::START_TIME, &[], seconds(self.started))?;
         to.gauge(name::READY, &[], f64::from(u8::from(self.ready)))?;
         self.http(&mut to)?;
+        kafka::encode(self, &mut to)?;
         self.connections(&mut to)?;
         self.lists(&mut to)?;
         self.policy(&mut to)?;
@@ -70,14 +71,8 @@ impl Sources {
         self.workers.iter().map(|worker| of(worker).get()).fold(0, u64::wrapping_add)
     }
 
-    fn histogram(&self, of: impl Fn(&Counters) -> &Histogram) -> (f64, u64, Vec<(f64, u64)>) {
-        let mut buckets = Vec::new();
-        for (index, bound) in BUCKETS.iter().map(Some).chain([None]).enumerate() {
-            let bound = bound.map_or(f64::MAX, |micros| to_seconds(*micros));
-            buckets.push((bound, self.sum(|worker| &of(worker).buckets[index])));
-        }
-        let count = buckets.iter().map(|(_, count)| count).sum();
-        (to_seconds(self.sum(|worker| &of(worker).sum_micros)), count, buckets)
+    fn histogram(&self, of: impl Fn(&Counters) -> &Histogram) -> Summed {
+        Histogram::sum(self.workers.iter().map(|worker| of(worker)).collect::<Vec<_>>().into_iter())
     }
 
     fn http(&self, to: &mut To<'_>) -> fmt::Result {
@@ -156,9 +151,12 @@ impl Sources {
 
     fn lists(&self, to: &mut To<'_>) -> fmt::Result {
         to.counters(name::PARSE_ERRORS, |family| {
-            for (index, refusal) in Refusal::ALL.iter().enumerate() {
-                let side = if refusal.by_server() { "upstream" } else { "client" };
-                let labels = [("protocol", "http1"), ("side", side), ("reason", refusal.name())];
+            for (index, refused) in Refused::all().enumerate() {
+                let labels = [
+                    ("protocol", refused.protocol()),
+                    ("side", refused.side()),
+                    ("reason", refused.name()),
+                ];
                 family.add_if_any(&labels, self.sum(|worker| &worker.refused[index]))?;
             }
             Ok(())
@@ -200,7 +198,7 @@ impl Sources {
 }
 
 /// The encoder, with names as constants.
-struct To<'e>(DescriptorEncoder<'e>);
+pub(super) struct To<'e>(DescriptorEncoder<'e>);
 
 impl To<'_> {
     fn family(&mut self, (name, help): Name, kind: MetricType) -> Result<Family<'_>, fmt::Error> {
@@ -213,7 +211,7 @@ impl To<'_> {
         self.family(name, MetricType::Gauge)?.add_gauge(labels, value)
     }
 
-    fn counters(
+    pub(super) fn counters(
         &mut self,
         name: Name,
         fill: impl FnOnce(&mut Family<'_>) -> fmt::Result,
@@ -221,7 +219,7 @@ impl To<'_> {
         fill(&mut self.family(name, MetricType::Counter)?)
     }
 
-    fn histograms(
+    pub(super) fn histograms(
         &mut self,
         name: Name,
         fill: impl FnOnce(&mut HistogramFamily<'_>) -> fmt::Result,
@@ -231,7 +229,7 @@ impl To<'_> {
 }
 
 /// One metric with its series.
-struct Family<'a>(MetricEncoder<'a>);
+pub(super) struct Family<'a>(MetricEncoder<'a>);
 
 impl Family<'_> {
     fn add(&mut self, labels: &[(&str, &str)], value: u64) -> fmt::Result {
@@ -245,7 +243,7 @@ impl Family<'_> {
     }
 
     /// Leaves out what has never happened.
-    fn add_if_any(&mut self, labels: &[(&str, &str)], value: u64) -> fmt::Result {
+    pub(super) fn add_if_any(&mut self, labels: &[(&str, &str)], value: u64) -> fmt::Result {
         if value == 0 { Ok(()) } else { self.add(labels, value) }
     }
 
@@ -257,13 +255,13 @@ impl Family<'_> {
     }
 }
 
-struct HistogramFamily<'a>(Family<'a>);
+pub(super) struct HistogramFamily<'a>(Family<'a>);
 
 impl HistogramFamily<'_> {
-    fn add(
+    pub(super) fn add(
         &mut self,
         labels: &[(&str, &str)],
-        (sum, count, buckets): (f64, u64, Vec<(f64, u64)>),
+        (sum, count, buckets): Summed,
     ) -> fmt::Result {
         if count == 0 {
             return Ok(());
@@ -288,10 +286,6 @@ impl EncodeLabelSet for Pairs<'_> {
     ) -> Result<(), fmt::Error> {
         self.0.encode(encoder)
     }
-}
-
-fn to_seconds(micros: u64) -> f64 {
-    std::time::Duration::from_micros(micros).as_secs_f64()
 }
 
 fn seconds(time: SystemTime) -> f64 {

@@ -5,6 +5,7 @@
 //! | `mod.rs` | [`Telemetry`]: one a proxy, with a `WorkerTelemetry` for each worker |
 //! | `record.rs` | what is reported, as values |
 //! | `counters.rs` | a worker's counters: written by one thread, read by any |
+//! | `kafka.rs` | counters and metrics of Kafka |
 //! | `metrics.rs` | all counters as one Prometheus exposition |
 //! | `access_log.rs` | a line a request: JSON |
 //! | `log_writer.rs` | the thread that writes lines out |
@@ -14,6 +15,7 @@
 
 mod access_log;
 mod counters;
+mod kafka;
 mod log_writer;
 mod metrics;
 pub mod names;
@@ -27,11 +29,12 @@ use portreeve_policy::TrafficDirection;
 
 pub use self::access_log::{AccessLogConfig, AccessLogMode, Sink};
 use self::counters::Counters;
+pub(crate) use self::kafka::TopicCounters;
 use self::log_writer::LogWriter;
 pub use self::log_writer::TelemetryError;
 pub(crate) use self::record::{
-    ConnectOutcome, ConnectionRecord, ConnectionStats, HttpRecord, Method, Party, RefusedRecord,
-    RequestId, TimeoutPhase, Verdict,
+    ConnectOutcome, ConnectionRecord, ConnectionStats, HttpRecord, KafkaRecord, Method, Party,
+    Refused, RefusedRecord, RequestId, TimeoutPhase, Verdict,
 };
 use crate::snapshot::Snapshot;
 
@@ -175,9 +178,34 @@ impl WorkerTelemetry {
         self.lines.append(|line| access_log::write_http(line, record, self.query));
     }
 
+    pub(crate) fn kafka_decided(&self, direction: TrafficDirection, key: i16, verdict: Verdict) {
+        self.counters.kafka().api(direction, key).decided[verdict as usize].add(1);
+    }
+
+    pub(crate) fn kafka_answered(
+        &self,
+        direction: TrafficDirection,
+        key: i16,
+        error: i16,
+        duration: Duration,
+    ) {
+        let api = self.counters.kafka().api(direction, key);
+        api.error(error).add(1);
+        api.duration.observe(duration);
+    }
+
+    /// The counters of a topic, to be kept by the connection.
+    pub(crate) fn kafka_topic(&self, topic: &[u8], verdict: Verdict) -> Arc<TopicCounters> {
+        self.counters.kafka().topic(topic, verdict)
+    }
+
+    pub(crate) fn kafka_logged(&self, record: &KafkaRecord<'_>) {
+        self.lines.append(|line| access_log::write_kafka(line, record));
+    }
+
     /// A message that was not accepted.
     pub(crate) fn refused(&self, record: &RefusedRecord<'_>) {
-        self.counters.refused(record.refusal).add(1);
+        self.counters.refused(record.refused).add(1);
         if self.mode.get() != AccessLogMode::Off {
             self.lines.append(|line| access_log::write_refused(line, record));
         }

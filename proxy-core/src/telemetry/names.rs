@@ -19,6 +19,10 @@ pub mod metric {
         HTTP_REQUESTS = "portreeve_http_requests_total", "HTTP requests whose answer has passed";
         HTTP_DECISIONS = "portreeve_http_decisions_total", "HTTP requests judged";
         HTTP_DURATION = "portreeve_http_request_duration_seconds", "Time from a request's head to the end of its answer";
+        KAFKA_REQUESTS = "portreeve_kafka_requests_total", "Kafka requests judged";
+        KAFKA_RESPONSES = "portreeve_kafka_responses_total", "Kafka responses, by the first error in them";
+        KAFKA_DURATION = "portreeve_kafka_request_duration_seconds", "Time from a Kafka request to the end of its response";
+        KAFKA_TOPICS = "portreeve_kafka_topic_decisions_total", "Decisions about each topic";
         PARSE_ERRORS = "portreeve_parse_errors_total", "Messages that were not accepted";
         CONNECTIONS_OPENED = "portreeve_connections_opened_total", "Client connections accepted";
         CONNECTIONS_ACTIVE = "portreeve_connections_active", "Client connections open";

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use portreeve_policy::TrafficDirection;
-use portreeve_protocols::http1::Refusal;
+use portreeve_protocols::gate::Phase;
+use portreeve_protocols::kafka::Role;
+use portreeve_protocols::{http1, kafka};
 
 /// What was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +98,77 @@ pub(crate) struct RefusedRecord<'a> {
     pub(crate) direction: TrafficDirection,
     pub(crate) source: Party<'a>,
     pub(crate) destination: Party<'a>,
-    pub(crate) refusal: Refusal,
+    pub(crate) refused: Refused,
+}
+
+/// Why a message was not accepted, in any protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Http1(http1::Refusal),
+    Kafka(kafka::Refusal),
+}
+
+impl Refused {
+    /// Every reason there is.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        let http1 = http1::Refusal::ALL.iter().copied().map(Self::Http1);
+        http1.chain(kafka::Refusal::ALL.iter().copied().map(Self::Kafka))
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http1(refusal) => refusal.name(),
+            Self::Kafka(refusal) => refusal.name(),
+        }
+    }
+
+    pub(crate) fn protocol(self) -> &'static str {
+        match self {
+            Self::Http1(_) => "http1",
+            Self::Kafka(_) => "kafka",
+        }
+    }
+
+    /// Whose fault it is.
+    pub(crate) fn side(self) -> &'static str {
+        let by_server = match self {
+            Self::Http1(refusal) => refusal.by_server(),
+            Self::Kafka(refusal) => refusal.by_server(),
+        };
+        if by_server { "upstream" } else { "client" }
+    }
+}
+
+/// A Kafka request and its answer.
+pub(crate) struct KafkaRecord<'a> {
+    pub(crate) time: SystemTime,
+    pub(crate) direction: TrafficDirection,
+    pub(crate) verdict: Verdict,
+    pub(crate) source: Party<'a>,
+    pub(crate) destination: Party<'a>,
+    pub(crate) api: &'static str,
+    pub(crate) version: i16,
+    pub(crate) role: Role,
+    pub(crate) client_id: &'a [u8],
+    pub(crate) correlation_id: i32,
+    /// Empty: none.
+    pub(crate) group: &'a [u8],
+    /// Topics, and whether each was denied.
+    pub(crate) topics: &'a [(&'a [u8], bool)],
+    /// Topics beyond those.
+    pub(crate) more_topics: u64,
+    /// It was answered with what the client may see.
+    pub(crate) filtered: bool,
+    /// `None`: there was no answer.
+    pub(crate) error: Option<i16>,
+    pub(crate) local: bool,
+    pub(crate) rule: &'a str,
+    pub(crate) policy: &'a str,
+    pub(crate) reason: &'static str,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+    pub(crate) duration: Duration,
+    pub(crate) revision: u64,
 }
 
 /// A request's method; those that few use count as one, so that clients can't make up series.
@@ -167,5 +239,14 @@ pub(crate) enum TimeoutPhase {
 }
 
 impl TimeoutPhase {
+    pub(crate) fn of(phase: Phase) -> Self {
+        match phase {
+            Phase::Idle => Self::Idle,
+            Phase::Head => Self::Head,
+            Phase::Body => Self::Body,
+            Phase::Response | Phase::Tunnel => Self::Tunnel,
+        }
+    }
+
     pub(crate) const NAMES: [&'static str; 4] = ["idle", "head", "body", "tunnel"];
 }

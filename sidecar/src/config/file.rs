@@ -83,6 +83,8 @@ pub(super) struct Listener {
     #[serde(default)]
     pub(super) transparent: Transparent,
     pub(super) policy_port: Option<u16>,
+    #[serde(default)]
+    pub(super) advertised: BTreeMap<String, String>,
 }
 
 /// `false`, `true`, `redirect`, `tproxy`.
@@ -212,6 +214,9 @@ pub(super) struct Limits {
     pub(super) target_bytes: Option<u32>,
     pub(super) pipelined: Option<u16>,
     pub(super) drained_bytes: Option<u64>,
+    pub(super) kafka_frame_bytes: Option<u32>,
+    pub(super) kafka_held_bytes: Option<u32>,
+    pub(super) kafka_in_flight: Option<u16>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -7,6 +7,7 @@
 //! | `resolve.rs` | from file or flags to what the proxy is told |
 //! | `example.yaml` | every key with its default and what it is for; also the source of `docs/configuration.md` |
 
+mod advertised;
 mod file;
 mod read;
 mod resolve;

@@ -12,7 +12,7 @@ use portreeve_core::{
 };
 use portreeve_policy::{Endpoint, Enforcement, Labels, Options, Peer, Protocol, TrafficDirection};
 
-use super::file;
+use super::{advertised, file};
 use crate::Failure;
 use crate::cli::RunArguments;
 
@@ -153,6 +153,10 @@ fn resolve_listener(
         listen: listener.listen,
         upstream,
         policy_port: listener.policy_port,
+        advertised: advertised::resolve(
+            listener.advertised.iter().map(|(broker, told)| (broker.as_str(), told.as_str())),
+        )
+        .map_err(|error| wrong(key("advertised"), error))?,
     })
 }
 
@@ -227,6 +231,21 @@ fn limits(file: &file::Limits) -> Result<Limits, Wrong> {
     http.target_bytes = file.target_bytes.unwrap_or(http.target_bytes);
     http.pipelined = file.pipelined.unwrap_or(http.pipelined);
     http.drained_bytes = file.drained_bytes.unwrap_or(http.drained_bytes);
+    let kafka = &mut limits.kafka;
+    kafka.frame_bytes = file.kafka_frame_bytes.unwrap_or(kafka.frame_bytes);
+    kafka.held_bytes = file.kafka_held_bytes.unwrap_or(kafka.held_bytes);
+    kafka.in_flight = file.kafka_in_flight.unwrap_or(kafka.in_flight);
+    for (key, bytes) in [
+        ("limits.kafka_frame_bytes", kafka.frame_bytes),
+        ("limits.kafka_held_bytes", kafka.held_bytes),
+    ] {
+        if !(4096..=1 << 30).contains(&bytes) {
+            return Err(wrong(key, "must be from 4096 to 1073741824"));
+        }
+    }
+    if kafka.in_flight == 0 {
+        return Err(wrong("limits.kafka_in_flight", "must be 1 or more"));
+    }
     if !(256..=1024 * 1024).contains(&http.head_bytes) {
         return Err(wrong("limits.head_bytes", "must be from 256 to 1048576"));
     }
@@ -297,6 +316,10 @@ fn flags_only(arguments: &RunArguments) -> Result<ProxyConfig, Wrong> {
             listen,
             upstream,
             policy_port: arguments.policy_port,
+            advertised: advertised::resolve(
+                arguments.advertised.iter().map(|text| advertised::flag(text)),
+            )
+            .map_err(|error| wrong("advertised", error))?,
         }],
         policy: PolicyFiles { paths: arguments.policy.clone(), watch: true },
         limits: Limits::default(),

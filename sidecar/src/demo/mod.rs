@@ -92,6 +92,7 @@ fn start(upstream: SocketAddr, policy: &Path, log: &Path) -> Result<Proxy, Failu
                 listen: (client, port).into(),
                 upstream: UpstreamConfig::Fixed(upstream),
                 policy_port: Some(80),
+                advertised: None,
             }],
             policy: PolicyFiles { paths: vec![policy.to_owned()], watch: true },
             limits: Limits::default(),

@@ -1,0 +1,427 @@
+//! A request is looked through, and everything that it is about judged.
+
+use std::ops::Range;
+
+use super::api::{Api, error};
+use super::edit::Edits;
+use super::header::Header;
+use super::ids::{NO_ID, TopicId, TopicNames};
+use super::plan::{Plan, Purpose, plan};
+use super::request::{Handler, Subject};
+use super::schema::{self, Mark};
+use super::walk::{ArrayHead, Visitor};
+use super::wire::{Halt, Malformed, Reader};
+
+/// Marked arrays that may stand inside of each other.
+const DEPTH: usize = 3;
+
+/// An item that is not allowed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Denied<'a> {
+    /// The array that it is in.
+    pub(super) mark: Mark,
+    /// Where it begins.
+    pub(super) at: usize,
+    pub(super) error: i16,
+    /// The group inside of which it is.
+    pub(super) inside: Option<&'a [u8]>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Judgment<'a> {
+    /// Topic ids without a known name. Nothing else counts while there are some.
+    pub(super) unknown: Vec<TopicId>,
+    /// The error for the whole of it.
+    pub(super) whole: Option<i16>,
+    /// What it asks for is everything, and only what may be seen is to be shown.
+    pub(super) filter: bool,
+    pub(super) denied: Vec<Denied<'a>>,
+    /// The request without what is denied.
+    pub(super) edits: Edits,
+    /// Something of it is left without that.
+    pub(super) some_left: bool,
+    pub(super) acks: Option<i16>,
+    /// Where the number of the fetch session stands, and what it is.
+    pub(super) session: Option<(usize, i32)>,
+    /// The same for its epoch.
+    pub(super) epoch: Option<(usize, i32)>,
+    /// The group of the request.
+    pub(super) group: Option<&'a [u8]>,
+    /// The member of it.
+    pub(super) member: Option<&'a [u8]>,
+}
+
+/// Judges the request in `frame`, of which all is there.
+pub(super) fn judge<'a>(
+    frame: &'a [u8],
+    header: &Header,
+    names: &TopicNames,
+    ids_are_final: bool,
+    handler: &mut (impl Handler + ?Sized),
+) -> Result<Judgment<'a>, Halt> {
+    let plan = plan_of(header.api, header.version)?;
+    let mut judge = Judge::new(header, plan, names, ids_are_final, handler);
+    plan.walk(Reader::new(frame, header.body, frame.len(), plan.flexible), &mut judge)?;
+    Ok(judge.finish())
+}
+
+/// Judges a request that produces to one topic by its beginning, before its records have come. `Short`
+/// while more of it is needed.
+pub(super) fn by_beginning(
+    input: &[u8],
+    length: usize,
+    header: &Header,
+    names: &TopicNames,
+    ids_are_final: bool,
+    handler: &mut (impl Handler + ?Sized),
+) -> Result<Beginning, Halt> {
+    let plan = plan_of(header.api, header.version)?;
+    let mut judge = Judge::new(header, plan, names, ids_are_final, handler);
+    judge.only_the_beginning = true;
+    match plan.walk(Reader::new(input, header.body, length, plan.flexible), &mut judge) {
+        Ok(()) => Ok(Beginning::NotEnough),
+        Err(Halt::Enough) => {
+            let Judge { found, any_denied, .. } = judge;
+            Ok(match found {
+                Judgment { unknown, .. } if !unknown.is_empty() => Beginning::Unknown(unknown),
+                _ if any_denied => Beginning::NotEnough,
+                _ => Beginning::Allowed { answered: found.acks != Some(0) },
+            })
+        }
+        Err(halt) => Err(halt),
+    }
+}
+
+/// What the beginning of a request told.
+pub(super) enum Beginning {
+    /// It may pass.
+    Allowed {
+        /// There will be a response.
+        answered: bool,
+    },
+    /// Its topic is named by an id without a known name.
+    Unknown(Vec<TopicId>),
+    /// It must be seen whole.
+    NotEnough,
+}
+
+fn plan_of(api: Api, version: i16) -> Result<&'static Plan, Halt> {
+    plan(api.place(), version, Purpose::Judge).ok_or(Halt::Malformed(Malformed::Beyond))
+}
+
+/// A marked array that is being walked over.
+#[derive(Clone, Debug)]
+struct Level {
+    mark: Mark,
+    header: Range<usize>,
+    count: usize,
+    /// Items that are not denied.
+    kept: usize,
+    /// Where the item under way begins.
+    item: usize,
+    /// Its error.
+    error: i16,
+    /// Policy was asked about it, or about something in it.
+    asked: bool,
+}
+
+struct Judge<'a, 'j, H: ?Sized> {
+    header: &'j Header,
+    flexible: bool,
+    names: &'j TopicNames,
+    /// Ids without a name have none.
+    ids_are_final: bool,
+    handler: &'j mut H,
+    levels: [Option<Level>; DEPTH],
+    depth: usize,
+    asked: bool,
+    transactional: bool,
+    key_type: u8,
+    resource_type: u8,
+    /// What FindCoordinator looks for, until its type is known.
+    key: Option<&'a [u8]>,
+    replica: bool,
+    only_the_beginning: bool,
+    /// Something was denied, or can't be told by the beginning.
+    any_denied: bool,
+    found: Judgment<'a>,
+}
+
+impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
+    fn new(
+        header: &'j Header,
+        plan: &Plan,
+        names: &'j TopicNames,
+        ids_are_final: bool,
+        handler: &'j mut H,
+    ) -> Self {
+        Self {
+            header,
+            flexible: plan.flexible,
+            names,
+            ids_are_final,
+            handler,
+            levels: [const { None }; DEPTH],
+            depth: 0,
+            asked: false,
+            transactional: false,
+            key_type: 0,
+            resource_type: 0,
+            key: None,
+            replica: false,
+            only_the_beginning: false,
+            any_denied: false,
+            found: Judgment::default(),
+        }
+    }
+
+    fn level(&mut self) -> Option<&mut Level> {
+        self.levels.get_mut(self.depth.checked_sub(1)?)?.as_mut()
+    }
+
+    /// Asks policy, and notes what follows for the item under way, or for the whole.
+    fn ask(&mut self, topic: Option<&[u8]>, group: Option<&[u8]>) {
+        self.asked = true;
+        self.levels.iter_mut().flatten().for_each(|level| level.asked = true);
+        if self.handler.allows(&Subject { topic, group }) {
+            return;
+        }
+        let error = match (topic, group) {
+            (_, Some(_)) if !self.handler.may(&Subject { topic: None, group }) => {
+                match self.header.api.refused() {
+                    error::TOPIC => error::GROUP,
+                    refused => refused,
+                }
+            }
+            (Some(_), _) => error::TOPIC,
+            (None, _) => self.refused(),
+        };
+        self.deny(error);
+    }
+
+    /// The error of a request that is refused for what it is.
+    fn refused(&self) -> i16 {
+        match self.header.api.refused() {
+            // A producer without transactions asks the cluster for its id.
+            error::TRANSACTIONAL_ID if !self.transactional => error::CLUSTER,
+            refused => refused,
+        }
+    }
+
+    fn deny(&mut self, error: i16) {
+        self.any_denied = true;
+        match self.level() {
+            Some(level) => level.error = error,
+            None => self.found.whole = Some(error),
+        }
+    }
+
+    /// An array that names nothing, and so stands for everything.
+    fn ask_for_everything(&mut self) {
+        let group = self.found.group;
+        if self.handler.allows(&Subject { topic: None, group }) {
+            self.asked = true;
+            self.levels.iter_mut().flatten().for_each(|level| level.asked = true);
+            return;
+        }
+        let may_be_filtered = match self.header.api.key() {
+            // Like Kafka itself: the brokers are for everybody, and the topics for whom they are.
+            schema::METADATA => true,
+            schema::OFFSET_FETCH | schema::DESCRIBE_TOPIC_PARTITIONS => {
+                self.handler.may(&Subject { topic: None, group })
+            }
+            _ => false,
+        };
+        if may_be_filtered {
+            self.asked = true;
+            self.levels.iter_mut().flatten().for_each(|level| level.asked = true);
+            self.found.filter = true;
+        } else {
+            self.ask(None, group);
+        }
+    }
+
+    fn topic_of(&mut self, id: &[u8]) {
+        let Ok(id) = <TopicId>::try_from(id) else { return };
+        if id == NO_ID {
+            return;
+        }
+        match self.names.get(&id) {
+            Some(name) => {
+                let group = self.found.group;
+                self.ask(Some(name), group);
+            }
+            None if self.ids_are_final => {
+                self.asked = true;
+                self.levels.iter_mut().flatten().for_each(|level| level.asked = true);
+                self.deny(error::UNKNOWN_TOPIC_ID);
+            }
+            None => self.found.unknown.push(id),
+        }
+    }
+
+    fn key(&mut self, key: &[u8]) {
+        match self.key_type {
+            0 => self.ask(None, Some(key)),
+            1 => {
+                self.transactional = true;
+                self.ask(None, None);
+            }
+            // Brokers look for the coordinators of share groups.
+            _ => self.deny(error::CLUSTER),
+        }
+    }
+
+    /// The item under way is over, and nothing in it was asked about by itself.
+    fn ask_for_item(&mut self, mark: Mark) {
+        match mark {
+            Mark::Groups => self.ask(None, self.found.group),
+            Mark::Transactions => {
+                self.transactional = true;
+                self.ask(None, None);
+            }
+            _ => {}
+        }
+    }
+
+    fn finish(mut self) -> Judgment<'a> {
+        if let Some(key) = self.key {
+            self.key(key);
+        }
+        if self.replica {
+            // What a follower asks for passes by the rules for consumers.
+            self.found.whole = Some(error::CLUSTER);
+        }
+        if !self.asked && self.found.whole.is_none() && self.found.unknown.is_empty() {
+            self.ask(None, self.found.group);
+        }
+        self.found
+    }
+}
+
+impl<'a, H: Handler + ?Sized> Visitor<'a> for Judge<'a, '_, H> {
+    fn array(&mut self, head: &ArrayHead) -> Result<(), Halt> {
+        if self.only_the_beginning && head.mark == Mark::Topics && head.count != Some(1) {
+            self.any_denied = true;
+            return Err(Halt::Enough);
+        }
+        let Some(free) = self.levels.get_mut(self.depth) else {
+            return Err(Malformed::Count.into());
+        };
+        let count = head.count.unwrap_or(0);
+        *free = Some(Level {
+            mark: head.mark,
+            header: head.header.clone(),
+            count,
+            kept: 0,
+            item: 0,
+            error: 0,
+            asked: false,
+        });
+        if head.mark == Mark::Topics {
+            let key = self.header.api.key();
+            let empty_is_all = match key {
+                schema::METADATA => self.header.version == 0,
+                schema::DESCRIBE_TOPIC_PARTITIONS => true,
+                _ => false,
+            };
+            match head.count {
+                // A heartbeat without topics goes on with those of before.
+                None if !is_heartbeat(key) => self.ask_for_everything(),
+                Some(0) if empty_is_all => self.ask_for_everything(),
+                // It asks for the brokers alone.
+                Some(0) if key == schema::METADATA => self.asked = true,
+                _ => {}
+            }
+        }
+        self.depth += 1;
+        Ok(())
+    }
+
+    fn item(&mut self, mark: Mark, at: usize) -> Result<(), Halt> {
+        if mark == Mark::Groups {
+            self.found.group = None;
+        }
+        if let Some(level) = self.level() {
+            level.item = at;
+            level.error = 0;
+            level.asked = false;
+        }
+        Ok(())
+    }
+
+    fn item_end(&mut self, mark: Mark, at: usize) -> Result<(), Halt> {
+        if !self.level().is_some_and(|level| level.asked) {
+            self.ask_for_item(mark);
+        }
+        let outer = self.depth.checked_sub(2).and_then(|outer| self.levels[outer].as_ref());
+        let inside = match outer.map(|level| level.mark) {
+            Some(Mark::Groups) => self.found.group,
+            _ => None,
+        };
+        let Some(level) = self.level() else { return Ok(()) };
+        if level.error == 0 {
+            level.kept += 1;
+            return Ok(());
+        }
+        let denied = Denied { mark, at: level.item, error: level.error, inside };
+        let removed = level.item..at;
+        self.found.denied.push(denied);
+        self.found.edits.remove(removed);
+        Ok(())
+    }
+
+    fn array_end(&mut self, _: Mark) -> Result<(), Halt> {
+        self.depth -= 1;
+        let Some(level) = self.levels[self.depth].take() else { return Ok(()) };
+        self.found.some_left |= level.kept > 0;
+        if level.kept < level.count {
+            self.found.edits.count(level.header, level.kept, self.flexible);
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, mark: Mark, at: Range<usize>, value: Option<&'a [u8]>) -> Result<(), Halt> {
+        let Some(value) = value else { return Ok(()) };
+        let group = self.found.group;
+        match mark {
+            Mark::Topic => self.ask(Some(value), group),
+            Mark::TopicId => self.topic_of(value),
+            Mark::Group => self.found.group = Some(value),
+            Mark::Member => self.found.member = Some(value),
+            Mark::Transaction => self.transactional = true,
+            Mark::Key if self.depth == 0 => self.key = Some(value),
+            Mark::Key => self.key(value),
+            Mark::KeyType => self.key_type = value.first().copied().unwrap_or_default(),
+            Mark::ResourceType => self.resource_type = value.first().copied().unwrap_or_default(),
+            Mark::Resource => match self.resource_type {
+                2 => self.ask(Some(value), group),
+                32 => self.ask(None, Some(value)),
+                _ => self.ask(None, None),
+            },
+            Mark::Acks => self.found.acks = number16(value),
+            Mark::Replica => self.replica |= number32(value) != Some(-1),
+            Mark::Session => self.found.session = number32(value).map(|n| (at.start, n)),
+            Mark::Epoch => self.found.epoch = number32(value).map(|n| (at.start, n)),
+            _ => {}
+        }
+        if self.only_the_beginning && matches!(mark, Mark::Topic | Mark::TopicId) {
+            return Err(Halt::Enough);
+        }
+        Ok(())
+    }
+}
+
+/// Heartbeats name topics only when these change.
+fn is_heartbeat(key: i16) -> bool {
+    matches!(key, schema::CONSUMER_GROUP_HEARTBEAT | schema::SHARE_GROUP_HEARTBEAT)
+}
+
+fn number16(value: &[u8]) -> Option<i16> {
+    value.try_into().ok().map(i16::from_be_bytes)
+}
+
+fn number32(value: &[u8]) -> Option<i32> {
+    value.try_into().ok().map(i32::from_be_bytes)
+}

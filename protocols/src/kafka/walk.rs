@@ -1,0 +1,221 @@
+//! A walk over a message: every length and count is checked against the frame before it is believed,
+//! and whoever looks on is shown what is marked.
+
+use std::ops::Range;
+
+use super::plan::{Plan, Step};
+use super::schema::Mark;
+use super::wire::{Halt, Malformed, Reader};
+
+/// Whoever looks on. Positions count from the beginning of the frame.
+pub(super) trait Visitor<'a> {
+    /// A marked array begins.
+    fn array(&mut self, _: &ArrayHead) -> Result<(), Halt> {
+        Ok(())
+    }
+
+    /// An item of a marked array begins.
+    fn item(&mut self, _: Mark, _: usize) -> Result<(), Halt> {
+        Ok(())
+    }
+
+    /// An item of a marked array has ended.
+    fn item_end(&mut self, _: Mark, _: usize) -> Result<(), Halt> {
+        Ok(())
+    }
+
+    /// A marked array has ended.
+    fn array_end(&mut self, _: Mark) -> Result<(), Halt> {
+        Ok(())
+    }
+
+    /// A marked value, where it is, and its bytes; `None` if it is null.
+    fn value(&mut self, mark: Mark, at: Range<usize>, value: Option<&'a [u8]>) -> Result<(), Halt>;
+}
+
+/// The beginning of a marked array.
+#[derive(Clone, Debug)]
+pub(super) struct ArrayHead {
+    pub(super) mark: Mark,
+    /// `None`: null.
+    pub(super) count: Option<usize>,
+    /// Where the count stands.
+    pub(super) header: Range<usize>,
+    /// The steps of an item.
+    pub(super) body: Range<usize>,
+}
+
+impl Plan {
+    /// The steps over an item of the first array of this mark.
+    pub(super) fn body_of(&self, wanted: Mark) -> Option<Range<usize>> {
+        self.steps.iter().enumerate().find_map(|(place, step)| match step {
+            Step::Array { mark: Some(mark), end, .. } if *mark == wanted => {
+                Some(place + 1..*end as usize)
+            }
+            _ => None,
+        })
+    }
+
+    /// Walks over the whole message, which must end with the frame.
+    pub(super) fn walk<'a>(
+        &self,
+        mut reader: Reader<'a>,
+        visitor: &mut impl Visitor<'a>,
+    ) -> Result<(), Halt> {
+        self.walk_steps(0..self.steps.len(), &mut reader, visitor)?;
+        reader.finish()
+    }
+
+    /// Walks over a part of the message.
+    pub(super) fn walk_steps<'a>(
+        &self,
+        steps: Range<usize>,
+        reader: &mut Reader<'a>,
+        visitor: &mut impl Visitor<'a>,
+    ) -> Result<(), Halt> {
+        let mut next = steps.start;
+        while next < steps.end {
+            let step = self.steps[next];
+            next += 1;
+            match step {
+                Step::Skip(run) => {
+                    reader.skip(run as usize)?;
+                }
+                Step::Value { mark, size } => {
+                    let from = reader.skip(size.into())?;
+                    let to = reader.position();
+                    visitor.value(mark, from..to, Some(reader.slice(from, to)))?;
+                }
+                Step::Text { mark, nullable } => {
+                    let begin = reader.position();
+                    let length = reader.text_length()?;
+                    match (length, mark) {
+                        (None, _) if !nullable => return Err(Malformed::Null.into()),
+                        (None, None) => {}
+                        (None, Some(mark)) => {
+                            visitor.value(mark, begin..reader.position(), None)?;
+                        }
+                        (Some(length), mark) => {
+                            let from = reader.skip(length)?;
+                            let to = reader.position();
+                            if let Some(mark) = mark {
+                                visitor.value(mark, begin..to, Some(reader.slice(from, to)))?;
+                            }
+                        }
+                    }
+                }
+                Step::Bytes { nullable } => match reader.length()? {
+                    None if !nullable => return Err(Malformed::Null.into()),
+                    None => {}
+                    Some(length) => {
+                        reader.skip(length)?;
+                    }
+                },
+                Step::Array { mark, nullable, end, size } => {
+                    let begin = reader.position();
+                    let count = reader.length()?;
+                    let head = begin..reader.position();
+                    let body = next..end as usize;
+                    next = end as usize;
+                    match count {
+                        None if !nullable => return Err(Malformed::Null.into()),
+                        // An item is at least a byte.
+                        Some(count) if count > reader.left() => {
+                            return Err(Malformed::Count.into());
+                        }
+                        _ => {}
+                    }
+                    if size > 0 {
+                        let bytes = count.unwrap_or(0).saturating_mul(size as usize);
+                        reader.skip(bytes)?;
+                        continue;
+                    }
+                    match mark {
+                        None => {
+                            for _ in 0..count.unwrap_or(0) {
+                                self.walk_steps(body.clone(), reader, visitor)?;
+                            }
+                        }
+                        Some(mark) => {
+                            let head = ArrayHead { mark, count, header: head, body };
+                            self.walk_items(&head, reader, visitor)?;
+                        }
+                    }
+                }
+                Step::Optional { end } => match reader.byte()? {
+                    0xff => next = end as usize,
+                    1 => {}
+                    _ => return Err(Malformed::Null.into()),
+                },
+                Step::Tags { end } => {
+                    self.walk_tags(next..end as usize, reader, visitor)?;
+                    next = end as usize;
+                }
+                // Walked from `Tags`.
+                Step::Tag { end, .. } => next = end as usize,
+            }
+        }
+        Ok(())
+    }
+
+    fn walk_items<'a>(
+        &self,
+        head: &ArrayHead,
+        reader: &mut Reader<'a>,
+        visitor: &mut impl Visitor<'a>,
+    ) -> Result<(), Halt> {
+        visitor.array(head)?;
+        for _ in 0..head.count.unwrap_or(0) {
+            visitor.item(head.mark, reader.position())?;
+            self.walk_steps(head.body.clone(), reader, visitor)?;
+            visitor.item_end(head.mark, reader.position())?;
+        }
+        visitor.array_end(head.mark)
+    }
+
+    /// Tagged fields (KIP-482). A reader that knows a field reads it by its type and one that does not
+    /// skips it by its size: both must come to the same place.
+    fn walk_tags<'a>(
+        &self,
+        known: Range<usize>,
+        reader: &mut Reader<'a>,
+        visitor: &mut impl Visitor<'a>,
+    ) -> Result<(), Halt> {
+        let count = reader.varint()?;
+        let mut least = 0_u64;
+        for _ in 0..count {
+            let tag = reader.varint()?;
+            if u64::from(tag) < least {
+                return Err(Malformed::Tags.into());
+            }
+            least = u64::from(tag) + 1;
+            let size = reader.varint()? as usize;
+            let from = reader.position();
+            match self.tag(known.clone(), tag) {
+                None => {
+                    reader.skip(size)?;
+                }
+                Some(steps) => {
+                    self.walk_steps(steps, reader, visitor)?;
+                    if reader.position() - from != size {
+                        return Err(Malformed::Tags.into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The steps of a known tagged field.
+    fn tag(&self, known: Range<usize>, wanted: u32) -> Option<Range<usize>> {
+        let mut next = known.start;
+        while next < known.end {
+            let Step::Tag { tag, end } = self.steps[next] else { return None };
+            if tag == wanted {
+                return Some(next + 1..end as usize);
+            }
+            next = end as usize;
+        }
+        None
+    }
+}

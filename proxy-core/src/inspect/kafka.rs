@@ -1,0 +1,444 @@
+//! Kafka requests as policy queries: the session of an inspected Kafka connection.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use portreeve_policy::{
+    Action, Inspection, KafkaRequest, KafkaRules, Outcome, Reason, RequestVerdict, RuleId,
+};
+use portreeve_protocols::gate::Phase;
+use portreeve_protocols::kafka::{
+    self, Decided, Exchange as Exchanged, Handler, Refusal, Request, Role, Subject,
+};
+use rustc_hash::FxHashMap;
+
+use super::Connection;
+use crate::relay::{End, Session};
+use crate::snapshot::Snapshot;
+use crate::telemetry::{KafkaRecord, Refused, RefusedRecord, TimeoutPhase, TopicCounters, Verdict};
+
+/// Topics of one request that the log names.
+const LOGGED_TOPICS: usize = 32;
+
+/// Topics whose counters a connection keeps at hand.
+const KEPT_TOPICS: usize = 2048;
+
+/// Policy and telemetry of one Kafka connection.
+pub(super) struct KafkaSession {
+    connection: Connection,
+    /// `None`: policy has come to allow the connection without looking inside.
+    rules: Option<Arc<KafkaRules>>,
+    in_flight: VecDeque<Exchange>,
+    /// The request that is being judged.
+    current: Current,
+    topics: FxHashMap<Box<[u8]>, Arc<TopicCounters>>,
+    now: Instant,
+    revoked: bool,
+}
+
+/// The request that is being judged, with what was asked of it.
+#[derive(Default)]
+struct Current {
+    key: i16,
+    version: i16,
+    api: &'static str,
+    role: Option<Role>,
+    correlation_id: i32,
+    text: Text,
+    audited: bool,
+    denied: bool,
+    rule: Option<RuleId>,
+    reason: Option<Reason>,
+    asked: Vec<(Arc<TopicCounters>, Verdict)>,
+}
+
+/// What the log says of a request: the client's id, the group and the topics, one after the other.
+#[derive(Default)]
+struct Text {
+    bytes: Vec<u8>,
+    client_id_end: usize,
+    group_end: usize,
+    /// Where each topic ends, and whether it was denied.
+    topics: Vec<(usize, bool)>,
+    more_topics: u64,
+}
+
+/// A request under way.
+struct Exchange {
+    began: Instant,
+    key: i16,
+    /// `Some` if it will be logged.
+    record: Option<Box<Record>>,
+}
+
+/// What the log needs of a request that is gone from the buffers.
+struct Record {
+    snapshot: Arc<Snapshot>,
+    api: &'static str,
+    version: i16,
+    role: Role,
+    correlation_id: i32,
+    verdict: Verdict,
+    filtered: bool,
+    rule: Option<RuleId>,
+    reason: &'static str,
+    request_bytes: u64,
+    text: Text,
+}
+
+impl Text {
+    fn begin(&mut self, client_id: &[u8]) {
+        self.bytes.clear();
+        self.topics.clear();
+        self.more_topics = 0;
+        self.bytes.extend_from_slice(client_id);
+        self.client_id_end = self.bytes.len();
+        self.group_end = self.client_id_end;
+    }
+
+    fn client_id(&self) -> &[u8] {
+        &self.bytes[..self.client_id_end]
+    }
+
+    fn group(&self) -> &[u8] {
+        &self.bytes[self.client_id_end..self.group_end]
+    }
+
+    fn add(&mut self, subject: &Subject<'_>, denied: bool) {
+        if let Some(group) = subject.group
+            && self.group_end == self.client_id_end
+            && self.topics.is_empty()
+        {
+            self.bytes.extend_from_slice(group);
+            self.group_end = self.bytes.len();
+        }
+        let Some(topic) = subject.topic else { return };
+        if self.topics.len() >= LOGGED_TOPICS {
+            self.more_topics += 1;
+            return;
+        }
+        self.bytes.extend_from_slice(topic);
+        self.topics.push((self.bytes.len(), denied));
+    }
+
+    fn topics(&self) -> Vec<(&[u8], bool)> {
+        let mut from = self.group_end;
+        let topic = |&(end, denied): &(usize, bool)| {
+            let topic = &self.bytes[from..end];
+            from = end;
+            (topic, denied)
+        };
+        self.topics.iter().map(topic).collect()
+    }
+}
+
+impl KafkaSession {
+    pub(super) fn new(connection: Connection, rules: Arc<KafkaRules>) -> Self {
+        Self {
+            connection,
+            rules: Some(rules),
+            in_flight: VecDeque::new(),
+            current: Current::default(),
+            topics: FxHashMap::default(),
+            now: Instant::now(),
+            revoked: false,
+        }
+    }
+
+    fn judge(&self, view: &View<'_>) -> RequestVerdict {
+        match &self.rules {
+            _ if self.revoked => RequestVerdict::denied_connection(),
+            None => RequestVerdict::allowed_connection(),
+            Some(rules) => rules.decide(view),
+        }
+    }
+
+    fn counters(&mut self, topic: &[u8], verdict: Verdict) -> Arc<TopicCounters> {
+        if let Some(known) = self.topics.get(topic) {
+            return known.clone();
+        }
+        let counters = self.connection.worker().telemetry.kafka_topic(topic, verdict);
+        if self.topics.len() < KEPT_TOPICS {
+            self.topics.insert(topic.into(), counters.clone());
+        }
+        counters
+    }
+
+    /// Counts what was asked of the request, now that it is decided.
+    fn count(&mut self, verdict: Verdict) {
+        let direction = self.connection.direction();
+        let role = self.current.role.unwrap_or(Role::Admin);
+        for (counters, verdict) in self.current.asked.drain(..) {
+            counters.count(direction, role, verdict);
+        }
+        if let Some(rule) = self.current.rule {
+            self.connection.snapshot().count(rule);
+        }
+        let telemetry = &self.connection.worker().telemetry;
+        telemetry.kafka_decided(direction, self.current.key, verdict);
+    }
+
+    fn record(&mut self, decided: &Decided, verdict: Verdict) -> Box<Record> {
+        let current = &mut self.current;
+        let unasked = match decided.outcome {
+            kafka::Outcome::Denied => "answered_by_proxy",
+            _ => Reason::RuleAllows.as_str(),
+        };
+        Box::new(Record {
+            snapshot: self.connection.snapshot().clone(),
+            api: current.api,
+            version: current.version,
+            role: current.role.unwrap_or(Role::Admin),
+            correlation_id: current.correlation_id,
+            verdict,
+            filtered: decided.outcome == kafka::Outcome::Filtered,
+            rule: current.rule,
+            reason: current.reason.map_or(unasked, Reason::as_str),
+            request_bytes: decided.bytes,
+            text: std::mem::take(&mut current.text),
+        })
+    }
+
+    fn log(&self, record: &Record, duration: Duration, answer: Option<&Exchanged>) {
+        let rule = record.rule.map(|rule| record.snapshot.policy.rule(rule));
+        let (source, destination) = self.connection.parties_in(&record.snapshot);
+        self.connection.worker().telemetry.kafka_logged(&KafkaRecord {
+            time: SystemTime::now(),
+            direction: self.connection.direction(),
+            verdict: record.verdict,
+            source,
+            destination,
+            api: record.api,
+            version: record.version,
+            role: record.role,
+            client_id: record.text.client_id(),
+            correlation_id: record.correlation_id,
+            group: record.text.group(),
+            topics: &record.text.topics(),
+            more_topics: record.text.more_topics,
+            filtered: record.filtered,
+            error: answer.map(|answer| answer.error),
+            local: answer.is_some_and(|answer| answer.local),
+            rule: rule.map_or("", |rule| rule.section()),
+            policy: rule.map_or("", |rule| rule.policy()),
+            reason: record.reason,
+            request_bytes: record.request_bytes,
+            response_bytes: answer.map_or(0, |answer| answer.response_bytes),
+            duration,
+            revision: record.snapshot.revision,
+        });
+    }
+}
+
+impl Handler for KafkaSession {
+    fn begin(&mut self, request: &Request<'_>) {
+        if self.connection.outdated() {
+            self.review();
+        }
+        let current = &mut self.current;
+        current.key = request.api_key;
+        current.version = request.version;
+        current.api = request.api;
+        current.role = Some(request.role);
+        current.correlation_id = request.correlation_id;
+        current.text.begin(request.client_id);
+        (current.audited, current.denied) = (false, false);
+        (current.rule, current.reason) = (None, None);
+        current.asked.clear();
+    }
+
+    fn allows(&mut self, subject: &Subject<'_>) -> bool {
+        let judged = self.judge(&View {
+            key: self.current.key,
+            version: self.current.version,
+            client_id: self.current.text.client_id(),
+            subject,
+        });
+        let verdict = match judged.outcome {
+            Outcome::Allow => Verdict::Allow,
+            Outcome::Audit => Verdict::Audit,
+            Outcome::Deny => Verdict::Deny,
+        };
+        let current = &mut self.current;
+        current.audited |= verdict == Verdict::Audit;
+        // What was denied first is what is told.
+        if current.reason.is_none() || (verdict == Verdict::Deny && !current.denied) {
+            current.reason = Some(judged.reason);
+            current.rule = judged.rule;
+        }
+        current.denied |= verdict == Verdict::Deny;
+        current.text.add(subject, verdict == Verdict::Deny);
+        if let Some(topic) = subject.topic {
+            let counters = self.counters(topic, verdict);
+            self.current.asked.push((counters, verdict));
+        }
+        verdict != Verdict::Deny
+    }
+
+    fn may(&mut self, subject: &Subject<'_>) -> bool {
+        match &self.rules {
+            _ if self.revoked => false,
+            None => true,
+            Some(rules) => rules.may_allow(&View {
+                key: self.current.key,
+                version: self.current.version,
+                client_id: self.current.text.client_id(),
+                subject,
+            }),
+        }
+    }
+
+    fn decided(&mut self, decided: &Decided) {
+        let verdict = match decided.outcome {
+            kafka::Outcome::Denied | kafka::Outcome::Partly => Verdict::Deny,
+            _ if self.current.audited => Verdict::Audit,
+            kafka::Outcome::Allowed | kafka::Outcome::Filtered => Verdict::Allow,
+        };
+        if decided.outcome == kafka::Outcome::Filtered {
+            (self.current.rule, self.current.reason) = (None, None);
+        }
+        self.count(verdict);
+        let wanted = self.connection.worker().telemetry.wants(verdict);
+        let record = wanted.then(|| self.record(decided, verdict));
+        let exchange = Exchange { began: self.now, key: self.current.key, record };
+        if decided.answered {
+            self.in_flight.push_back(exchange);
+        } else if let Some(record) = &exchange.record {
+            self.log(record, Duration::ZERO, None);
+        }
+    }
+
+    fn shows(&mut self, request: &Request<'_>, subject: &Subject<'_>) -> bool {
+        let judged = self.judge(&View {
+            key: request.api_key,
+            version: request.version,
+            client_id: request.client_id,
+            subject,
+        });
+        judged.outcome != Outcome::Deny
+    }
+
+    fn finished(&mut self, exchanged: &Exchanged) {
+        let Some(exchange) = self.in_flight.pop_front() else { return };
+        let duration = self.now.saturating_duration_since(exchange.began);
+        let telemetry = &self.connection.worker().telemetry;
+        let direction = self.connection.direction();
+        telemetry.kafka_answered(direction, exchange.key, exchanged.error, duration);
+        if let Some(record) = exchange.record {
+            self.log(&record, duration, Some(exchanged));
+            // Its buffers are used again.
+            if self.current.text.bytes.capacity() == 0 {
+                self.current.text = record.text;
+            }
+        }
+    }
+
+    fn refused(&mut self, refusal: Refusal) {
+        let (source, destination) = self.connection.parties();
+        self.connection.worker().telemetry.refused(&RefusedRecord {
+            time: SystemTime::now(),
+            direction: self.connection.direction(),
+            source,
+            destination,
+            refused: Refused::Kafka(refusal),
+        });
+        tracing::debug!(client = %source.address, by_server = refusal.by_server(), "{refusal}");
+    }
+
+    fn distinguishes_groups(&self) -> bool {
+        self.rules.as_ref().is_some_and(|rules| rules.distinguishes_groups())
+    }
+
+    fn revision(&self) -> u64 {
+        self.connection.snapshot().revision
+    }
+}
+
+impl Session for KafkaSession {
+    fn set_now(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn upstream(&self) -> (SocketAddr, Duration) {
+        (self.connection.upstream(), self.connection.worker().limits.connect_timeout)
+    }
+
+    fn upstream_opened(&mut self) {
+        self.connection.upstream_opened();
+    }
+
+    fn upstream_failed(&mut self, error: &io::Error) {
+        self.connection.upstream_failed(error);
+    }
+
+    fn time_allowed(&self, phase: Phase) -> Option<Duration> {
+        self.connection.time_allowed(phase)
+    }
+
+    fn timed_out(&mut self, phase: Phase) {
+        self.connection.worker().telemetry.timeout(TimeoutPhase::of(phase));
+    }
+
+    fn review(&mut self) {
+        if !self.connection.outdated() {
+            return;
+        }
+        match self.connection.renew().action {
+            Action::Allow => self.rules = None,
+            Action::Inspect(Inspection::Kafka(rules)) => self.rules = Some(rules),
+            // Denied, or to be read in another protocol than this connection speaks.
+            _ => self.revoked = true,
+        }
+    }
+
+    fn revoked(&self) -> bool {
+        self.revoked
+    }
+
+    fn closed(&mut self, _: End, to_upstream: u64, to_client: u64) {
+        while let Some(exchange) = self.in_flight.pop_front() {
+            let duration = self.now.saturating_duration_since(exchange.began);
+            if let Some(record) = &exchange.record {
+                self.log(record, duration, None);
+            }
+        }
+        self.connection.ended(to_upstream, to_client);
+    }
+}
+
+/// A part of a request as the policy engine sees it.
+struct View<'a> {
+    key: i16,
+    version: i16,
+    client_id: &'a [u8],
+    subject: &'a Subject<'a>,
+}
+
+impl KafkaRequest for View<'_> {
+    fn api_key(&self) -> i16 {
+        self.key
+    }
+
+    fn api_version(&self) -> i16 {
+        self.version
+    }
+
+    fn client_id(&self) -> &[u8] {
+        self.client_id
+    }
+
+    fn topics(&self) -> impl Iterator<Item = &[u8]> {
+        self.subject.topic.into_iter()
+    }
+
+    fn group(&self) -> Option<&[u8]> {
+        self.subject.group
+    }
+}
