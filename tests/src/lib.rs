@@ -6,10 +6,12 @@
 //! | [`sidecar`] | the `portreeve` binary as a process |
 //! | [`upstream`] | servers behind it, from a script or from a system program |
 //! | [`client`] | a client that sends exactly the bytes it is told to |
+//! | [`kafka`] | a real Kafka broker |
 //! | [`hyper_oracle`] | how hyper reads the same bytes |
 
 pub mod client;
 pub mod hyper_oracle;
+pub mod kafka;
 pub mod sidecar;
 pub mod upstream;
 
@@ -96,6 +98,8 @@ pub enum Need {
     Namespaces,
     /// So many open files.
     Files(u64),
+    /// What `tests/kafka/fetch` brings.
+    Kafka(&'static str),
 }
 
 impl Need {
@@ -113,6 +117,10 @@ impl Need {
                 };
                 let made = ip("add").and_then(|_| ip("del"));
                 made.is_none().then(|| "no network namespaces here".to_owned())
+            }
+            Self::Kafka(part) => {
+                let missing = !kafka::folder().join(part).is_dir();
+                missing.then(|| format!("tests/kafka/fetch has not brought `{part}`"))
             }
             Self::Files(files) => {
                 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -81,6 +81,8 @@ pub struct Setup {
     upstream: SocketAddr,
     policy: String,
     more: String,
+    listen: Option<SocketAddr>,
+    listener: String,
     user: Option<u32>,
 }
 
@@ -88,7 +90,14 @@ impl Setup {
     /// In front of this upstream, with [`POLICY`].
     #[must_use]
     pub fn new(upstream: SocketAddr) -> Self {
-        Self { upstream, policy: POLICY.to_owned(), more: String::new(), user: None }
+        Self {
+            upstream,
+            policy: POLICY.to_owned(),
+            more: String::new(),
+            listen: None,
+            listener: String::new(),
+            user: None,
+        }
     }
 
     /// With this policy.
@@ -106,6 +115,20 @@ impl Setup {
         self
     }
 
+    /// Listening there.
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// With these keys for its listener, too.
+    #[must_use]
+    pub fn listener(mut self, keys: &str) -> Self {
+        self.listener = format!(", {keys}");
+        self
+    }
+
     /// As this user.
     #[must_use]
     pub fn user(mut self, user: u32) -> Self {
@@ -120,18 +143,20 @@ impl Setup {
     #[must_use]
     pub fn start(self) -> Sidecar {
         let folder = tempfile::tempdir().expect("a folder");
-        let (address, admin) = (free_address(), free_address());
+        let address = self.listen.unwrap_or_else(free_address);
+        let admin = free_address();
         let policies = folder.path().join("policies");
         std::fs::create_dir(&policies).expect("a folder for policies");
         std::fs::write(policies.join("policy.yaml"), &self.policy).expect("the policy");
         let config = format!(
             "workload: {{labels: {{app: shop}}}}\n\
-             inbound: [{{listen: '{address}', upstream: '{}', policy_port: 80}}]\n\
+             inbound: [{{listen: '{address}', upstream: '{}', policy_port: 80{}}}]\n\
              peers: [{{addresses: [127.0.0.1], labels: {{app: client}}}}]\n\
              policy: {{paths: [policies]}}\n\
              access_log: {{to: '{}'}}\n\
              admin: {{listen: '{admin}'}}\n{}",
             self.upstream,
+            self.listener,
             folder.path().join("access.log").display(),
             self.more,
         );

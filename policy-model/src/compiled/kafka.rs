@@ -18,6 +18,11 @@ pub trait KafkaRequest {
     fn client_id(&self) -> &[u8];
     /// The topics that it is about.
     fn topics(&self) -> impl Iterator<Item = &[u8]>;
+    /// Whether it is about every topic there is, though requests of its kind need not be about topics
+    /// (a subscription by a regular expression).
+    fn is_about_everything(&self) -> bool {
+        false
+    }
     /// The consumer group that it is about, if it is about one.
     fn group(&self) -> Option<&[u8]> {
         None
@@ -36,6 +41,7 @@ const MAY_NAME_TOPICS: [i16; 12] = [32, 33, 44, 55, 68, 76, 78, 79, 88, 90, 91, 
 fn is_about_topics(request: &impl KafkaRequest) -> bool {
     let key = request.api_key();
     WITH_TOPICS.contains(&key)
+        || request.is_about_everything()
         || (MAY_NAME_TOPICS.contains(&key) && request.topics().next().is_some())
 }
 

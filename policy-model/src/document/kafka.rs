@@ -53,15 +53,60 @@ const NUMBERS: [i16; 34] = [
     26, 27, 28, 29, 30, 31, 32, 33,
 ];
 
+/// APIs that came after the reference's, by their names in Kafka. A TrafficPolicy may name them.
+const LATER_API_KEYS: [(&str, &[i16]); 40] = [
+    ("alterreplicalogdirs", &[34]),
+    ("describelogdirs", &[35]),
+    ("saslauthenticate", &[36]),
+    ("createpartitions", &[37]),
+    ("createdelegationtoken", &[38]),
+    ("renewdelegationtoken", &[39]),
+    ("expiredelegationtoken", &[40]),
+    ("describedelegationtoken", &[41]),
+    ("deletegroups", &[42]),
+    ("electleaders", &[43]),
+    ("incrementalalterconfigs", &[44]),
+    ("alterpartitionreassignments", &[45]),
+    ("listpartitionreassignments", &[46]),
+    ("offsetdelete", &[47]),
+    ("describeclientquotas", &[48]),
+    ("alterclientquotas", &[49]),
+    ("describeuserscramcredentials", &[50]),
+    ("alteruserscramcredentials", &[51]),
+    ("describequorum", &[55]),
+    ("updatefeatures", &[57]),
+    ("describecluster", &[60]),
+    ("describeproducers", &[61]),
+    ("unregisterbroker", &[64]),
+    ("describetransactions", &[65]),
+    ("listtransactions", &[66]),
+    ("consumergroupheartbeat", &[68]),
+    ("consumergroupdescribe", &[69]),
+    ("listconfigresources", &[74]),
+    ("describetopicpartitions", &[75]),
+    ("sharegroupheartbeat", &[76]),
+    ("sharegroupdescribe", &[77]),
+    ("sharefetch", &[78]),
+    ("shareacknowledge", &[79]),
+    ("addraftvoter", &[80]),
+    ("removeraftvoter", &[81]),
+    ("streamsgroupheartbeat", &[88]),
+    ("streamsgroupdescribe", &[89]),
+    ("describesharegroupoffsets", &[90]),
+    ("altersharegroupoffsets", &[91]),
+    ("deletesharegroupoffsets", &[92]),
+];
+
 /// What a role may ask: the reference's list (Cilium `kafka.MapRole`), and what clients have needed
-/// since. Both: FindCoordinator (10), SASL (17, 36), the cluster's description (60).
+/// since. Both: FindCoordinator (10), SASL (17, 36), descriptions of the cluster (60)
+/// and of topics (75).
 ///
 /// - `produce`: InitProducerId (22) and transactions (24, 25, 26, and 28 for the offsets in them).
 /// - `consume`: OffsetForLeaderEpoch (23), offsets in a transaction (28), the groups of KIP-848 (68)
 ///   and share groups (76, 78, 79).
 const ROLES: [(&str, &[i16]); 2] = [
-    ("produce", &[0, 3, 10, 17, 18, 22, 24, 25, 26, 28, 36, 60]),
-    ("consume", &[1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 17, 18, 23, 28, 36, 60, 68, 76, 78, 79]),
+    ("produce", &[0, 3, 10, 17, 18, 22, 24, 25, 26, 28, 36, 60, 75]),
+    ("consume", &[1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 17, 18, 23, 28, 36, 60, 68, 75, 76, 78, 79]),
 ];
 
 /// Longest topic (Kafka itself has 249).
@@ -83,6 +128,10 @@ pub(super) fn read(
     });
     let api_key = word(reader, &mut fields, "apiKey", |reader, node, word| {
         let word = word.to_ascii_lowercase();
+        let later = LATER_API_KEYS.iter().find(|(name, _)| *name == word);
+        if let Some((_, key)) = later.filter(|_| dialect.extended) {
+            return Some(*key);
+        }
         let name = reader.one_of(node.at, &word, "the name of a Kafka API", &API_KEYS)?;
         let number = API_KEYS.iter().position(|known| *known == name)?;
         NUMBERS.get(number..=number)

@@ -48,8 +48,6 @@ impl Api {
             schema::SASL_HANDSHAKE => (1, last),
             // Later ones are for brokers (KIP-890).
             schema::ADD_PARTITIONS_TO_TXN => (first, 3),
-            // A regular expression of topics that the broker evaluates (KIP-848).
-            schema::CONSUMER_GROUP_HEARTBEAT => (first, 0),
             _ => (first, last),
         };
         Some(offered)

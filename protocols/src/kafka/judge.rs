@@ -62,7 +62,12 @@ pub(super) fn judge<'a>(
 ) -> Result<Judgment<'a>, Halt> {
     let plan = plan_of(header.api, header.version)?;
     let mut judge = Judge::new(header, plan, names, ids_are_final, handler);
-    plan.walk(Reader::new(frame, header.body, frame.len(), plan.flexible), &mut judge)?;
+    let mut reader = Reader::new(frame, header.body, frame.len(), plan.flexible);
+    plan.walk(&mut reader, &mut judge)?;
+    if reader.left() > 0 {
+        // Some clients forget bytes there, which brokers ignore. They are not judged, so they go.
+        judge.found.edits.remove(reader.position()..frame.len());
+    }
     Ok(judge.finish())
 }
 
@@ -79,7 +84,8 @@ pub(super) fn by_beginning(
     let plan = plan_of(header.api, header.version)?;
     let mut judge = Judge::new(header, plan, names, ids_are_final, handler);
     judge.only_the_beginning = true;
-    match plan.walk(Reader::new(input, header.body, length, plan.flexible), &mut judge) {
+    let mut reader = Reader::new(input, header.body, length, plan.flexible);
+    match plan.walk(&mut reader, &mut judge) {
         Ok(()) => Ok(Beginning::NotEnough),
         Err(Halt::Enough) => {
             let Judge { found, any_denied, .. } = judge;
@@ -184,11 +190,13 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
     fn ask(&mut self, topic: Option<&[u8]>, group: Option<&[u8]>) {
         self.asked = true;
         self.levels.iter_mut().flatten().for_each(|level| level.asked = true);
-        if self.handler.allows(&Subject { topic, group }) {
+        if self.handler.allows(&Subject { topic, group, everything: false }) {
             return;
         }
         let error = match (topic, group) {
-            (_, Some(_)) if !self.handler.may(&Subject { topic: None, group }) => {
+            (_, Some(_))
+                if !self.handler.may(&Subject { topic: None, group, everything: false }) =>
+            {
                 match self.header.api.refused() {
                     error::TOPIC => error::GROUP,
                     refused => refused,
@@ -220,7 +228,7 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
     /// An array that names nothing, and so stands for everything.
     fn ask_for_everything(&mut self) {
         let group = self.found.group;
-        if self.handler.allows(&Subject { topic: None, group }) {
+        if self.handler.allows(&Subject { topic: None, group, everything: false }) {
             self.asked = true;
             self.levels.iter_mut().flatten().for_each(|level| level.asked = true);
             return;
@@ -229,7 +237,7 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
             // Like Kafka itself: the brokers are for everybody, and the topics for whom they are.
             schema::METADATA => true,
             schema::OFFSET_FETCH | schema::DESCRIBE_TOPIC_PARTITIONS => {
-                self.handler.may(&Subject { topic: None, group })
+                self.handler.may(&Subject { topic: None, group, everything: false })
             }
             _ => false,
         };
@@ -388,6 +396,12 @@ impl<'a, H: Handler + ?Sized> Visitor<'a> for Judge<'a, '_, H> {
         match mark {
             Mark::Topic => self.ask(Some(value), group),
             Mark::TopicId => self.topic_of(value),
+            // Which topics it comes to is the broker's to say, when it pleases.
+            Mark::Regex if !value.is_empty() => {
+                if !self.handler.allows(&Subject { topic: None, group, everything: true }) {
+                    self.deny(error::TOPIC);
+                }
+            }
             Mark::Group => self.found.group = Some(value),
             Mark::Member => self.found.member = Some(value),
             Mark::Transaction => self.transactional = true,

@@ -42,7 +42,7 @@ pub(super) fn look(
     wanted: Wanted<'_>,
     handler: &mut (impl Handler + ?Sized),
 ) -> Result<Seen, Halt> {
-    let (plan, reader) = open(frame, frame.len(), pending.api, pending.version)?;
+    let (plan, mut reader) = open(frame, frame.len(), pending.api, pending.version)?;
     let change = pending.change();
     let group = change.and_then(|change| change.group.as_deref());
     let mut look = Look {
@@ -59,7 +59,7 @@ pub(super) fn look(
         handler,
         seen: Seen::default(),
     };
-    plan.walk(reader, &mut look)?;
+    plan.walk(&mut reader, &mut look)?;
     Ok(look.seen)
 }
 
@@ -80,9 +80,9 @@ pub(super) fn first_error(
     api: Api,
     version: i16,
 ) -> Result<i16, Halt> {
-    let (plan, reader) = open(input, length, api, version)?;
+    let (plan, mut reader) = open(input, length, api, version)?;
     let mut beginning = Beginning { error: 0, in_partitions: false };
-    match plan.walk(reader, &mut beginning) {
+    match plan.walk(&mut reader, &mut beginning) {
         Ok(()) | Err(Halt::Enough) => Ok(beginning.error),
         Err(halt) => Err(halt),
     }
@@ -95,9 +95,9 @@ pub(super) fn find_array(
     pending: &Pending,
     mark: Mark,
 ) -> Result<(Range<usize>, usize, bool), Halt> {
-    let (plan, reader) = open(input, length, pending.api, pending.version)?;
+    let (plan, mut reader) = open(input, length, pending.api, pending.version)?;
     let mut finder = Finder { mark, found: None };
-    match plan.walk(reader, &mut finder) {
+    match plan.walk(&mut reader, &mut finder) {
         Ok(()) | Err(Halt::Enough) => {}
         Err(halt) => return Err(halt),
     }
@@ -160,11 +160,14 @@ impl<'a, H: Handler + ?Sized> Look<'a, '_, H> {
             Mark::Topics => {
                 // One without a name was not found.
                 let Some(topic) = self.topic else { return true };
-                self.handler.shows(&request, &Subject { topic: Some(topic), group: self.group })
+                self.handler.shows(
+                    &request,
+                    &Subject { topic: Some(topic), group: self.group, everything: false },
+                )
             }
-            Mark::Groups if self.pending.api.key() == schema::LIST_GROUPS => {
-                self.handler.shows(&request, &Subject { topic: None, group: self.group })
-            }
+            Mark::Groups if self.pending.api.key() == schema::LIST_GROUPS => self
+                .handler
+                .shows(&request, &Subject { topic: None, group: self.group, everything: false }),
             _ => true,
         }
     }

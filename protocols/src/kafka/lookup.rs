@@ -45,7 +45,7 @@ pub(super) fn read(frame: &[u8], version: i16) -> Result<Vec<Named>, Halt> {
     let tags = usize::from(api.schema().has_response_tags(version));
     let mut found = Found::default();
     let body = LENGTH_BYTES + 4 + tags;
-    plan.walk(Reader::new(frame, body, frame.len(), plan.flexible), &mut found)?;
+    plan.walk(&mut Reader::new(frame, body, frame.len(), plan.flexible), &mut found)?;
     Ok(found.names)
 }
 

@@ -48,8 +48,6 @@ refusals! {
     Varint = "kafka_varint", "a varint is not in its shortest form";
     /// Out of order, twice, or of another size than said: readers differ on these (KIP-482).
     TaggedFields = "kafka_tagged_fields", "tagged fields are out of order or lie about their size";
-    /// Bytes after the last field, which some readers ignore.
-    Trailing = "kafka_trailing", "a request goes on after its last field";
     /// The client ended the stream within a request.
     Incomplete = "kafka_incomplete", "the client ended the stream within a request";
     /// A request began and did not arrive in time.
@@ -90,7 +88,6 @@ impl From<Malformed> for Refusal {
             Malformed::Null => Self::FieldNull,
             Malformed::Varint => Self::Varint,
             Malformed::Tags => Self::TaggedFields,
-            Malformed::Trailing => Self::Trailing,
         }
     }
 }

@@ -55,6 +55,8 @@ pub struct Subject<'a> {
     pub topic: Option<&'a [u8]>,
     /// The group, if the request is about one.
     pub group: Option<&'a [u8]>,
+    /// It is about every topic there is, though requests of its kind need not be about topics.
+    pub everything: bool,
 }
 
 /// How a request was decided.

@@ -56,14 +56,13 @@ impl Plan {
         })
     }
 
-    /// Walks over the whole message, which must end with the frame.
+    /// Walks over the whole message, and leaves `reader` behind its last field.
     pub(super) fn walk<'a>(
         &self,
-        mut reader: Reader<'a>,
+        reader: &mut Reader<'a>,
         visitor: &mut impl Visitor<'a>,
     ) -> Result<(), Halt> {
-        self.walk_steps(0..self.steps.len(), &mut reader, visitor)?;
-        reader.finish()
+        self.walk_steps(0..self.steps.len(), reader, visitor)
     }
 
     /// Walks over a part of the message.

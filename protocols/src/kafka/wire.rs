@@ -29,8 +29,6 @@ pub enum Malformed {
     Varint,
     /// Tagged fields are out of order, or one has another size than it says.
     Tags,
-    /// Bytes are left after the last field.
-    Trailing,
 }
 
 impl From<Malformed> for Halt {
@@ -66,11 +64,6 @@ impl<'a> Reader<'a> {
 
     pub(super) fn slice(&self, from: usize, to: usize) -> &'a [u8] {
         &self.bytes[from..to]
-    }
-
-    /// Whether the frame ends here.
-    pub(super) fn finish(&self) -> Result<(), Halt> {
-        if self.at == self.end { Ok(()) } else { Err(Malformed::Trailing.into()) }
     }
 
     /// Moves on by `n` bytes.

@@ -438,6 +438,10 @@ impl KafkaRequest for View<'_> {
         self.subject.topic.into_iter()
     }
 
+    fn is_about_everything(&self) -> bool {
+        self.subject.everything
+    }
+
     fn group(&self) -> Option<&[u8]> {
         self.subject.group
     }

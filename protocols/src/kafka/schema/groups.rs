@@ -3,7 +3,7 @@
 use super::Schema;
 use super::field::{array, boolean, bytes, int8, int16, int32, list, string, structure, uuid};
 use super::mark::Mark::{
-    Error, Group, Groups, Host, Key, KeyType, Keys, Member, Port, Topic, Topics,
+    Error, Group, Groups, Host, Key, KeyType, Keys, Member, Port, Regex, Topic, Topics,
 };
 
 /// FindCoordinator (10).
@@ -241,7 +241,7 @@ pub(in crate::kafka) static CONSUMER_GROUP_HEARTBEAT: Schema = Schema {
         string("rack_id").nullable(0),
         int32("rebalance_timeout_ms"),
         list("subscribed_topic_names", &[string("item").is(Topic)]).nullable(0).is(Topics),
-        string("subscribed_topic_regex").since(1).nullable(1),
+        string("subscribed_topic_regex").since(1).nullable(1).is(Regex),
         string("server_assignor").nullable(0),
         array("topic_partitions", &[uuid("topic_id"), list("partitions", &[int32("item")])])
             .nullable(0),

@@ -11,6 +11,8 @@ pub(in crate::kafka) enum Mark {
     Topic,
     /// A topic's id (KIP-516).
     TopicId,
+    /// A regular expression for topics, which the broker evaluates.
+    Regex,
     /// Array: partitions of one topic.
     Partitions,
     /// A partition's number.
