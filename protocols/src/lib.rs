@@ -6,6 +6,8 @@
 //! | [`http1`] | HTTP/1.1 (RFC 9112): strict framing, path normalisation, denials in their turn |
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod drive;
 pub mod gate;
 pub mod http1;
 mod in_flight;

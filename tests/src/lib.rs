@@ -7,11 +7,13 @@
 //! | [`upstream`] | servers behind it, from a script or from a system program |
 //! | [`client`] | a client that sends exactly the bytes it is told to |
 //! | [`kafka`] | a real Kafka broker |
+//! | [`kafka_oracle`] | how `kafka-protocol` reads the same bytes |
 //! | [`hyper_oracle`] | how hyper reads the same bytes |
 
 pub mod client;
 pub mod hyper_oracle;
 pub mod kafka;
+pub mod kafka_oracle;
 pub mod sidecar;
 pub mod upstream;
 

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use portreeve_policy::fuzz::{policy_documents, policy_http_rules};
 use portreeve_protocols::http1::fuzz::{http1_gate, http1_path};
+use portreeve_protocols::kafka::fuzz::{kafka_gate, kafka_messages};
 use portreeve_tests::hyper_oracle::http1_hyper;
+use portreeve_tests::kafka_oracle::kafka_oracle;
 
 fn replay(target: &str, run: fn(&[u8])) {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
@@ -51,4 +53,19 @@ fn corpus_of_policy_documents() {
 #[test]
 fn corpus_of_policy_http_rules() {
     replay("policy_http_rules", policy_http_rules);
+}
+
+#[test]
+fn corpus_of_kafka_gate() {
+    replay("kafka_gate", kafka_gate);
+}
+
+#[test]
+fn corpus_of_kafka_messages() {
+    replay("kafka_messages", kafka_messages);
+}
+
+#[test]
+fn corpus_of_kafka_oracle() {
+    replay("kafka_oracle", kafka_oracle);
 }

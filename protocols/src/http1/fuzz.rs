@@ -1,4 +1,4 @@
-//! What the fuzz targets run, and the little relay that drives the gate in them and in the tests.
+//! What the fuzz targets run.
 //!
 //! Invariants: the outcome does not depend on how the input was cut; a denied request's bytes never
 //! reach the server; what reaches the server is what was judged.
@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use super::{Decision, Exchange, Handler, HeadEdits, Http1, Limits, Refusal, Request, normalize};
-use crate::gate::{Close, Direction, Gate, Op, UpstreamFailure};
+use crate::drive::{Script, Sink, pieces};
+use crate::gate::{Close, Direction};
 
 /// What came of driving a gate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,34 +50,20 @@ impl<F: FnMut(&Request<'_>, &mut HeadEdits) -> Decision> Handler for Recorder<F>
     }
 }
 
-/// One direction of the little relay.
-#[derive(Default)]
-struct Stream<'a> {
-    input: &'a [u8],
-    arrived: usize,
-    taken: usize,
-    /// What is left of an operation that goes beyond what has arrived.
-    rest: u64,
-    forwards: bool,
-    /// It is not read until the other one has moved.
-    waits: bool,
-    ended: bool,
-}
-
-impl Stream<'_> {
-    fn unread(&self) -> &[u8] {
-        &self.input[self.taken..self.arrived]
+impl<F> Sink for Recorder<F> {
+    fn deliver(&mut self, direction: Direction, bytes: &[u8]) {
+        match direction {
+            Direction::Request => self.outcome.to_server.extend_from_slice(bytes),
+            Direction::Response => self.outcome.to_client.extend_from_slice(bytes),
+        }
     }
 
-    /// Carries on with an unfinished operation; returns what is forwarded.
-    fn carry_on(&mut self) -> Vec<u8> {
-        let n = usize::try_from(self.rest).unwrap_or(usize::MAX).min(self.unread().len());
-        let moved = self.unread()[..n].to_vec();
-        self.taken += n;
-        if self.rest != Op::FOREVER {
-            self.rest -= n as u64;
-        }
-        if self.forwards { moved } else { Vec::new() }
+    fn close(&mut self, close: Close) {
+        self.outcome.closed = Some(close);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.outcome.closed.is_some()
     }
 }
 
@@ -107,159 +94,15 @@ impl<'a> Connection<'a> {
     /// When the gate breaks its contract.
     pub fn run(
         &self,
-        mut cut: impl FnMut() -> usize,
+        cut: impl FnMut() -> usize,
         decide: impl FnMut(&Request<'_>, &mut HeadEdits) -> Decision,
     ) -> Outcome {
         let mut gate = Http1::new(Arc::new(self.limits.clone()));
         let mut recorder = Recorder { outcome: Outcome::default(), decide };
-        let mut streams = [
-            Stream { input: self.requests, ..Stream::default() },
-            Stream { input: self.responses, ..Stream::default() },
-        ];
-        loop {
-            self.settle(&mut gate, &mut streams, &mut recorder);
-            if recorder.outcome.closed.is_some() {
-                break;
-            }
-            // The server speaks when the client can't go on.
-            let Some(next) = streams.iter_mut().find(|s| s.arrived < s.input.len() && s.can_read())
-            else {
-                if !self.ends || !end_one(&mut gate, &mut streams, &mut recorder) {
-                    break;
-                }
-                continue;
-            };
-            next.arrived = (next.arrived + cut().max(1)).min(next.input.len());
-        }
+        let Self { requests, responses, reachable, ends, .. } = *self;
+        Script { requests, responses, reachable, ends }.run(&mut gate, &mut recorder, cut);
         recorder.outcome
     }
-
-    /// Steps both directions until neither moves.
-    fn settle<F>(&self, gate: &mut Http1, streams: &mut [Stream<'_>; 2], recorder: &mut Recorder<F>)
-    where
-        Recorder<F>: Handler,
-    {
-        let mut turns = 0;
-        let mut moved = true;
-        while std::mem::take(&mut moved) {
-            for direction in [Direction::Request, Direction::Response] {
-                while self.turn(direction, gate, streams, recorder) {
-                    moved = true;
-                    turns += 1;
-                    assert!(turns < 1_000_000, "the gate goes round in circles");
-                }
-                if recorder.outcome.closed.is_some() {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// One operation of one direction; whether anything moved.
-    fn turn<F>(
-        &self,
-        direction: Direction,
-        gate: &mut Http1,
-        streams: &mut [Stream<'_>; 2],
-        recorder: &mut Recorder<F>,
-    ) -> bool
-    where
-        Recorder<F>: Handler,
-    {
-        let index = usize::from(direction == Direction::Response);
-        let stream = &mut streams[index];
-        if stream.ended {
-            return false;
-        }
-        let taken = stream.taken;
-        if stream.rest > 0 {
-            let moved = stream.carry_on();
-            recorder.deliver(direction, &moved);
-            if stream.rest > 0 {
-                return false;
-            }
-        }
-        let carried = stream.taken > taken;
-        let mut out = Vec::new();
-        let op = gate.step(direction, stream.unread(), &mut out, recorder);
-        assert!(op == Op::Inject || out.is_empty(), "{op:?} with something to inject");
-        stream.waits = op == Op::Wait;
-        let to_server =
-            matches!(op, Op::Forward(_) | Op::Inject) && direction == Direction::Request;
-        if to_server && !self.reachable {
-            Gate::<Recorder<F>>::upstream_failed(gate, UpstreamFailure::Connect, recorder);
-            if let Op::Forward(n) = op {
-                stream.rest = n;
-                stream.forwards = false;
-            }
-            return true;
-        }
-        match op {
-            Op::Forward(n) | Op::Discard(n) => {
-                assert!(n > 0, "an operation on nothing");
-                stream.rest = n;
-                stream.forwards = matches!(op, Op::Forward(_));
-                true
-            }
-            Op::Inject => {
-                assert!(!out.is_empty());
-                recorder.deliver(direction, &out);
-                true
-            }
-            Op::NeedInput | Op::Wait => carried,
-            Op::Close(close) => {
-                recorder.outcome.closed = Some(close);
-                false
-            }
-        }
-    }
-}
-
-impl Stream<'_> {
-    fn can_read(&self) -> bool {
-        !self.waits || self.rest > 0
-    }
-}
-
-impl<F> Recorder<F> {
-    fn deliver(&mut self, direction: Direction, bytes: &[u8]) {
-        match direction {
-            Direction::Request => self.outcome.to_server.extend_from_slice(bytes),
-            Direction::Response => self.outcome.to_client.extend_from_slice(bytes),
-        }
-    }
-}
-
-/// Ends the next stream that hasn't; whether there was one.
-fn end_one<F>(gate: &mut Http1, streams: &mut [Stream<'_>; 2], recorder: &mut Recorder<F>) -> bool
-where
-    Recorder<F>: Handler,
-{
-    for (direction, stream) in [Direction::Request, Direction::Response].into_iter().zip(streams) {
-        // An end is noticed by whoever reads, after everything before it.
-        if stream.ended || stream.waits || stream.arrived < stream.input.len() {
-            continue;
-        }
-        stream.ended = true;
-        for _ in 0..1000 {
-            let mut out = Vec::new();
-            match gate.end(direction, stream.unread(), &mut out, recorder) {
-                Op::Inject => recorder.deliver(direction, &out),
-                Op::Forward(n) | Op::Discard(n) => {
-                    stream.rest = n;
-                    let moved = stream.carry_on();
-                    recorder.deliver(direction, &moved);
-                }
-                Op::NeedInput | Op::Wait => break,
-                Op::Close(close) => {
-                    recorder.outcome.closed = Some(close);
-                    break;
-                }
-            }
-        }
-        return true;
-    }
-    false
 }
 
 /// Any two streams of bytes, cut in any way: the outcome is the same, and no denied byte passes.
@@ -285,12 +128,7 @@ pub fn http1_gate(data: &[u8]) {
         };
         let whole = timeless(connection.run(|| usize::MAX >> 1, by_path));
         let bytewise = timeless(connection.run(|| 1, by_path));
-        let mut random = u32::from(seed) + 1;
-        let cut = || {
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (random >> 24) as usize % 37
-        };
-        let anyhow = timeless(connection.run(cut, by_path));
+        let anyhow = timeless(connection.run(pieces(seed), by_path));
         for (cut, how) in [(&bytewise, "cut into single bytes"), (&anyhow, "cut anyhow")] {
             let ended = whole.closed.is_some() || cut.closed.is_some();
             if ended && !responses.is_empty() {

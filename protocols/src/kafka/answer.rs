@@ -46,7 +46,10 @@ pub(super) fn refuse(frame: &[u8], header: &Header, errors: &Errors<'_>) -> Resu
     if writer.answers_items(fields, &scope) && !errors.denied.is_empty() {
         writer.errors.whole = 0;
     }
-    writer.structure(fields, &Scopes { scope: &scope, outer: None, error: writer.errors.whole })?;
+    writer.structure(
+        fields,
+        &Scopes { scope: &scope, outer: None, error: writer.errors.whole, is_item: false },
+    )?;
     let mut out = writer.out;
     set_length(&mut out);
     Ok(out)
@@ -106,6 +109,8 @@ struct Scopes<'s, 'a> {
     scope: &'s Scope<'a>,
     outer: Option<&'s Scopes<'s, 'a>>,
     error: i16,
+    /// An item of an array, not the whole.
+    is_item: bool,
 }
 
 impl<'a> Scopes<'_, 'a> {
@@ -195,8 +200,8 @@ impl<'a> Writer<'a> {
         for _ in 0..items.count {
             let error = match self.errors.denied.binary_search_by_key(&at, |(place, _)| *place) {
                 Ok(found) => self.errors.denied[found].1,
-                // Partitions of a topic have the error of the topic.
-                Err(_) if mark == Some(Mark::Partitions) => scopes.error,
+                // What is inside of an item has the item's error.
+                Err(_) if scopes.is_item => scopes.error,
                 Err(_) => self.errors.others,
             };
             at = self.item(item, items.body.clone(), at, Some(scopes), error)?;
@@ -213,7 +218,7 @@ impl<'a> Writer<'a> {
         error: i16,
     ) -> Result<usize, Halt> {
         let (scope, end) = Scope::read(self.plan, steps, self.frame, at)?;
-        self.structure(fields, &Scopes { scope: &scope, outer, error })?;
+        self.structure(fields, &Scopes { scope: &scope, outer, error, is_item: true })?;
         Ok(end)
     }
 }

@@ -56,7 +56,7 @@ impl Api {
     /// The error of a request that is refused as a whole, and not for its topics.
     pub(super) fn refused(self) -> i16 {
         match self.key() {
-            8 | 9 | 11..=16 | 42 | 47 | 68 | 69 | 76..=79 | 88..=92 => error::GROUP,
+            8..=16 | 42 | 47 | 68 | 69 | 76..=79 | 88..=92 => error::GROUP,
             22 | 24..=26 | 28 | 65 | 66 => error::TRANSACTIONAL_ID,
             38..=41 => error::DELEGATION_TOKEN,
             0..=3 | 19..=21 | 23 | 37 | 61 | 75 => error::TOPIC,

@@ -193,19 +193,25 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
         if self.handler.allows(&Subject { topic, group, everything: false }) {
             return;
         }
-        let error = match (topic, group) {
-            (_, Some(_))
-                if !self.handler.may(&Subject { topic: None, group, everything: false }) =>
-            {
-                match self.header.api.refused() {
-                    error::TOPIC => error::GROUP,
-                    refused => refused,
-                }
-            }
-            (Some(_), _) => error::TOPIC,
-            (None, _) => self.refused(),
+        let no_topic = Subject { topic: None, group, everything: false };
+        match (topic, group) {
+            (_, Some(_)) if !self.handler.may(&no_topic) => self.deny_group(),
+            (Some(_), _) => self.deny(error::TOPIC),
+            (None, _) => self.deny(self.refused()),
+        }
+    }
+
+    /// Nothing that is asked of this group is allowed, whatever the topic.
+    fn deny_group(&mut self) {
+        let error = match self.header.api.refused() {
+            error::TOPIC | error::CLUSTER => error::GROUP,
+            refused => refused,
         };
-        self.deny(error);
+        self.any_denied = true;
+        match self.levels.iter_mut().flatten().find(|level| level.mark != Mark::Topics) {
+            Some(level) => level.error = error,
+            None => self.found.whole = Some(error),
+        }
     }
 
     /// The error of a request that is refused for what it is.
@@ -213,6 +219,8 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
         match self.header.api.refused() {
             // A producer without transactions asks the cluster for its id.
             error::TRANSACTIONAL_ID if !self.transactional => error::CLUSTER,
+            // The coordinator of a transaction is looked for.
+            error::GROUP if self.transactional => error::TRANSACTIONAL_ID,
             refused => refused,
         }
     }
@@ -247,6 +255,13 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
             self.found.filter = true;
         } else {
             self.ask(None, group);
+        }
+    }
+
+    fn ask_for_every_topic(&mut self) {
+        let group = self.found.group;
+        if !self.handler.allows(&Subject { topic: None, group, everything: true }) {
+            self.deny(error::TOPIC);
         }
     }
 
@@ -397,11 +412,7 @@ impl<'a, H: Handler + ?Sized> Visitor<'a> for Judge<'a, '_, H> {
             Mark::Topic => self.ask(Some(value), group),
             Mark::TopicId => self.topic_of(value),
             // Which topics it comes to is the broker's to say, when it pleases.
-            Mark::Regex if !value.is_empty() => {
-                if !self.handler.allows(&Subject { topic: None, group, everything: true }) {
-                    self.deny(error::TOPIC);
-                }
-            }
+            Mark::Regex if !value.is_empty() => self.ask_for_every_topic(),
             Mark::Group => self.found.group = Some(value),
             Mark::Member => self.found.member = Some(value),
             Mark::Transaction => self.transactional = true,

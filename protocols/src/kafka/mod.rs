@@ -39,6 +39,10 @@ mod api;
 mod asking;
 mod edit;
 mod errors;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
+#[cfg(any(test, feature = "fuzzing"))]
+mod generate;
 mod header;
 mod ids;
 mod in_flight;
@@ -52,6 +56,8 @@ mod request;
 mod schema;
 mod scope;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod versions;
 mod walk;
 mod wire;
