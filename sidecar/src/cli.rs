@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::policy::Output;
 
@@ -354,7 +354,21 @@ pub(crate) struct LogArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArguments {
+    /// What is spoken
+    #[arg(value_enum, default_value_t)]
+    pub(crate) protocol: DemoProtocol,
+
     /// End after the table
     #[arg(long)]
     pub(crate) once: bool,
+}
+
+/// What the demo speaks.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum DemoProtocol {
+    /// GET /public/.* and nothing else
+    #[default]
+    Http,
+    /// service1 may produce to topic1, service2 may consume from it
+    Kafka,
 }

@@ -46,7 +46,12 @@ impl Kafka {
         loop {
             match self.answering {
                 Answering::Frame => {
+                    let ending = self.ending;
                     let Some(front) = self.in_flight.front() else {
+                        if ending {
+                            self.answering = Answering::Closing(Close::Graceful);
+                            continue;
+                        }
                         if input.is_empty() {
                             return Op::NeedInput;
                         }
@@ -59,6 +64,11 @@ impl Kafka {
                         let exchange = Exchange { error: *error, local: true, response_bytes };
                         self.answering = Answering::Passed(exchange);
                         return Op::Inject;
+                    }
+                    if ending {
+                        // The broker, too, would not answer what came before a broken request.
+                        self.answering = Answering::Closing(Close::Graceful);
+                        continue;
                     }
                     match self.answer_frame(input, out, handler) {
                         Ok(op) => return op,

@@ -94,11 +94,15 @@ impl Kafka {
         match self.asking {
             Asking::Held | Asking::Lookup => Op::NeedInput,
             Asking::Frame if input.is_empty() && !cut_short => Op::NeedInput,
-            _ => {
+            _ if cut_short => {
                 handler.refused(Refusal::Incomplete);
                 self.asking = Asking::Held;
                 // The broker must not take the part for the whole.
-                Op::Close(if cut_short { Close::Abort } else { Close::Graceful })
+                Op::Close(Close::Abort)
+            }
+            _ => {
+                self.refuse(Refusal::Incomplete, handler);
+                Op::NeedInput
             }
         }
     }

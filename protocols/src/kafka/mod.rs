@@ -98,6 +98,9 @@ pub struct Kafka {
     looked_up: bool,
     /// A request has begun and is not complete.
     begun: bool,
+    /// Nothing more can be read from the client: what is due of the gate's own answers goes out, and
+    /// the connection ends.
+    ending: bool,
     /// The last operation of each stream was to pass or drop bytes, and it was not asked since.
     unfinished: [bool; 2],
 }
@@ -117,6 +120,7 @@ impl Kafka {
             sessions: ShareSessions::default(),
             looked_up: false,
             begun: false,
+            ending: false,
             unfinished: [false; 2],
         }
     }
@@ -130,8 +134,9 @@ impl Kafka {
     fn refuse(&mut self, refusal: Refusal, handler: &mut (impl Handler + ?Sized)) -> Op {
         handler.refused(refusal);
         self.asking = Asking::Held;
-        self.answering = Answering::Closing(Close::Graceful);
-        Op::Close(Close::Graceful)
+        self.ending = true;
+        self.begun = false;
+        Op::Wait
     }
 }
 

@@ -299,10 +299,13 @@ fn frames_that_lie_end_the_connection() {
     let null = request(3, 1, false, &[0, 0, 0, 1, 0xff, 0xff]);
     let varint = request(3, 9, true, &[0x82, 0x00]);
     let twice = request(18, 3, true, &[1, 1, 2, 0, 0, 0, 0]);
-    // A known tag (cluster id of Fetch) that says another size than it has.
-    let mut tag = vec![0; 25];
-    tag[24] = 0xff;
-    let cases: [(&[u8], Refusal); 9] = [
+    // A known tag (the cluster id of Fetch) that says another size than it has.
+    let mut tag = (-1_i32).to_be_bytes().to_vec();
+    tag.extend_from_slice(&[0; 4 + 4 + 4 + 1 + 4 + 4]);
+    tag.extend_from_slice(&[1, 1, 1, 1, 0, 9, 2, b'x']);
+    let tag = request(1, 12, true, &tag);
+    let cases: [(&[u8], Refusal); 10] = [
+        (&tag, Refusal::TaggedFields),
         (&count.clone(), Refusal::ArrayCount),
         (&negative, Refusal::LengthNegative),
         (&text, Refusal::FieldBeyond),

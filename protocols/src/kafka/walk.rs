@@ -184,7 +184,8 @@ impl Plan {
         let mut least = 0_u64;
         for _ in 0..count {
             let tag = reader.varint()?;
-            if u64::from(tag) < least {
+            // Some readers take a tag for a signed number.
+            if u64::from(tag) < least || i32::try_from(tag).is_err() {
                 return Err(Malformed::Tags.into());
             }
             least = u64::from(tag) + 1;

@@ -297,7 +297,9 @@ impl Handler for KafkaSession {
             _ if self.current.audited => Verdict::Audit,
             kafka::Outcome::Allowed | kafka::Outcome::Filtered => Verdict::Allow,
         };
-        if decided.outcome == kafka::Outcome::Filtered {
+        // Not by a rule: it is filtered, or refused for a session or a version.
+        let refused = decided.outcome == kafka::Outcome::Denied && !self.current.denied;
+        if refused || decided.outcome == kafka::Outcome::Filtered {
             (self.current.rule, self.current.reason) = (None, None);
         }
         self.count(verdict);

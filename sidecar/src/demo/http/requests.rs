@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
+use crate::demo::table::Answer;
+
 /// One request of the demo.
 pub(super) struct Asked {
     /// What the table says of it.
-    pub(super) line: &'static str,
+    line: &'static str,
     /// Everything but `Host` and `Connection`.
     request: &'static str,
     fields: &'static str,
     /// The last part of the client's loopback address: `127.0.0.1` is `app=client`, others are
     /// unknown.
     from: u8,
-    pub(super) expected: &'static str,
+    expected: &'static str,
 }
 
 const fn asked(
@@ -81,13 +83,6 @@ pub(super) const REQUESTS: [Asked; 13] = [
     },
 ];
 
-/// What came back.
-pub(super) struct Answer {
-    pub(super) line: &'static str,
-    /// A status, `reset`, or what went wrong.
-    pub(super) seen: String,
-}
-
 impl Asked {
     /// Asks it on a connection of its own.
     pub(super) fn ask(&self, proxy: SocketAddr, number: usize) -> Answer {
@@ -99,7 +94,8 @@ impl Asked {
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => "reset".to_owned(),
             Err(error) => error.to_string(),
         };
-        Answer { line: self.line, seen }
+        let good = seen == self.expected;
+        Answer { line: self.line, passed: seen == "200", seen, good }
     }
 
     fn exchange(&self, proxy: SocketAddr, number: usize) -> std::io::Result<String> {
