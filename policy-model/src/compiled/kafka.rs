@@ -31,24 +31,45 @@ pub trait KafkaRequest {
 
 /// APIs whose requests are about topics; a condition on topics says nothing of others. One that names
 /// no topic asks for all of them. The reference's list, and what came after it.
-const WITH_TOPICS: [i16; 25] =
-    [0, 1, 2, 3, 4, 5, 6, 8, 9, 19, 20, 21, 23, 24, 27, 28, 34, 35, 37, 43, 45, 46, 47, 61, 75];
+const WITH_TOPICS: u128 = bits(&[
+    0, 1, 2, 3, 4, 5, 6, 8, 9, 19, 20, 21, 23, 24, 27, 28, 34, 35, 37, 43, 45, 46, 47, 61, 75,
+]);
 
 /// APIs whose requests may name topics, and are about them if they do: configurations, heartbeats,
 /// share fetches.
-const MAY_NAME_TOPICS: [i16; 12] = [32, 33, 44, 55, 68, 76, 78, 79, 88, 90, 91, 92];
+const MAY_NAME_TOPICS: u128 = bits(&[32, 33, 44, 55, 68, 76, 78, 79, 88, 90, 91, 92]);
+
+/// Numbers of APIs as bits. None is above 127 yet.
+const fn bits(keys: &[i16]) -> u128 {
+    let (mut bits, mut index) = (0, 0);
+    while index < keys.len() {
+        bits |= 1 << keys[index];
+        index += 1;
+    }
+    bits
+}
+
+/// The bit of an API; none for those that nobody knows.
+fn bit(key: i16) -> u128 {
+    match key {
+        0..128 => 1 << key,
+        _ => 0,
+    }
+}
 
 fn is_about_topics(request: &impl KafkaRequest) -> bool {
-    let key = request.api_key();
-    WITH_TOPICS.contains(&key)
+    let api = bit(request.api_key());
+    WITH_TOPICS & api != 0
         || request.is_about_everything()
-        || (MAY_NAME_TOPICS.contains(&key) && request.topics().next().is_some())
+        || (MAY_NAME_TOPICS & api != 0 && request.topics().next().is_some())
 }
 
 /// Kafka rules of one connection.
 #[derive(Debug)]
 pub(crate) struct KafkaRuleSet {
     rules: Vec<Arc<KafkaRule>>,
+    /// Of each rule, the APIs as bits.
+    apis: Vec<u128>,
     /// Rules about any topic.
     open: Vec<u32>,
     /// Rules by the one topic that they are about.
@@ -82,13 +103,23 @@ impl KafkaRuleSet {
             Some(TextMatch::Matches(pattern)) => Some(pattern),
             _ => None,
         }));
-        Self { open, exact, patterns, patterned, kinds, rules }
+        let apis = rules.iter().map(|rule| rule.api_keys.map_or(u128::MAX, bits)).collect();
+        Self { rules, apis, open, exact, patterns, patterned, kinds }
     }
 
     /// The first of these rules that matches in everything but the topic.
     fn first(&self, indices: &[u32], request: &impl KafkaRequest) -> Option<u32> {
-        let matches = |index: &&u32| self.rules[**index as usize].matches(request);
-        indices.iter().find(matches).copied()
+        indices.iter().copied().find(|index| self.matches(*index, request))
+    }
+
+    /// Whether a rule matches in everything but the topic.
+    fn matches(&self, index: u32, request: &impl KafkaRequest) -> bool {
+        let rule = &self.rules[index as usize];
+        let is_its_api = match rule.api_keys {
+            Some(_) => self.apis[index as usize] & bit(request.api_key()) != 0,
+            None => true,
+        };
+        is_its_api && rule.matches_beyond_api(request)
     }
 
     /// The first rule that allows this topic of the request.
@@ -99,7 +130,7 @@ impl KafkaRuleSet {
             self.patterns.each_match(topic, &mut |place| {
                 let index = self.patterned[place as usize];
                 let earlier = found.is_none_or(|found| index < found);
-                if earlier && self.rules[index as usize].matches(request) {
+                if earlier && self.matches(index, request) {
                     found = Some(index);
                 }
             });
@@ -152,10 +183,9 @@ impl KafkaRule {
         (self.api_keys, self.api_version, self.client_id.as_deref(), group)
     }
 
-    /// In everything but the topic.
-    fn matches(&self, request: &impl KafkaRequest) -> bool {
-        self.api_keys.is_none_or(|keys| keys.contains(&request.api_key()))
-            && self.api_version.is_none_or(|version| version == request.api_version())
+    /// In everything but the API and the topic.
+    fn matches_beyond_api(&self, request: &impl KafkaRequest) -> bool {
+        self.api_version.is_none_or(|version| version == request.api_version())
             && self.client_id.as_ref().is_none_or(|id| id.as_bytes() == request.client_id())
             && match (&self.group, request.group()) {
                 (Some(wanted), Some(group)) => wanted.matches(group),

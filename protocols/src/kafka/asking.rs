@@ -186,6 +186,9 @@ impl Kafka {
         if !offered.is_some_and(|(first, last)| (first..=last).contains(&start.version)) {
             return Ok(None);
         }
+        if !judge::is_about_one_topic(input, start.length, header)? {
+            return Ok(None);
+        }
         self.begin(input, header, handler);
         let by =
             judge::by_beginning(input, start.length, header, &self.names, self.looked_up, handler)?;

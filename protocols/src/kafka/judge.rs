@@ -9,7 +9,7 @@ use super::ids::{NO_ID, TopicId, TopicNames};
 use super::plan::{Plan, Purpose, plan};
 use super::request::{Handler, Subject};
 use super::schema::{self, Mark};
-use super::walk::{ArrayHead, Visitor};
+use super::walk::{ArrayHead, Finder, Visitor};
 use super::wire::{Halt, Malformed, Reader};
 
 /// Marked arrays that may stand inside of each other.
@@ -71,6 +71,21 @@ pub(super) fn judge<'a>(
     Ok(judge.finish())
 }
 
+/// Whether the request is about one topic only. `Short` while too little of it is there to tell.
+pub(super) fn is_about_one_topic(
+    input: &[u8],
+    length: usize,
+    header: &Header,
+) -> Result<bool, Halt> {
+    let plan = plan_of(header.api, header.version)?;
+    let mut topics = Finder { mark: Mark::Topics, found: None };
+    match plan.walk(&mut Reader::new(input, header.body, length, plan.flexible), &mut topics) {
+        Ok(()) | Err(Halt::Enough) => {}
+        Err(halt) => return Err(halt),
+    }
+    Ok(topics.found.is_some_and(|(_, count)| count == 1))
+}
+
 /// Judges a request that produces to one topic by its beginning, before its records have come. `Short`
 /// while more of it is needed.
 pub(super) fn by_beginning(
@@ -128,8 +143,8 @@ struct Level {
     item: usize,
     /// Its error.
     error: i16,
-    /// Policy was asked about it, or about something in it.
-    asked: bool,
+    /// How often policy had been asked when it began.
+    asked: u32,
 }
 
 struct Judge<'a, 'j, H: ?Sized> {
@@ -141,7 +156,8 @@ struct Judge<'a, 'j, H: ?Sized> {
     handler: &'j mut H,
     levels: [Option<Level>; DEPTH],
     depth: usize,
-    asked: bool,
+    /// How often policy was asked, or something decided without.
+    asked: u32,
     transactional: bool,
     key_type: u8,
     resource_type: u8,
@@ -149,7 +165,6 @@ struct Judge<'a, 'j, H: ?Sized> {
     key: Option<&'a [u8]>,
     replica: bool,
     only_the_beginning: bool,
-    /// Something was denied, or can't be told by the beginning.
     any_denied: bool,
     found: Judgment<'a>,
 }
@@ -170,7 +185,7 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
             handler,
             levels: [const { None }; DEPTH],
             depth: 0,
-            asked: false,
+            asked: 0,
             transactional: false,
             key_type: 0,
             resource_type: 0,
@@ -188,8 +203,8 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
 
     /// Asks policy, and notes what follows for the item under way, or for the whole.
     fn ask(&mut self, topic: Option<&[u8]>, group: Option<&[u8]>) {
-        self.asked = true;
-        self.levels.iter_mut().flatten().for_each(|level| level.asked = true);
+        self.asked += 1;
+
         if self.handler.allows(&Subject { topic, group, everything: false }) {
             return;
         }
@@ -237,8 +252,8 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
     fn ask_for_everything(&mut self) {
         let group = self.found.group;
         if self.handler.allows(&Subject { topic: None, group, everything: false }) {
-            self.asked = true;
-            self.levels.iter_mut().flatten().for_each(|level| level.asked = true);
+            self.asked += 1;
+
             return;
         }
         let may_be_filtered = match self.header.api.key() {
@@ -250,8 +265,8 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
             _ => false,
         };
         if may_be_filtered {
-            self.asked = true;
-            self.levels.iter_mut().flatten().for_each(|level| level.asked = true);
+            self.asked += 1;
+
             self.found.filter = true;
         } else {
             self.ask(None, group);
@@ -276,8 +291,8 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
                 self.ask(Some(name), group);
             }
             None if self.ids_are_final => {
-                self.asked = true;
-                self.levels.iter_mut().flatten().for_each(|level| level.asked = true);
+                self.asked += 1;
+
                 self.deny(error::UNKNOWN_TOPIC_ID);
             }
             None => self.found.unknown.push(id),
@@ -316,7 +331,7 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
             // What a follower asks for passes by the rules for consumers.
             self.found.whole = Some(error::CLUSTER);
         }
-        if !self.asked && self.found.whole.is_none() && self.found.unknown.is_empty() {
+        if self.asked == 0 && self.found.whole.is_none() && self.found.unknown.is_empty() {
             self.ask(None, self.found.group);
         }
         self.found
@@ -325,10 +340,6 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
 
 impl<'a, H: Handler + ?Sized> Visitor<'a> for Judge<'a, '_, H> {
     fn array(&mut self, head: &ArrayHead) -> Result<(), Halt> {
-        if self.only_the_beginning && head.mark == Mark::Topics && head.count != Some(1) {
-            self.any_denied = true;
-            return Err(Halt::Enough);
-        }
         let Some(free) = self.levels.get_mut(self.depth) else {
             return Err(Malformed::Count.into());
         };
@@ -340,7 +351,7 @@ impl<'a, H: Handler + ?Sized> Visitor<'a> for Judge<'a, '_, H> {
             kept: 0,
             item: 0,
             error: 0,
-            asked: false,
+            asked: 0,
         });
         if head.mark == Mark::Topics {
             let key = self.header.api.key();
@@ -354,7 +365,7 @@ impl<'a, H: Handler + ?Sized> Visitor<'a> for Judge<'a, '_, H> {
                 None if !is_heartbeat(key) => self.ask_for_everything(),
                 Some(0) if empty_is_all => self.ask_for_everything(),
                 // It asks for the brokers alone.
-                Some(0) if key == schema::METADATA => self.asked = true,
+                Some(0) if key == schema::METADATA => self.asked += 1,
                 _ => {}
             }
         }
@@ -366,32 +377,33 @@ impl<'a, H: Handler + ?Sized> Visitor<'a> for Judge<'a, '_, H> {
         if mark == Mark::Groups {
             self.found.group = None;
         }
+        let asked = self.asked;
         if let Some(level) = self.level() {
             level.item = at;
             level.error = 0;
-            level.asked = false;
+            level.asked = asked;
         }
         Ok(())
     }
 
     fn item_end(&mut self, mark: Mark, at: usize) -> Result<(), Halt> {
-        if !self.level().is_some_and(|level| level.asked) {
+        let asked = self.asked;
+        if self.level().is_some_and(|level| level.asked == asked) {
             self.ask_for_item(mark);
         }
-        let outer = self.depth.checked_sub(2).and_then(|outer| self.levels[outer].as_ref());
-        let inside = match outer.map(|level| level.mark) {
-            Some(Mark::Groups) => self.found.group,
-            _ => None,
-        };
         let Some(level) = self.level() else { return Ok(()) };
         if level.error == 0 {
             level.kept += 1;
             return Ok(());
         }
-        let denied = Denied { mark, at: level.item, error: level.error, inside };
-        let removed = level.item..at;
-        self.found.denied.push(denied);
-        self.found.edits.remove(removed);
+        let (begin, error) = (level.item, level.error);
+        let outer = self.depth.checked_sub(2).and_then(|outer| self.levels[outer].as_ref());
+        let inside = match outer.map(|level| level.mark) {
+            Some(Mark::Groups) => self.found.group,
+            _ => None,
+        };
+        self.found.denied.push(Denied { mark, at: begin, error, inside });
+        self.found.edits.remove(begin..at);
         Ok(())
     }
 

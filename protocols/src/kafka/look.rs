@@ -12,7 +12,7 @@ use super::in_flight::{Change, Pending};
 use super::plan::{Plan, Purpose, plan};
 use super::request::{Handler, Subject};
 use super::schema::{self, Kind, Mark};
-use super::walk::{ArrayHead, Visitor};
+use super::walk::{ArrayHead, Finder, Visitor};
 use super::wire::{Halt, Malformed, Reader};
 
 /// Marked arrays that may stand inside of each other.
@@ -283,26 +283,6 @@ impl<'a> Visitor<'a> for Beginning {
                 return Err(Halt::Enough);
             }
         }
-        Ok(())
-    }
-}
-
-/// Looks for the first array of a mark.
-struct Finder {
-    mark: Mark,
-    found: Option<(Range<usize>, usize)>,
-}
-
-impl<'a> Visitor<'a> for Finder {
-    fn array(&mut self, head: &ArrayHead) -> Result<(), Halt> {
-        if head.mark != self.mark {
-            return Ok(());
-        }
-        self.found = Some((head.header.clone(), head.count.unwrap_or(0)));
-        Err(Halt::Enough)
-    }
-
-    fn value(&mut self, _: Mark, _: Range<usize>, _: Option<&'a [u8]>) -> Result<(), Halt> {
         Ok(())
     }
 }

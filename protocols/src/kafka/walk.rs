@@ -45,6 +45,27 @@ pub(super) struct ArrayHead {
     pub(super) body: Range<usize>,
 }
 
+/// Looks for the first array of a mark, and no further.
+pub(super) struct Finder {
+    pub(super) mark: Mark,
+    /// Where its count stands, and the count.
+    pub(super) found: Option<(Range<usize>, usize)>,
+}
+
+impl<'a> Visitor<'a> for Finder {
+    fn array(&mut self, head: &ArrayHead) -> Result<(), Halt> {
+        if head.mark != self.mark {
+            return Ok(());
+        }
+        self.found = Some((head.header.clone(), head.count.unwrap_or(0)));
+        Err(Halt::Enough)
+    }
+
+    fn value(&mut self, _: Mark, _: Range<usize>, _: Option<&'a [u8]>) -> Result<(), Halt> {
+        Ok(())
+    }
+}
+
 impl Plan {
     /// The steps over an item of the first array of this mark.
     pub(super) fn body_of(&self, wanted: Mark) -> Option<Range<usize>> {
@@ -147,7 +168,10 @@ impl Plan {
                     _ => return Err(Malformed::Null.into()),
                 },
                 Step::Tags { end } => {
-                    self.walk_tags(next..end as usize, reader, visitor)?;
+                    // Most often there are none.
+                    if !reader.skip_zero() {
+                        self.walk_tags(next..end as usize, reader, visitor)?;
+                    }
                     next = end as usize;
                 }
                 // Walked from `Tags`.

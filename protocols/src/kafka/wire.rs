@@ -86,6 +86,14 @@ impl<'a> Reader<'a> {
         Ok(self.bytes[at])
     }
 
+    /// Moves on by a byte if that is 0.
+    #[inline]
+    pub(super) fn skip_zero(&mut self) -> bool {
+        let zero = self.bytes.get(self.at) == Some(&0);
+        self.at += usize::from(zero);
+        zero
+    }
+
     #[inline]
     pub(super) fn int16(&mut self) -> Result<i16, Halt> {
         let at = self.skip(2)?;
