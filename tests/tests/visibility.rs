@@ -105,7 +105,8 @@ spec:
 
 #[test]
 fn what_policy_would_audit_and_the_proxy_cannot_read_passes_marked() {
-    for rules in ["rules: {kafka: [{topic: t}]}", "serverNames: [a.example]"] {
+    let unread = "rules: {l7proto: r2d2, l7: [{cmd: READ}]}";
+    for rules in [unread, "serverNames: [a.example]"] {
         let (upstream, received) = answering(OK);
         let policy = format!(
             "apiVersion: portreeve.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: p, namespace: \
@@ -131,9 +132,37 @@ fn policy(more: &str) -> String {
 }
 
 #[test]
-fn a_protocol_that_is_not_read_here_is_refused_not_passed_unread() {
+fn what_is_not_kafka_passes_where_kafka_rules_are_only_audited() {
+    let (upstream, received) = answering(OK);
+    let policy = "apiVersion: portreeve.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p, \
+                  namespace: default}\nspec:\n  mode: audit\n  endpointSelector: {}\n  ingress: \
+                  [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {kafka: [{topic: t}]}}]}]\n";
+    let sidecar = Setup::new(upstream).policy(policy).start();
+    assert_eq!(sidecar.connect().get("/anything").status, 200);
+    assert_eq!(received.connections(), 1);
+}
+
+#[test]
+fn what_is_not_kafka_is_closed_where_kafka_rules_are_in_force() {
     let (upstream, received) = answering(OK);
     let rules = "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {kafka: [{topic: t}]}}]";
+    let sidecar = Setup::new(upstream).policy(&policy(rules)).start();
+    let mut client = sidecar.connect();
+    client.send("GET /anything HTTP/1.1\r\nHost: shop\r\n\r\n");
+    assert_eq!(client.end(), None, "closed, not reset: nothing was cut short");
+    let line = &sidecar.logged(1)[0];
+    assert_eq!(
+        (&line["type"], &line["reason"]),
+        (&"refused".into(), &"kafka_frame_too_large".into())
+    );
+    assert_eq!(received.connections(), 0);
+}
+
+#[test]
+fn a_protocol_that_is_not_read_here_is_refused_not_passed_unread() {
+    let (upstream, received) = answering(OK);
+    let rules = "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {l7proto: r2d2, \
+                 l7: [{cmd: READ}]}}]";
     let sidecar = Setup::new(upstream).policy(&policy(rules)).start();
     assert!(sidecar.connect().end().is_some(), "reset");
     let line = &sidecar.logged(1)[0];

@@ -18,7 +18,9 @@ use rustc_hash::FxHashMap;
 use super::Connection;
 use crate::relay::{End, Session};
 use crate::snapshot::Snapshot;
-use crate::telemetry::{KafkaRecord, Refused, RefusedRecord, TimeoutPhase, TopicCounters, Verdict};
+use crate::telemetry::{
+    KafkaRecord, LoggedTopics, Refused, RefusedRecord, TimeoutPhase, TopicCounters, Verdict,
+};
 
 /// Topics of one request that the log names.
 const LOGGED_TOPICS: usize = 32;
@@ -26,12 +28,17 @@ const LOGGED_TOPICS: usize = 32;
 /// Topics whose counters a connection keeps at hand.
 const KEPT_TOPICS: usize = 2048;
 
+/// Texts kept for the requests to come: as many as clients usually have in flight.
+const SPARE_TEXTS: usize = 8;
+
 /// Policy and telemetry of one Kafka connection.
 pub(super) struct KafkaSession {
     connection: Connection,
     /// `None`: policy has come to allow the connection without looking inside.
     rules: Option<Arc<KafkaRules>>,
     in_flight: VecDeque<Exchange>,
+    /// Texts to be used again.
+    spare: Vec<Text>,
     /// The request that is being judged.
     current: Current,
     topics: FxHashMap<Box<[u8]>, Arc<TopicCounters>>,
@@ -71,7 +78,7 @@ struct Exchange {
     began: Instant,
     key: i16,
     /// `Some` if it will be logged.
-    record: Option<Box<Record>>,
+    record: Option<Record>,
 }
 
 /// What the log needs of a request that is gone from the buffers.
@@ -124,14 +131,8 @@ impl Text {
         self.topics.push((self.bytes.len(), denied));
     }
 
-    fn topics(&self) -> Vec<(&[u8], bool)> {
-        let mut from = self.group_end;
-        let topic = |&(end, denied): &(usize, bool)| {
-            let topic = &self.bytes[from..end];
-            from = end;
-            (topic, denied)
-        };
-        self.topics.iter().map(topic).collect()
+    fn topics(&self) -> LoggedTopics<'_> {
+        LoggedTopics { bytes: &self.bytes, from: self.group_end, ends: &self.topics }
     }
 }
 
@@ -141,6 +142,7 @@ impl KafkaSession {
             connection,
             rules: Some(rules),
             in_flight: VecDeque::new(),
+            spare: Vec::new(),
             current: Current::default(),
             topics: FxHashMap::default(),
             now: Instant::now(),
@@ -181,13 +183,14 @@ impl KafkaSession {
         telemetry.kafka_decided(direction, self.current.key, verdict);
     }
 
-    fn record(&mut self, decided: &Decided, verdict: Verdict) -> Box<Record> {
+    fn record(&mut self, decided: &Decided, verdict: Verdict) -> Record {
+        let spare = self.spare.pop().unwrap_or_default();
         let current = &mut self.current;
         let unasked = match decided.outcome {
             kafka::Outcome::Denied => "answered_by_proxy",
             _ => Reason::RuleAllows.as_str(),
         };
-        Box::new(Record {
+        Record {
             snapshot: self.connection.snapshot().clone(),
             api: current.api,
             version: current.version,
@@ -198,8 +201,8 @@ impl KafkaSession {
             rule: current.rule,
             reason: current.reason.map_or(unasked, Reason::as_str),
             request_bytes: decided.bytes,
-            text: std::mem::take(&mut current.text),
-        })
+            text: std::mem::replace(&mut current.text, spare),
+        }
     }
 
     fn log(&self, record: &Record, duration: Duration, answer: Option<&Exchanged>) {
@@ -217,7 +220,7 @@ impl KafkaSession {
             client_id: record.text.client_id(),
             correlation_id: record.correlation_id,
             group: record.text.group(),
-            topics: &record.text.topics(),
+            topics: record.text.topics(),
             more_topics: record.text.more_topics,
             filtered: record.filtered,
             error: answer.map(|answer| answer.error),
@@ -331,9 +334,8 @@ impl Handler for KafkaSession {
         telemetry.kafka_answered(direction, exchange.key, exchanged.error, duration);
         if let Some(record) = exchange.record {
             self.log(&record, duration, Some(exchanged));
-            // Its buffers are used again.
-            if self.current.text.bytes.capacity() == 0 {
-                self.current.text = record.text;
+            if self.spare.len() < SPARE_TEXTS {
+                self.spare.push(record.text);
             }
         }
     }

@@ -59,6 +59,19 @@ pub(crate) fn start(
             let session = HttpSession::new(connection, rules.clone());
             tokio::spawn(Relay::new(client, gate, session, registration));
         }
+        Action::Inspect(Inspection::Kafka(ref rules)) if rules.is_observed_only() => {
+            let (rules, advertised) = (rules.clone(), settings.advertised.clone());
+            tokio::spawn(async move {
+                if detect::speaks_kafka(&client).await {
+                    let gate = Kafka::new(connection.worker().kafka.clone(), advertised);
+                    let session = KafkaSession::new(connection, rules);
+                    Relay::new(client, gate, session, registration).await;
+                } else {
+                    let session = OpaqueSession::new(connection, &verdict);
+                    Relay::new(client, Opaque, session, registration).await;
+                }
+            });
+        }
         Action::Inspect(Inspection::Kafka(ref rules)) => {
             let limits = connection.worker().kafka.clone();
             let gate = Kafka::new(limits, settings.advertised.clone());

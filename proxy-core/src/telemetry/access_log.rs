@@ -148,8 +148,7 @@ pub(super) fn write_kafka(out: &mut Vec<u8>, record: &KafkaRecord<'_>) {
         line.bytes("group", record.group);
     }
     for (name, denied) in [("topics", false), ("denied_topics", true)] {
-        let of = record.topics.iter().filter(|(_, is)| *is == denied).map(|(topic, _)| *topic);
-        line.list(name, of);
+        line.list(name, record.topics.which(denied));
     }
     if record.more_topics > 0 {
         line.number("more_topics", record.more_topics);

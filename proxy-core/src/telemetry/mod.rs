@@ -33,8 +33,8 @@ pub(crate) use self::kafka::TopicCounters;
 use self::log_writer::LogWriter;
 pub use self::log_writer::TelemetryError;
 pub(crate) use self::record::{
-    ConnectOutcome, ConnectionRecord, ConnectionStats, HttpRecord, KafkaRecord, Method, Party,
-    Refused, RefusedRecord, RequestId, TimeoutPhase, Verdict,
+    ConnectOutcome, ConnectionRecord, ConnectionStats, HttpRecord, KafkaRecord, LoggedTopics,
+    Method, Party, Refused, RefusedRecord, RequestId, TimeoutPhase, Verdict,
 };
 use crate::snapshot::Snapshot;
 

@@ -139,6 +139,28 @@ impl Refused {
     }
 }
 
+/// Topics of a request, one after the other.
+#[derive(Clone, Copy)]
+pub(crate) struct LoggedTopics<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// Where the first one begins.
+    pub(crate) from: usize,
+    /// Where each ends, and whether it was denied.
+    pub(crate) ends: &'a [(usize, bool)],
+}
+
+impl<'a> LoggedTopics<'a> {
+    /// Those that were denied, or those that were not.
+    pub(crate) fn which(self, denied: bool) -> impl Iterator<Item = &'a [u8]> {
+        let mut from = self.from;
+        self.ends.iter().filter_map(move |(end, is)| {
+            let topic = &self.bytes[from..*end];
+            from = *end;
+            (*is == denied).then_some(topic)
+        })
+    }
+}
+
 /// A Kafka request and its answer.
 pub(crate) struct KafkaRecord<'a> {
     pub(crate) time: SystemTime,
@@ -153,8 +175,7 @@ pub(crate) struct KafkaRecord<'a> {
     pub(crate) correlation_id: i32,
     /// Empty: none.
     pub(crate) group: &'a [u8],
-    /// Topics, and whether each was denied.
-    pub(crate) topics: &'a [(&'a [u8], bool)],
+    pub(crate) topics: LoggedTopics<'a>,
     /// Topics beyond those.
     pub(crate) more_topics: u64,
     /// It was answered with what the client may see.
