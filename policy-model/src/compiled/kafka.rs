@@ -226,3 +226,100 @@ impl KafkaRule {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pattern::Pattern;
+
+    struct Asked {
+        key: i16,
+        topics: Vec<&'static str>,
+        group: Option<&'static str>,
+        everything: bool,
+    }
+
+    impl KafkaRequest for Asked {
+        fn api_key(&self) -> i16 {
+            self.key
+        }
+        fn api_version(&self) -> i16 {
+            1
+        }
+        fn client_id(&self) -> &[u8] {
+            b"c"
+        }
+        fn topics(&self) -> impl Iterator<Item = &[u8]> {
+            self.topics.iter().map(|topic| topic.as_bytes())
+        }
+        fn is_about_everything(&self) -> bool {
+            self.everything
+        }
+        fn group(&self) -> Option<&[u8]> {
+            self.group.map(str::as_bytes)
+        }
+    }
+
+    fn rule(keys: Option<&'static [i16]>, topic: Option<&str>, group: Option<&str>) -> KafkaRule {
+        let text = |text: &str| match text.strip_suffix('*') {
+            Some(start) => TextMatch::Matches(Pattern::new(&format!("{start}.*")).unwrap()),
+            None => TextMatch::Exact(text.to_owned()),
+        };
+        KafkaRule {
+            section: String::new(),
+            api_keys: keys,
+            api_version: None,
+            client_id: None,
+            topic: topic.map(text),
+            group: group.map(text),
+        }
+    }
+
+    /// The specification, word by word: each rule in turn, nothing looked up.
+    fn naive(rules: &[KafkaRule], asked: &Asked) -> bool {
+        let api = |rule: &KafkaRule| rule.api_keys.is_none_or(|keys| keys.contains(&asked.key));
+        let matches = |rule: &&KafkaRule| api(rule) && rule.matches_beyond_api(asked);
+        if !is_about_topics(asked) {
+            return rules.iter().any(|rule| matches(&rule));
+        }
+        let all = rules.iter().filter(matches).any(|rule| rule.topic.is_none());
+        let one = |topic: &&str| {
+            let wanted = |rule: &KafkaRule| rule.topic.as_ref().unwrap().matches(topic.as_bytes());
+            rules.iter().filter(matches).any(|rule| rule.topic.is_none() || wanted(rule))
+        };
+        all || (!asked.topics.is_empty() && asked.topics.iter().all(one))
+    }
+
+    #[test]
+    fn looked_up_rules_decide_as_each_rule_in_turn_does() {
+        let keys: [Option<&'static [i16]>; 4] =
+            [None, Some(&[0, 3]), Some(&[1, 3, 8]), Some(&[11])];
+        let names = [None, Some("a"), Some("b"), Some("a*"), Some("*")];
+        let mut random = 1_u32;
+        let mut next = |n: usize| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 16) as usize % n
+        };
+        for _ in 0..300 {
+            let mut rules = Vec::new();
+            for _ in 0..next(5) {
+                rules.push(rule(keys[next(4)], names[next(5)], names[next(5)]));
+            }
+            let set = KafkaRuleSet::new(rules.iter().cloned().map(Arc::new).collect());
+            for _ in 0..60 {
+                let topics = ["a", "b", "ab", "z"];
+                let asked = Asked {
+                    key: [0, 1, 3, 8, 11, 68, 22, 200][next(8)],
+                    topics: (0..next(3)).map(|_| topics[next(4)]).collect(),
+                    group: [None, Some("a"), Some("z")][next(3)],
+                    everything: next(8) == 0,
+                };
+                let found = RuleSet::find(&set, &asked);
+                assert_eq!(found.is_some(), naive(&rules, &asked), "{rules:?} {}", asked.key);
+                if found.is_some() {
+                    assert!(set.may_allow(&asked), "what is allowed may be");
+                }
+            }
+        }
+    }
+}

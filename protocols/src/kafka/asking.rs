@@ -186,9 +186,6 @@ impl Kafka {
         if !offered.is_some_and(|(first, last)| (first..=last).contains(&start.version)) {
             return Ok(None);
         }
-        if !judge::is_about_one_topic(input, start.length, header)? {
-            return Ok(None);
-        }
         self.begin(input, header, handler);
         let by =
             judge::by_beginning(input, start.length, header, &self.names, self.looked_up, handler)?;
@@ -205,11 +202,13 @@ impl Kafka {
     /// Asks the broker for names before the request is judged.
     fn look_up(
         &mut self,
-        ids: Vec<TopicId>,
+        mut ids: Vec<TopicId>,
         input: &[u8],
         header: &Header,
         out: &mut Vec<u8>,
     ) -> Op {
+        // More could not be kept.
+        ids.truncate(self.limits.topic_ids as usize);
         lookup::ask(&ids, &input[header.client_id.clone()], out);
         self.in_flight.push(Pending {
             api: Api::metadata(),

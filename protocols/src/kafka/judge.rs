@@ -9,7 +9,7 @@ use super::ids::{NO_ID, TopicId, TopicNames};
 use super::plan::{Plan, Purpose, plan};
 use super::request::{Handler, Subject};
 use super::schema::{self, Mark};
-use super::walk::{ArrayHead, Finder, Visitor};
+use super::walk::{ArrayHead, Visitor};
 use super::wire::{Halt, Malformed, Reader};
 
 /// Marked arrays that may stand inside of each other.
@@ -71,21 +71,6 @@ pub(super) fn judge<'a>(
     Ok(judge.finish())
 }
 
-/// Whether the request is about one topic only. `Short` while too little of it is there to tell.
-pub(super) fn is_about_one_topic(
-    input: &[u8],
-    length: usize,
-    header: &Header,
-) -> Result<bool, Halt> {
-    let plan = plan_of(header.api, header.version)?;
-    let mut topics = Finder { mark: Mark::Topics, found: None };
-    match plan.walk(&mut Reader::new(input, header.body, length, plan.flexible), &mut topics) {
-        Ok(()) | Err(Halt::Enough) => {}
-        Err(halt) => return Err(halt),
-    }
-    Ok(topics.found.is_some_and(|(_, count)| count == 1))
-}
-
 /// Judges a request that produces to one topic by its beginning, before its records have come. `Short`
 /// while more of it is needed.
 pub(super) fn by_beginning(
@@ -103,10 +88,10 @@ pub(super) fn by_beginning(
     match plan.walk(&mut reader, &mut judge) {
         Ok(()) => Ok(Beginning::NotEnough),
         Err(Halt::Enough) => {
-            let Judge { found, any_denied, .. } = judge;
+            let Judge { found, is_seen_whole, .. } = judge;
             Ok(match found {
                 Judgment { unknown, .. } if !unknown.is_empty() => Beginning::Unknown(unknown),
-                _ if any_denied => Beginning::NotEnough,
+                _ if is_seen_whole => Beginning::NotEnough,
                 _ => Beginning::Allowed { answered: found.acks != Some(0) },
             })
         }
@@ -165,7 +150,8 @@ struct Judge<'a, 'j, H: ?Sized> {
     key: Option<&'a [u8]>,
     replica: bool,
     only_the_beginning: bool,
-    any_denied: bool,
+    /// Something is denied, or it is about more than one topic: all of it must be seen.
+    is_seen_whole: bool,
     found: Judgment<'a>,
 }
 
@@ -192,7 +178,7 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
             key: None,
             replica: false,
             only_the_beginning: false,
-            any_denied: false,
+            is_seen_whole: false,
             found: Judgment::default(),
         }
     }
@@ -222,7 +208,7 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
             error::TOPIC | error::CLUSTER => error::GROUP,
             refused => refused,
         };
-        self.any_denied = true;
+        self.is_seen_whole = true;
         match self.levels.iter_mut().flatten().find(|level| level.mark != Mark::Topics) {
             Some(level) => level.error = error,
             None => self.found.whole = Some(error),
@@ -241,7 +227,7 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
     }
 
     fn deny(&mut self, error: i16) {
-        self.any_denied = true;
+        self.is_seen_whole = true;
         match self.level() {
             Some(level) => level.error = error,
             None => self.found.whole = Some(error),
@@ -340,6 +326,10 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
 
 impl<'a, H: Handler + ?Sized> Visitor<'a> for Judge<'a, '_, H> {
     fn array(&mut self, head: &ArrayHead) -> Result<(), Halt> {
+        if self.only_the_beginning && head.mark == Mark::Topics && head.count != Some(1) {
+            self.is_seen_whole = true;
+            return Err(Halt::Enough);
+        }
         let Some(free) = self.levels.get_mut(self.depth) else {
             return Err(Malformed::Count.into());
         };

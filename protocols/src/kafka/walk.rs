@@ -106,24 +106,7 @@ impl Plan {
                     let to = reader.position();
                     visitor.value(mark, from..to, Some(reader.slice(from, to)))?;
                 }
-                Step::Text { mark, nullable } => {
-                    let begin = reader.position();
-                    let length = reader.text_length()?;
-                    match (length, mark) {
-                        (None, _) if !nullable => return Err(Malformed::Null.into()),
-                        (None, None) => {}
-                        (None, Some(mark)) => {
-                            visitor.value(mark, begin..reader.position(), None)?;
-                        }
-                        (Some(length), mark) => {
-                            let from = reader.skip(length)?;
-                            let to = reader.position();
-                            if let Some(mark) = mark {
-                                visitor.value(mark, begin..to, Some(reader.slice(from, to)))?;
-                            }
-                        }
-                    }
-                }
+                Step::Text { mark, nullable } => walk_text(mark, nullable, reader, visitor)?,
                 Step::Bytes { nullable } => match reader.length()? {
                     None if !nullable => return Err(Malformed::Null.into()),
                     None => {}
@@ -132,35 +115,9 @@ impl Plan {
                     }
                 },
                 Step::Array { mark, nullable, end, size } => {
-                    let begin = reader.position();
-                    let count = reader.length()?;
-                    let head = begin..reader.position();
                     let body = next..end as usize;
                     next = end as usize;
-                    match count {
-                        None if !nullable => return Err(Malformed::Null.into()),
-                        // An item is at least a byte.
-                        Some(count) if count > reader.left() => {
-                            return Err(Malformed::Count.into());
-                        }
-                        _ => {}
-                    }
-                    if size > 0 {
-                        let bytes = count.unwrap_or(0).saturating_mul(size as usize);
-                        reader.skip(bytes)?;
-                        continue;
-                    }
-                    match mark {
-                        None => {
-                            for _ in 0..count.unwrap_or(0) {
-                                self.walk_steps(body.clone(), reader, visitor)?;
-                            }
-                        }
-                        Some(mark) => {
-                            let head = ArrayHead { mark, count, header: head, body };
-                            self.walk_items(&head, reader, visitor)?;
-                        }
-                    }
+                    self.walk_array(mark, nullable, size as usize, body, reader, visitor)?;
                 }
                 Step::Optional { end } => match reader.byte()? {
                     0xff => next = end as usize,
@@ -181,19 +138,43 @@ impl Plan {
         Ok(())
     }
 
-    fn walk_items<'a>(
+    #[inline]
+    fn walk_array<'a>(
         &self,
-        head: &ArrayHead,
+        mark: Option<Mark>,
+        nullable: bool,
+        size: usize,
+        body: Range<usize>,
         reader: &mut Reader<'a>,
         visitor: &mut impl Visitor<'a>,
     ) -> Result<(), Halt> {
-        visitor.array(head)?;
-        for _ in 0..head.count.unwrap_or(0) {
-            visitor.item(head.mark, reader.position())?;
-            self.walk_steps(head.body.clone(), reader, visitor)?;
-            visitor.item_end(head.mark, reader.position())?;
+        let begin = reader.position();
+        let count = reader.length()?;
+        let header = begin..reader.position();
+        match count {
+            None if !nullable => return Err(Malformed::Null.into()),
+            // An item is at least a byte.
+            Some(count) if count > reader.left() => return Err(Malformed::Count.into()),
+            _ => {}
         }
-        visitor.array_end(head.mark)
+        if size > 0 {
+            reader.skip(count.unwrap_or(0).saturating_mul(size))?;
+            return Ok(());
+        }
+        let Some(mark) = mark else {
+            for _ in 0..count.unwrap_or(0) {
+                self.walk_steps(body.clone(), reader, visitor)?;
+            }
+            return Ok(());
+        };
+        let head = ArrayHead { mark, count, header, body };
+        visitor.array(&head)?;
+        for _ in 0..count.unwrap_or(0) {
+            visitor.item(mark, reader.position())?;
+            self.walk_steps(head.body.clone(), reader, visitor)?;
+            visitor.item_end(mark, reader.position())?;
+        }
+        visitor.array_end(mark)
     }
 
     /// Tagged fields (KIP-482). A reader that knows a field reads it by its type and one that does not
@@ -241,5 +222,28 @@ impl Plan {
             next = end as usize;
         }
         None
+    }
+}
+
+#[inline]
+fn walk_text<'a>(
+    mark: Option<Mark>,
+    nullable: bool,
+    reader: &mut Reader<'a>,
+    visitor: &mut impl Visitor<'a>,
+) -> Result<(), Halt> {
+    let begin = reader.position();
+    let Some(length) = reader.text_length()? else {
+        return match mark {
+            _ if !nullable => Err(Malformed::Null.into()),
+            Some(mark) => visitor.value(mark, begin..reader.position(), None),
+            None => Ok(()),
+        };
+    };
+    let from = reader.skip(length)?;
+    let to = reader.position();
+    match mark {
+        Some(mark) => visitor.value(mark, begin..to, Some(reader.slice(from, to))),
+        None => Ok(()),
     }
 }

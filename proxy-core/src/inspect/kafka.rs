@@ -188,7 +188,9 @@ impl KafkaSession {
         let current = &mut self.current;
         let unasked = match decided.outcome {
             kafka::Outcome::Denied => "answered_by_proxy",
-            _ => Reason::RuleAllows.as_str(),
+            kafka::Outcome::Filtered => "filtered",
+            // It asks for nothing that policy is about: where the brokers are.
+            kafka::Outcome::Allowed | kafka::Outcome::Partly => "nothing_to_judge",
         };
         Record {
             snapshot: self.connection.snapshot().clone(),
