@@ -190,7 +190,6 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
     /// Asks policy, and notes what follows for the item under way, or for the whole.
     fn ask(&mut self, topic: Option<&[u8]>, group: Option<&[u8]>) {
         self.asked += 1;
-
         if self.handler.allows(&Subject { topic, group, everything: false }) {
             return;
         }
@@ -239,7 +238,6 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
         let group = self.found.group;
         if self.handler.allows(&Subject { topic: None, group, everything: false }) {
             self.asked += 1;
-
             return;
         }
         let may_be_filtered = match self.header.api.key() {
@@ -252,7 +250,6 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
         };
         if may_be_filtered {
             self.asked += 1;
-
             self.found.filter = true;
         } else {
             self.ask(None, group);
@@ -269,6 +266,8 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
     fn topic_of(&mut self, id: &[u8]) {
         let Ok(id) = <TopicId>::try_from(id) else { return };
         if id == NO_ID {
+            // It stands for none: there may be a name, or nothing at all.
+            self.is_seen_whole = true;
             return;
         }
         match self.names.get(&id) {
@@ -278,7 +277,6 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
             }
             None if self.ids_are_final => {
                 self.asked += 1;
-
                 self.deny(error::UNKNOWN_TOPIC_ID);
             }
             None => self.found.unknown.push(id),
@@ -305,6 +303,8 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
                 self.transactional = true;
                 self.ask(None, None);
             }
+            // Neither a name nor an id.
+            Mark::Topics => self.deny(error::UNKNOWN_TOPIC_ID),
             _ => {}
         }
     }

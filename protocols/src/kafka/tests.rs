@@ -255,6 +255,17 @@ fn topics_that_are_named_by_id_are_judged_by_the_name_that_the_broker_gives() {
 }
 
 #[test]
+fn a_topic_without_name_and_id_is_not_forwarded() {
+    // Produce in version 13: no transaction, acks, a time-out, one topic of id 0, no partitions.
+    let mut body = vec![0, 0, 1, 0, 0, 0, 9, 2];
+    body.extend_from_slice(&[0; 16]);
+    body.extend_from_slice(&[1, 0, 0]);
+    let outcome = talk(&request(0, 13, true, &body), &[]);
+    assert_eq!((outcome.to_server.len(), &outcome.refused[..]), (0, &[][..]));
+    assert_eq!(outcome.decided, [(0, Decision::Denied, 100)]);
+}
+
+#[test]
 fn api_versions_are_narrowed_and_never_raised() {
     let mut body = vec![0, 0];
     // Produce from 0, Metadata beyond what is known, a broker's own, a vendor's, a new one.
@@ -361,7 +372,10 @@ fn every_request_of_every_version_passes_as_it_came_where_all_is_allowed() {
             // But for fetch sessions, and for names that are asked for first.
             let as_it_came = outcome.to_server == frame || outcome.to_server.is_empty();
             let asks_first = outcome.to_server.get(8..12) == Some(b"Port");
-            assert!(as_it_came || asks_first || key == 1, "{key} v{version} seed {seed}");
+            // Or a topic has neither name nor id.
+            let nameless = outcome.decided.iter().any(|(.., error)| *error == 100);
+            let fine = as_it_came || asks_first || nameless || key == 1;
+            assert!(fine, "{key} v{version} seed {seed}");
         }
     }
 }
