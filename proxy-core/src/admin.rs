@@ -278,6 +278,7 @@ impl Control {
                 "kafka_frame_bytes": limits.kafka.frame_bytes,
                 "kafka_held_bytes": limits.kafka.held_bytes,
                 "kafka_in_flight": limits.kafka.in_flight,
+                "kafka_topics": limits.kafka.topics,
             },
             "access_log": self.telemetry.access_log_mode().as_str(),
             "workers": config.workers,

@@ -159,6 +159,22 @@ fn what_is_not_kafka_is_closed_where_kafka_rules_are_in_force() {
 }
 
 #[test]
+fn a_dead_broker_ends_the_connection_and_is_named() {
+    let nobody = portreeve_tests::free_address();
+    let rules = "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {kafka: [{topic: t}]}}]";
+    let sidecar = Setup::new(nobody).policy(&policy(rules)).start();
+    let mut client = sidecar.connect();
+    // ApiVersions in version 0.
+    client.send(b"\0\0\0\x0a\0\x12\0\0\0\0\0\x01\xff\xff");
+    assert_eq!(client.end(), None, "closed");
+    let said = sidecar.messages();
+    assert!(
+        said.contains("can't reach the upstream") && said.contains(&nobody.to_string()),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_protocol_that_is_not_read_here_is_refused_not_passed_unread() {
     let (upstream, received) = answering(OK);
     let rules = "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {l7proto: r2d2, \

@@ -30,7 +30,12 @@ impl Errors<'_> {
 }
 
 /// The whole response to a request of which nothing is forwarded.
-pub(super) fn refuse(frame: &[u8], header: &Header, errors: &Errors<'_>) -> Result<Vec<u8>, Halt> {
+pub(super) fn refuse(
+    frame: &[u8],
+    header: &Header,
+    errors: &Errors<'_>,
+    largest: usize,
+) -> Result<Vec<u8>, Halt> {
     let mut out = vec![0; LENGTH_BYTES];
     out.extend_from_slice(&header.correlation.to_be_bytes());
     let schema = header.api.schema();
@@ -41,7 +46,8 @@ pub(super) fn refuse(frame: &[u8], header: &Header, errors: &Errors<'_>) -> Resu
         return Err(Halt::Enough);
     };
     let (scope, _) = Scope::read(plan, 0..plan.steps.len(), frame, header.body)?;
-    let mut writer = Writer { frame, plan, version: header.version, errors: *errors, out };
+    let version = header.version;
+    let mut writer = Writer { frame, plan, version, errors: *errors, out, largest };
     let fields = schema.response;
     if writer.answers_items(fields, &scope) && !errors.denied.is_empty() {
         writer.errors.whole = 0;
@@ -61,6 +67,7 @@ pub(super) fn items(
     header: &Header,
     mark: Mark,
     denied: &[(usize, i16)],
+    largest: usize,
 ) -> Result<Vec<u8>, Halt> {
     let plan =
         plan::plan(header.api.place(), header.version, Purpose::Answer).ok_or(Halt::Enough)?;
@@ -68,7 +75,8 @@ pub(super) fn items(
     let fields =
         array_of(header.api.schema().response, mark, header.version).ok_or(Halt::Enough)?;
     let errors = Errors { whole: 0, others: 0, denied };
-    let mut writer = Writer { frame, plan, version: header.version, errors, out: Vec::new() };
+    let (version, out) = (header.version, Vec::new());
+    let mut writer = Writer { frame, plan, version, errors, out, largest };
     for (place, error) in denied {
         writer.item(fields, body.clone(), *place, None, *error)?;
     }
@@ -125,6 +133,8 @@ struct Writer<'a> {
     version: i16,
     errors: Errors<'a>,
     out: Vec<u8>,
+    /// Most bytes that may be written: a partition that is asked for in few is answered in many.
+    largest: usize,
 }
 
 impl<'a> Writer<'a> {
@@ -217,6 +227,9 @@ impl<'a> Writer<'a> {
         outer: Option<&Scopes<'_, 'a>>,
         error: i16,
     ) -> Result<usize, Halt> {
+        if self.out.len() > self.largest {
+            return Err(Halt::TooLarge);
+        }
         let (scope, end) = Scope::read(self.plan, steps, self.frame, at)?;
         self.structure(fields, &Scopes { scope: &scope, outer, error, is_item: true })?;
         Ok(end)

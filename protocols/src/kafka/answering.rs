@@ -2,9 +2,10 @@
 //! own put between them.
 
 use super::header::{LENGTH_BYTES, frame_length};
+use super::ids::Named;
 use super::in_flight::{Action, Pending};
+use super::limits::Limits;
 use super::look::{self, Seen, Wanted};
-use super::lookup;
 use super::refusal::Refusal;
 use super::request::{Exchange, Handler};
 use super::schema;
@@ -45,39 +46,27 @@ impl Kafka {
     ) -> Op {
         loop {
             match self.answering {
-                Answering::Frame => {
-                    let ending = self.ending;
-                    let Some(front) = self.in_flight.front() else {
-                        if ending {
-                            self.answering = Answering::Closing(Close::Graceful);
-                            continue;
-                        }
-                        if input.is_empty() {
-                            return Op::NeedInput;
-                        }
-                        self.refuse_response(Refusal::ResponseUnasked, handler);
-                        continue;
-                    };
-                    if let Action::Ours { reply, error } = &front.action {
+                Answering::Frame => match self.in_flight.front() {
+                    Some(Pending { action: Action::Ours { reply, error }, .. }) => {
                         out.extend_from_slice(reply);
                         let response_bytes = reply.len() as u64;
                         let exchange = Exchange { error: *error, local: true, response_bytes };
                         self.answering = Answering::Passed(exchange);
                         return Op::Inject;
                     }
-                    if ending {
-                        // The broker, too, would not answer what came before a broken request.
-                        self.answering = Answering::Closing(Close::Graceful);
-                        continue;
-                    }
-                    match self.answer_frame(input, out, handler) {
+                    // The broker, too, would not answer what came before a broken request.
+                    _ if self.ending => self.answering = Answering::Closing(Close::Graceful),
+                    None if input.is_empty() => return Op::NeedInput,
+                    None => self.refuse_response(Refusal::ResponseUnasked, handler),
+                    Some(_) => match self.answer_frame(input, out, handler) {
                         Ok(op) => return op,
                         Err(Halt::Short) => return Op::NeedInput,
-                        Err(Halt::Malformed(_) | Halt::Enough) => {
-                            self.refuse_response(Refusal::ResponseMalformed, handler);
+                        Err(Halt::TooLarge) => {
+                            self.refuse_response(Refusal::HeldTooLarge, handler);
                         }
-                    }
-                }
+                        Err(_) => self.refuse_response(Refusal::ResponseMalformed, handler),
+                    },
+                },
                 Answering::Replaced { dropped, passing, exchange } => {
                     self.answering = match passing {
                         0 => Answering::Passed(exchange),
@@ -90,7 +79,9 @@ impl Kafka {
                     return Op::Forward(passing as u64);
                 }
                 Answering::Passed(exchange) => {
-                    self.in_flight.pop();
+                    if let Some(pending) = self.in_flight.pop() {
+                        self.owed -= pending.owed();
+                    }
                     handler.finished(&exchange);
                     self.answering = Answering::Frame;
                 }
@@ -155,15 +146,17 @@ impl Kafka {
         let (key, version) = (front.api.key(), front.version);
         match &front.action {
             Action::Lookup => {
-                let frame = self.whole(input, length)?;
-                self.learn_asked(frame)?;
+                let frame = whole(input, length, &self.limits)?;
+                let wanted = Wanted { advertised: None, learn: true };
+                let Seen { names, .. } = look::look(frame, front, wanted, handler)?;
+                self.learn_asked(names);
                 Ok(Op::Discard(length as u64))
             }
             Action::Change(change) if change.can_begin_at_once() && self.advertised.is_none() => {
                 self.insert_in_beginning(input, length, out)
             }
             _ if key == schema::API_VERSIONS => {
-                let frame = self.whole(input, length)?;
+                let frame = whole(input, length, &self.limits)?;
                 let error = versions::narrow(frame, version, self.advertised.is_some(), out)?;
                 Ok(self.replaced(length, error, out))
             }
@@ -171,24 +164,14 @@ impl Kafka {
         }
     }
 
-    /// All of a response, if it is there; over the limit it is refused.
-    fn whole<'a>(&self, input: &'a [u8], length: usize) -> Result<&'a [u8], Halt> {
-        if length > self.limits.held_bytes as usize {
-            return Err(Halt::Enough);
-        }
-        input.get(..length).ok_or(Halt::Short)
-    }
-
     /// The broker has answered the gate's own question.
-    fn learn_asked(&mut self, frame: &[u8]) -> Result<(), Halt> {
-        let found = lookup::read(frame, lookup::VERSION)?;
-        self.names.learn(found, self.limits.topic_ids as usize);
+    fn learn_asked(&mut self, names: Vec<Named>) {
+        self.names.learn(names, self.limits.topics as usize);
         self.in_flight.pop();
         self.looked_up = true;
         if matches!(self.asking, Asking::Lookup) {
             self.asking = Asking::Frame;
         }
-        Ok(())
     }
 
     /// Looks a response through if it is small or has to be changed, and passes it on.
@@ -215,7 +198,7 @@ impl Kafka {
         if !must && !learn && length > LOOKED_THROUGH {
             return Ok(self.passed(length, 0));
         }
-        let frame = self.whole(input, length)?;
+        let frame = whole(input, length, &self.limits)?;
         let advertised = self.advertised.clone();
         let wanted = Wanted { advertised: advertised.as_deref(), learn };
         let Some(front) = self.in_flight.front() else { return Err(Halt::Enough) };
@@ -227,7 +210,7 @@ impl Kafka {
         let inserted = front.change().map_or(0, |change| change.error);
         let error = if inserted == 0 { error } else { inserted };
         if !names.is_empty() {
-            self.names.learn(names, self.limits.topic_ids as usize);
+            self.names.learn(names, self.limits.topics as usize);
         }
         if edits.is_empty() {
             return Ok(self.passed(length, error));
@@ -270,4 +253,12 @@ impl Kafka {
         self.answering = Answering::Replaced { dropped: length, passing: 0, exchange };
         Op::Inject
     }
+}
+
+/// All of a response, if it is there; over the limit it is refused.
+fn whole<'a>(input: &'a [u8], length: usize, limits: &Limits) -> Result<&'a [u8], Halt> {
+    if length > limits.held_bytes as usize {
+        return Err(Halt::TooLarge);
+    }
+    input.get(..length).ok_or(Halt::Short)
 }

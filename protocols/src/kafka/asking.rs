@@ -4,7 +4,7 @@ use super::answer::{self, Errors};
 use super::api::{Api, error};
 use super::header::{Header, LENGTH_BYTES, Start};
 use super::in_flight::{Action, Change, Insert, Pending};
-use super::judge::{self, Beginning, Judgment};
+use super::judge::{self, Beginning, Judgment, Known};
 use super::lookup;
 use super::refusal::Refusal;
 use super::request::{Decided, Handler, Outcome};
@@ -45,6 +45,8 @@ impl From<Halt> for Undecided {
         match halt {
             Halt::Short => Self::Short,
             Halt::Malformed(malformed) => Self::Refused(malformed.into()),
+            Halt::TooMany => Self::Refused(Refusal::TooManyTopics),
+            Halt::TooLarge => Self::Refused(Refusal::HeldTooLarge),
             Halt::Enough => Self::Refused(Refusal::FieldBeyond),
         }
     }
@@ -64,9 +66,7 @@ impl Kafka {
                 Op::Discard(bytes)
             }
             Asking::Lookup | Asking::Held => self.wait(),
-            Asking::Frame if self.in_flight.len() >= usize::from(self.limits.in_flight.max(1)) => {
-                self.wait()
-            }
+            Asking::Frame if self.is_full() => self.wait(),
             Asking::Frame => {
                 self.begun = !input.is_empty();
                 match self.ask_frame(input, out, handler) {
@@ -76,6 +76,12 @@ impl Kafka {
                 }
             }
         }
+    }
+
+    /// As much is under way as may be.
+    fn is_full(&self) -> bool {
+        self.in_flight.len() >= usize::from(self.limits.in_flight.max(1))
+            || self.owed > self.limits.held_bytes as usize
     }
 
     /// It is the broker's turn.
@@ -130,20 +136,27 @@ impl Kafka {
         }
         let Some(frame) = input.get(..start.length) else { return Err(Undecided::Short) };
         self.begin(input, &header, handler);
-        let offered = api.offered(self.advertised.is_some());
-        if !offered.is_some_and(|(first, last)| (first..=last).contains(&start.version)) {
+        if !self.offers(api, start.version) {
             let errors = Errors::all(error::UNSUPPORTED_VERSION);
             return self.answer_refusal(frame, &header, &errors, true, handler);
         }
-        let names = std::mem::take(&mut self.names);
-        let judged = judge::judge(frame, &header, &names, self.looked_up, handler);
-        self.names = names;
-        let judgment = judged?;
+        let judgment = judge::judge(frame, &header, self.known(), handler)?;
         if !judgment.unknown.is_empty() {
             return Ok(self.look_up(judgment.unknown, frame, &header, out));
         }
         self.looked_up = false;
         self.carry_out(frame, &header, judgment, out, handler)
+    }
+
+    /// What a request is judged with.
+    fn known(&self) -> Known<'_> {
+        let most = self.limits.topics as usize;
+        Known { names: &self.names, ids_are_final: self.looked_up, most }
+    }
+
+    /// The largest answer of the gate's own.
+    fn largest(&self) -> usize {
+        self.limits.held_bytes as usize
     }
 
     fn begin(&self, input: &[u8], header: &Header, handler: &mut (impl Handler + ?Sized)) {
@@ -168,7 +181,7 @@ impl Kafka {
         handler.decided(&Decided { outcome: Outcome::Denied, error, answered: true, bytes });
         let (version, correlation) = (start.version, start.correlation);
         let action = Action::Ours { reply, error };
-        self.in_flight.push(Pending { api, version, correlation, action });
+        self.push(Pending { api, version, correlation, action });
         self.begun = false;
         Ok(Op::Discard(bytes))
     }
@@ -182,14 +195,11 @@ impl Kafka {
         out: &mut Vec<u8>,
         handler: &mut (impl Handler + ?Sized),
     ) -> Result<Option<Op>, Undecided> {
-        let offered = header.api.offered(self.advertised.is_some());
-        if !offered.is_some_and(|(first, last)| (first..=last).contains(&start.version)) {
+        if !self.offers(header.api, start.version) {
             return Ok(None);
         }
         self.begin(input, header, handler);
-        let by =
-            judge::by_beginning(input, start.length, header, &self.names, self.looked_up, handler)?;
-        Ok(match by {
+        Ok(match judge::by_beginning(input, start.length, header, self.known(), handler)? {
             Beginning::Allowed { answered } => {
                 self.looked_up = false;
                 Some(self.forward(header, Action::Pass, start.length, answered, handler))
@@ -202,15 +212,13 @@ impl Kafka {
     /// Asks the broker for names before the request is judged.
     fn look_up(
         &mut self,
-        mut ids: Vec<TopicId>,
+        ids: Vec<TopicId>,
         input: &[u8],
         header: &Header,
         out: &mut Vec<u8>,
     ) -> Op {
-        // More could not be kept.
-        ids.truncate(self.limits.topic_ids as usize);
         lookup::ask(&ids, &input[header.client_id.clone()], out);
-        self.in_flight.push(Pending {
+        self.push(Pending {
             api: Api::metadata(),
             version: lookup::VERSION,
             correlation: lookup::CORRELATION,
@@ -257,20 +265,14 @@ impl Kafka {
         }
         if judgment.edits.is_empty() {
             out.extend_from_slice(frame);
-        }
-        match patches {
-            Some(patches) if judgment.edits.is_empty() => {
-                for (at, value) in patches {
-                    out[at..at + 4].copy_from_slice(&value.to_be_bytes());
-                }
+            for (at, value) in patches.into_iter().flatten() {
+                out[at..at + 4].copy_from_slice(&value.to_be_bytes());
             }
-            Some(patches) => {
-                for (at, value) in patches {
-                    judgment.edits.replace(at..at + 4, value.to_be_bytes().to_vec());
-                }
-                judgment.edits.apply(frame, out);
+        } else {
+            for (at, value) in patches.into_iter().flatten() {
+                judgment.edits.replace(at..at + 4, value.to_be_bytes().to_vec());
             }
-            None => judgment.edits.apply(frame, out),
+            judgment.edits.apply(frame, out);
         }
         // As a forwarded one, with other bytes.
         self.forward(header, action, frame.len(), answered, handler);
@@ -311,7 +313,7 @@ impl Kafka {
                 mark: first.mark,
                 inside: first.inside.map(Into::into),
                 count: run,
-                items: answer::items(frame, header, first.mark, &places)?,
+                items: answer::items(frame, header, first.mark, &places, self.largest())?,
             });
             rest = &rest[run..];
         }
@@ -354,7 +356,7 @@ impl Kafka {
         let bytes = length as u64;
         handler.decided(&Decided { outcome, error, answered, bytes });
         if answered {
-            self.in_flight.push(Pending {
+            self.push(Pending {
                 api: header.api,
                 version: header.version,
                 correlation: header.correlation,
@@ -375,7 +377,7 @@ impl Kafka {
     ) -> Result<Op, Undecided> {
         let error = errors.denied.first().map_or(errors.whole, |(_, error)| *error);
         let bytes = frame.len() as u64;
-        let reply = answer::refuse(frame, header, errors)?;
+        let reply = answer::refuse(frame, header, errors, self.largest())?;
         handler.decided(&Decided { outcome: Outcome::Denied, error, answered, bytes });
         if !answered {
             // To say nothing would be to lose what the client takes for sent.
@@ -383,7 +385,7 @@ impl Kafka {
         }
         self.looked_up = false;
         self.begun = false;
-        self.in_flight.push(Pending {
+        self.push(Pending {
             api: header.api,
             version: header.version,
             correlation: header.correlation,

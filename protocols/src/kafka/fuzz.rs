@@ -99,7 +99,7 @@ impl<F> Sink for Recorder<F> {
 /// # Panics
 /// When the gate breaks its contract.
 pub fn run(script: &Script<'_>, cut: impl FnMut() -> usize, allows: impl Allows) -> Outcome {
-    let limits = Limits { frame_bytes: 8192, held_bytes: 4096, in_flight: 8, topic_ids: 16 };
+    let limits = Limits { frame_bytes: 8192, held_bytes: 4096, in_flight: 8, topics: 64 };
     let mut gate = Kafka::new(Arc::new(limits), None);
     let mut recorder = Recorder { outcome: Outcome::default(), key: -1, allows };
     script.run(&mut gate, &mut recorder, cut);
@@ -227,7 +227,7 @@ pub fn refused_response(frame: &[u8]) -> Option<Vec<u8>> {
     let start = Start::read(frame, &Limits::default()).ok()??;
     let api = Api::find(start.key)?;
     let header = Header::read(frame, start, api).ok()?;
-    let reply = answer::refuse(frame, &header, &Errors::all(error::TOPIC)).ok()?;
+    let reply = answer::refuse(frame, &header, &Errors::all(error::TOPIC), usize::MAX).ok()?;
     let tags = usize::from(api.schema().has_response_tags(start.version));
     Some(reply[LENGTH_BYTES + 4 + tags..].to_vec())
 }

@@ -74,11 +74,7 @@ impl Header {
         let from = reader.skip(length)?;
         let client_id = from..reader.position();
         if api.schema().is_flexible(start.version) {
-            for _ in 0..reader.varint()? {
-                reader.varint()?;
-                let size = reader.varint()?;
-                reader.skip(size as usize)?;
-            }
+            reader.skip_tags()?;
         }
         Ok(Self {
             api,

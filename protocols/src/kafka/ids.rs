@@ -9,6 +9,9 @@ pub(super) type TopicId = [u8; 16];
 /// The id that stands for none.
 pub(super) const NO_ID: TopicId = [0; 16];
 
+/// Longest name of a topic that Kafka allows. A broker that says a longer one is not kept.
+const LONGEST_NAME: usize = 249;
+
 /// A topic's id and its name.
 pub(super) type Named = (TopicId, Box<[u8]>);
 
@@ -26,6 +29,7 @@ impl TopicNames {
     /// Takes in what the broker said. With more than `limit` of them, the old ones are forgotten:
     /// they can be asked for again.
     pub(super) fn learn(&mut self, mut found: Vec<Named>, limit: usize) {
+        found.retain(|(_, name)| name.len() <= LONGEST_NAME);
         found.truncate(limit);
         if self.0.len() + found.len() > limit {
             self.0.clear();

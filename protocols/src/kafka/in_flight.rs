@@ -51,6 +51,15 @@ pub(super) struct Insert {
 }
 
 impl Pending {
+    /// Bytes that are kept for the client until it is this one's turn.
+    pub(super) fn owed(&self) -> usize {
+        match &self.action {
+            Action::Ours { reply, .. } => reply.len(),
+            Action::Change(change) => change.inserts.iter().map(|insert| insert.items.len()).sum(),
+            Action::Pass | Action::Lookup => 0,
+        }
+    }
+
     pub(super) fn change(&self) -> Option<&Change> {
         match &self.action {
             Action::Change(change) => Some(change),

@@ -52,16 +52,26 @@ pub(super) struct Judgment<'a> {
     pub(super) member: Option<&'a [u8]>,
 }
 
+/// What a request is judged with, besides policy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known<'k> {
+    /// Names of topics by their ids.
+    pub(super) names: &'k TopicNames,
+    /// The broker was asked: ids without a name have none.
+    pub(super) ids_are_final: bool,
+    /// Topics, groups and the like that one request may name.
+    pub(super) most: usize,
+}
+
 /// Judges the request in `frame`, of which all is there.
 pub(super) fn judge<'a>(
     frame: &'a [u8],
     header: &Header,
-    names: &TopicNames,
-    ids_are_final: bool,
+    known: Known<'_>,
     handler: &mut (impl Handler + ?Sized),
 ) -> Result<Judgment<'a>, Halt> {
     let plan = plan_of(header.api, header.version)?;
-    let mut judge = Judge::new(header, plan, names, ids_are_final, handler);
+    let mut judge = Judge::new(header, plan, known, handler);
     let mut reader = Reader::new(frame, header.body, frame.len(), plan.flexible);
     plan.walk(&mut reader, &mut judge)?;
     if reader.left() > 0 {
@@ -77,12 +87,11 @@ pub(super) fn by_beginning(
     input: &[u8],
     length: usize,
     header: &Header,
-    names: &TopicNames,
-    ids_are_final: bool,
+    known: Known<'_>,
     handler: &mut (impl Handler + ?Sized),
 ) -> Result<Beginning, Halt> {
     let plan = plan_of(header.api, header.version)?;
-    let mut judge = Judge::new(header, plan, names, ids_are_final, handler);
+    let mut judge = Judge::new(header, plan, known, handler);
     judge.only_the_beginning = true;
     let mut reader = Reader::new(input, header.body, length, plan.flexible);
     match plan.walk(&mut reader, &mut judge) {
@@ -135,9 +144,9 @@ struct Level {
 struct Judge<'a, 'j, H: ?Sized> {
     header: &'j Header,
     flexible: bool,
-    names: &'j TopicNames,
-    /// Ids without a name have none.
-    ids_are_final: bool,
+    known: Known<'j>,
+    /// Items of marked arrays so far.
+    named: usize,
     handler: &'j mut H,
     levels: [Option<Level>; DEPTH],
     depth: usize,
@@ -156,18 +165,12 @@ struct Judge<'a, 'j, H: ?Sized> {
 }
 
 impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
-    fn new(
-        header: &'j Header,
-        plan: &Plan,
-        names: &'j TopicNames,
-        ids_are_final: bool,
-        handler: &'j mut H,
-    ) -> Self {
+    fn new(header: &'j Header, plan: &Plan, known: Known<'j>, handler: &'j mut H) -> Self {
         Self {
             header,
             flexible: plan.flexible,
-            names,
-            ids_are_final,
+            known,
+            named: 0,
             handler,
             levels: [const { None }; DEPTH],
             depth: 0,
@@ -270,12 +273,12 @@ impl<'a, 'j, H: Handler + ?Sized> Judge<'a, 'j, H> {
             self.is_seen_whole = true;
             return;
         }
-        match self.names.get(&id) {
+        match self.known.names.get(&id) {
             Some(name) => {
                 let group = self.found.group;
                 self.ask(Some(name), group);
             }
-            None if self.ids_are_final => {
+            None if self.known.ids_are_final => {
                 self.asked += 1;
                 self.deny(error::UNKNOWN_TOPIC_ID);
             }
@@ -334,6 +337,10 @@ impl<'a, H: Handler + ?Sized> Visitor<'a> for Judge<'a, '_, H> {
             return Err(Malformed::Count.into());
         };
         let count = head.count.unwrap_or(0);
+        self.named += count;
+        if self.named > self.known.most {
+            return Err(Halt::TooMany);
+        }
         *free = Some(Level {
             mark: head.mark,
             header: head.header.clone(),

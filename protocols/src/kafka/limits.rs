@@ -12,10 +12,13 @@ pub struct Limits {
     /// 1 MiB by default, and the metadata of 100,000 partitions is 6.
     pub held_bytes: u32,
     /// Requests under way at once on one connection; beyond it reading stops. Default 256: clients
-    /// keep 5, or a few dozen.
+    /// keep 5, or a few dozen. Reading stops, too, while the gate's own answers that wait for their
+    /// turn are more than [`Limits::held_bytes`].
     pub in_flight: u16,
-    /// Topic ids whose names are kept, for each connection. Default 16,384: about a MiB.
-    pub topic_ids: u32,
+    /// Topics, groups or other things that one request may name, and topic ids whose names are kept
+    /// for each connection. Over it the connection is closed. Default 16,384: more than a client
+    /// follows, and a few MiB at most.
+    pub topics: u32,
 }
 
 impl Default for Limits {
@@ -24,7 +27,7 @@ impl Default for Limits {
             frame_bytes: 100 * 1024 * 1024,
             held_bytes: 16 * 1024 * 1024,
             in_flight: 256,
-            topic_ids: 16_384,
+            topics: 16_384,
         }
     }
 }

@@ -116,11 +116,7 @@ fn open<'a>(
     let plan = plan.ok_or(Halt::Malformed(Malformed::Beyond))?;
     let mut reader = Reader::new(input, LENGTH_BYTES + 4, length, plan.flexible);
     if api.schema().has_response_tags(version) {
-        for _ in 0..reader.varint()? {
-            reader.varint()?;
-            let size = reader.varint()?;
-            reader.skip(size as usize)?;
-        }
+        reader.skip_tags()?;
     }
     Ok((plan, reader))
 }
@@ -158,8 +154,8 @@ impl<'a, H: Handler + ?Sized> Look<'a, '_, H> {
         let request = change.request(self.pending);
         match mark {
             Mark::Topics => {
-                // One without a name was not found.
-                let Some(topic) = self.topic else { return true };
+                // One without a name can't be judged.
+                let Some(topic) = self.topic else { return false };
                 self.handler.shows(
                     &request,
                     &Subject { topic: Some(topic), group: self.group, everything: false },

@@ -66,6 +66,7 @@ use std::sync::Arc;
 
 pub use self::advertised::Advertised;
 use self::answering::Answering;
+use self::api::Api;
 use self::asking::Asking;
 pub use self::errors::{ERROR_NAMES, error_name};
 use self::ids::TopicNames;
@@ -90,6 +91,8 @@ pub struct Kafka {
     limits: Arc<Limits>,
     advertised: Option<Arc<Advertised>>,
     in_flight: InFlight<Pending>,
+    /// Bytes of answers of the gate's own among them.
+    owed: usize,
     asking: Asking,
     answering: Answering,
     names: TopicNames,
@@ -114,6 +117,7 @@ impl Kafka {
             limits,
             advertised,
             in_flight: InFlight::default(),
+            owed: 0,
             asking: Asking::Frame,
             answering: Answering::Frame,
             names: TopicNames::default(),
@@ -123,6 +127,17 @@ impl Kafka {
             ending: false,
             unfinished: [false; 2],
         }
+    }
+
+    fn push(&mut self, pending: Pending) {
+        self.owed += pending.owed();
+        self.in_flight.push(pending);
+    }
+
+    /// Whether clients may use this version.
+    fn offers(&self, api: Api, version: i16) -> bool {
+        let offered = api.offered(self.advertised.is_some());
+        offered.is_some_and(|(first, last)| (first..=last).contains(&version))
     }
 
     fn note(&mut self, direction: Direction, op: Op) -> Op {
@@ -172,10 +187,12 @@ impl<H: Handler + ?Sized> Gate<H> for Kafka {
 
     fn upstream_failed(&mut self, _: UpstreamFailure, _: &mut H) {
         // Kafka has no word for it: the client sees what it would have seen without us.
-        let within = self.unfinished[Direction::Response as usize];
-        let close = if within { Close::Abort } else { Close::Graceful };
         self.asking = Asking::Held;
-        self.answering = Answering::Closing(close);
+        self.begun = false;
+        self.ending = true;
+        if self.unfinished[Direction::Response as usize] {
+            self.answering = Answering::Closing(Close::Abort);
+        }
     }
 
     fn timed_out(&mut self, _: &mut Vec<u8>, handler: &mut H) -> Op {

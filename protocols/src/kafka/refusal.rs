@@ -32,6 +32,8 @@ refusals! {
     /// Over [`Limits::held_bytes`](super::Limits::held_bytes).
     HeldTooLarge = "kafka_held_too_large",
         "a message that must be seen whole is larger than `held_bytes`";
+    /// Over [`Limits::topics`](super::Limits::topics).
+    TooManyTopics = "kafka_too_many_topics", "a request names more topics or groups than `topics`";
     /// Not one that clients use.
     ApiUnknown = "kafka_api_unknown", "a request of an API that is not known";
     /// What an answer would look like is not known either.

@@ -338,6 +338,46 @@ fn frames_that_lie_end_the_connection() {
 }
 
 #[test]
+fn a_request_that_names_too_much_ends_the_connection() {
+    let topics = vec!["a"; 65];
+    let outcome = talk(&request(3, 1, false, &metadata(Some(&topics))), &[]);
+    assert_eq!(outcome.refused, [Refusal::TooManyTopics]);
+    assert_eq!((outcome.to_server.len(), outcome.closed), (0, Some(Close::Graceful)));
+    let outcome = talk(&request(3, 1, false, &metadata(Some(&topics[..64]))), &[]);
+    assert_eq!((outcome.refused.len(), outcome.decided.len()), (0, 1));
+}
+
+/// ListOffsets in version 1 of many partitions of a denied topic: 12 bytes each, and 22 in the answer.
+fn list_offsets(partitions: usize) -> Vec<u8> {
+    let mut body = (-1_i32).to_be_bytes().to_vec();
+    write_length(1, false, &mut body);
+    write_text(Some(b"denied"), false, &mut body);
+    write_length(partitions, false, &mut body);
+    body.resize(body.len() + 12 * partitions, 0);
+    request(2, 1, false, &body)
+}
+
+#[test]
+fn an_answer_that_would_be_too_large_ends_the_connection() {
+    let outcome = talk(&list_offsets(300), &[]);
+    assert_eq!(outcome.refused, [Refusal::HeldTooLarge]);
+    assert_eq!(outcome.to_client, b"");
+}
+
+#[test]
+fn answers_that_wait_for_their_turn_are_bounded_in_bytes() {
+    // The first is the broker's to answer, and it does not: nothing behind it can go out.
+    let mut requests = request(3, 1, false, &metadata(Some(&["a"])));
+    for _ in 0..8 {
+        requests.extend(list_offsets(100));
+    }
+    let outcome = talk(&requests, &[]);
+    // 4,096 bytes may be held; an answer has 2,200.
+    assert_eq!(outcome.decided.len(), 1 + 2);
+    assert_eq!(outcome.closed, None, "it waits, and reads no more");
+}
+
+#[test]
 fn bytes_after_the_last_field_are_cut_off() {
     let mut body = metadata(Some(&["a"]));
     body.extend_from_slice(b"hidden");

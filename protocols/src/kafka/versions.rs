@@ -26,7 +26,9 @@ pub(super) fn narrow(
     for _ in 0..count {
         let (key, first, last) = (reader.int16()?, reader.int16()?, reader.int16()?);
         let tags = reader.position();
-        skip_tags(&mut reader, flexible)?;
+        if flexible {
+            reader.skip_tags()?;
+        }
         let offered = Api::find(key).and_then(|api| api.offered(rewrites_brokers));
         let Some((known_first, known_last)) = offered else { continue };
         // Clients take the first version of Produce for the age of a broker (KAFKA-18659).
@@ -47,17 +49,6 @@ pub(super) fn narrow(
     out.extend_from_slice(&frame[reader.position()..]);
     set_length(out);
     Ok(error)
-}
-
-fn skip_tags(reader: &mut Reader<'_>, flexible: bool) -> Result<(), Halt> {
-    if flexible {
-        for _ in 0..reader.varint()? {
-            reader.varint()?;
-            let size = reader.varint()?;
-            reader.skip(size as usize)?;
-        }
-    }
-    Ok(())
 }
 
 /// What a client of a newer version is told, so that it asks again (KIP-511).

@@ -186,15 +186,9 @@ impl Plan {
         visitor: &mut impl Visitor<'a>,
     ) -> Result<(), Halt> {
         let count = reader.varint()?;
-        let mut least = 0_u64;
+        let mut least = 0;
         for _ in 0..count {
-            let tag = reader.varint()?;
-            // Some readers take a tag for a signed number.
-            if u64::from(tag) < least || i32::try_from(tag).is_err() {
-                return Err(Malformed::Tags.into());
-            }
-            least = u64::from(tag) + 1;
-            let size = reader.varint()? as usize;
+            let (tag, size) = reader.tag(&mut least)?;
             let from = reader.position();
             match self.tag(known.clone(), tag) {
                 None => {

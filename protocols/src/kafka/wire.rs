@@ -12,6 +12,10 @@ pub(super) enum Halt {
     Malformed(Malformed),
     /// Whoever looks on has seen enough.
     Enough,
+    /// An answer would be larger than may be held.
+    TooLarge,
+    /// It names more than may be named.
+    TooMany,
 }
 
 /// What is wrong with a message.
@@ -157,6 +161,28 @@ impl<'a> Reader<'a> {
     #[inline]
     fn compact_length(&mut self) -> Result<Option<usize>, Halt> {
         Ok((self.varint()? as usize).checked_sub(1))
+    }
+
+    /// The number and the size of the next tagged field; `least` is one more than the one before had.
+    /// Some readers take a number for a signed one, and some take the last of two that are alike
+    /// (KIP-482).
+    pub(super) fn tag(&mut self, least: &mut u32) -> Result<(u32, usize), Halt> {
+        let tag = self.varint()?;
+        if tag < *least || i32::try_from(tag).is_err() {
+            return Err(Malformed::Tags.into());
+        }
+        *least = tag + 1;
+        Ok((tag, self.varint()? as usize))
+    }
+
+    /// Moves on over tagged fields of which none is known.
+    pub(super) fn skip_tags(&mut self) -> Result<(), Halt> {
+        let mut least = 0;
+        for _ in 0..self.varint()? {
+            let (_, size) = self.tag(&mut least)?;
+            self.skip(size)?;
+        }
+        Ok(())
     }
 
     /// Bytes that are left of the frame, whether they are there or not.

@@ -19,7 +19,8 @@ use super::Connection;
 use crate::relay::{End, Session};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{
-    KafkaRecord, LoggedTopics, Refused, RefusedRecord, TimeoutPhase, TopicCounters, Verdict,
+    KafkaRecord, LONGEST_TOPIC, LoggedTopics, Refused, RefusedRecord, TimeoutPhase, TopicCounters,
+    Verdict,
 };
 
 /// Topics of one request that the log names.
@@ -119,7 +120,7 @@ impl Text {
             && self.group_end == self.client_id_end
             && self.topics.is_empty()
         {
-            self.bytes.extend_from_slice(group);
+            self.bytes.extend_from_slice(clipped(group));
             self.group_end = self.bytes.len();
         }
         let Some(topic) = subject.topic else { return };
@@ -127,13 +128,18 @@ impl Text {
             self.more_topics += 1;
             return;
         }
-        self.bytes.extend_from_slice(topic);
+        self.bytes.extend_from_slice(clipped(topic));
         self.topics.push((self.bytes.len(), denied));
     }
 
     fn topics(&self) -> LoggedTopics<'_> {
         LoggedTopics { bytes: &self.bytes, from: self.group_end, ends: &self.topics }
     }
+}
+
+/// As much of a name as the log says: what no topic or group can be called may be of any length.
+fn clipped(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(LONGEST_TOPIC)]
 }
 
 impl KafkaSession {
@@ -163,7 +169,7 @@ impl KafkaSession {
             return known.clone();
         }
         let counters = self.connection.worker().telemetry.kafka_topic(topic, verdict);
-        if self.topics.len() < KEPT_TOPICS {
+        if self.topics.len() < KEPT_TOPICS && topic.len() <= LONGEST_TOPIC {
             self.topics.insert(topic.into(), counters.clone());
         }
         counters

@@ -23,6 +23,9 @@ const ALLOWED_TOPICS: usize = 1000;
 /// The same for topics of which nothing was: clients can make up names.
 const DENIED_TOPICS: usize = 100;
 
+/// Longest name of a topic that gets a series or a place in the log; Kafka's own have 249 at most.
+pub(crate) const LONGEST_TOPIC: usize = 255;
+
 /// What the topics without series of their own are called.
 const OTHER: &str = "(other)";
 
@@ -90,7 +93,7 @@ impl KafkaCounters {
             Verdict::Deny => (&mut topics.denied, DENIED_TOPICS),
             Verdict::Allow | Verdict::Audit => (&mut topics.allowed, ALLOWED_TOPICS),
         };
-        if *count >= most {
+        if *count >= most || topic.len() > LONGEST_TOPIC {
             return self.other.clone();
         }
         *count += 1;

@@ -29,7 +29,7 @@ use portreeve_policy::TrafficDirection;
 
 pub use self::access_log::{AccessLogConfig, AccessLogMode, Sink};
 use self::counters::Counters;
-pub(crate) use self::kafka::TopicCounters;
+pub(crate) use self::kafka::{LONGEST_TOPIC, TopicCounters};
 use self::log_writer::LogWriter;
 pub use self::log_writer::TelemetryError;
 pub(crate) use self::record::{

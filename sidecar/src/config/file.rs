@@ -217,6 +217,7 @@ pub(super) struct Limits {
     pub(super) kafka_frame_bytes: Option<u32>,
     pub(super) kafka_held_bytes: Option<u32>,
     pub(super) kafka_in_flight: Option<u16>,
+    pub(super) kafka_topics: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -235,6 +235,7 @@ fn limits(file: &file::Limits) -> Result<Limits, Wrong> {
     kafka.frame_bytes = file.kafka_frame_bytes.unwrap_or(kafka.frame_bytes);
     kafka.held_bytes = file.kafka_held_bytes.unwrap_or(kafka.held_bytes);
     kafka.in_flight = file.kafka_in_flight.unwrap_or(kafka.in_flight);
+    kafka.topics = file.kafka_topics.unwrap_or(kafka.topics);
     for (key, bytes) in [
         ("limits.kafka_frame_bytes", kafka.frame_bytes),
         ("limits.kafka_held_bytes", kafka.held_bytes),
@@ -242,6 +243,9 @@ fn limits(file: &file::Limits) -> Result<Limits, Wrong> {
         if !(4096..=1 << 30).contains(&bytes) {
             return Err(wrong(key, "must be from 4096 to 1073741824"));
         }
+    }
+    if !(1..=1 << 20).contains(&kafka.topics) {
+        return Err(wrong("limits.kafka_topics", "must be from 1 to 1048576"));
     }
     if kafka.in_flight == 0 {
         return Err(wrong("limits.kafka_in_flight", "must be 1 or more"));

@@ -9,10 +9,10 @@
 mod requests;
 mod stand_in;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use self::requests::REQUESTS;
-use super::{Demo, Example, PORT, Peered};
+use super::{Demo, Example, Peered};
 use crate::Failure;
 
 /// The policy, as it stands in the examples.
@@ -26,10 +26,11 @@ const PEERS: [Peered; 2] = [(1, "app=service1"), (2, "app=service2")];
 
 /// Runs the demo.
 pub(super) fn run(once: bool) -> Result<(), Failure> {
-    // The stand-in says where it is found before the proxy is there.
-    let advertised = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
-    let upstream = stand_in::start(&["topic1", "topic2"], advertised).map_err(Failure::new)?;
+    let advertised = stand_in::Advertised::default();
+    let upstream = stand_in::start(&["topic1", "topic2"], &advertised).map_err(Failure::new)?;
     let demo = Demo::start(&POLICY, "app=kafka", &PEERS, upstream, 9092)?;
+    // Clients come back to the proxy, wherever it found a port.
+    let _ = advertised.set(demo.address);
     demo.introduce(
         "stand-in for a broker",
         "service1 may produce to topic1, service2 may consume from it, all else is refused",

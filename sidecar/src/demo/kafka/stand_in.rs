@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use bytes::{Bytes, BytesMut};
@@ -52,18 +52,22 @@ struct Topic {
     batches: Vec<(i64, Bytes)>,
 }
 
+/// Where clients are to come, once that is known.
+pub(super) type Advertised = Arc<OnceLock<SocketAddr>>;
+
 /// Starts it on a thread of its own, with these topics. It says of itself that it is at `advertised`.
-pub(super) fn start(topics: &[&str], advertised: SocketAddr) -> io::Result<SocketAddr> {
+pub(super) fn start(topics: &[&str], advertised: &Advertised) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     let topics = topics.iter().map(|topic| ((*topic).to_owned(), Topic::default())).collect();
     let topics = Arc::new(Mutex::new(Topics(topics)));
+    let advertised = advertised.clone();
     thread::Builder::new().name("stand-in".to_owned()).spawn(move || {
         for stream in listener.incoming().flatten() {
-            let topics = topics.clone();
+            let (topics, advertised) = (topics.clone(), advertised.clone());
             let _ = thread::Builder::new().name("stand-in".to_owned()).spawn(move || {
                 // What a client breaks off is its own affair.
-                let _ = serve(stream, &topics, advertised);
+                let _ = serve(stream, &topics, *advertised.get().unwrap_or(&address));
             });
         }
     })?;
