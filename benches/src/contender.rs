@@ -1,12 +1,12 @@
 //! The proxies, each configured for the same policy: GET, path `^/public/.*$`, header X-Token
 //! `^[0-9]+$`, all else 403; one worker, no access log.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::process::Running;
+use crate::process::{Running, free_address, on_core, sibling};
 
 /// The core of the proxy.
 const PROXY_CORE: usize = 0;
@@ -51,36 +51,12 @@ pub fn contenders() -> (Vec<Contender>, Vec<&'static str>) {
     (present, missing)
 }
 
-/// A program of this workspace, built in the same profile.
-fn sibling(name: &str) -> Option<PathBuf> {
-    let build = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--release",
-            "--quiet",
-            "-p",
-            if name == "floor" { "portreeve-benches" } else { name },
-        ])
-        .status();
-    assert!(build.is_ok_and(|status| status.success()), "{name} does not build");
-    let own = std::env::current_exe().ok()?;
-    let target = own.ancestors().nth(2)?;
-    Some(target.join("release").join(name))
-}
-
 /// Where a program of the system is.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     folders.push("/usr/sbin".into());
     folders.into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
-}
-
-/// A command on one core.
-pub fn on_core(core: usize, program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = Command::new("taskset");
-    command.arg("-c").arg(core.to_string()).arg(program);
-    command
 }
 
 impl Contender {
@@ -112,11 +88,6 @@ fn wait_for_answer(name: &str, address: SocketAddr) {
         assert!(Instant::now() < deadline, "{name} does not answer");
         std::thread::sleep(Duration::from_micros(200));
     }
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address")
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> PathBuf {

@@ -5,8 +5,9 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::contender::{LOAD_CORE, on_core};
+use crate::contender::LOAD_CORE;
 use crate::process::Running;
+use crate::process::on_core;
 
 /// As fast as they are answered, for two seconds: microseconds of the proxy's CPU a request.
 pub fn cpu_per_request(proxy: &Running, token: &str, status: u16) -> f64 {

@@ -1,6 +1,7 @@
-//! CPU time and memory of a process and its children.
+//! Programs as processes: where they are, on which core they run, and what CPU time and memory they take.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -77,4 +78,34 @@ fn memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
     line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or_default()
+}
+
+/// A program of this workspace, built in the same profile.
+pub fn sibling(name: &str) -> Option<PathBuf> {
+    let build = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--release",
+            "--quiet",
+            "-p",
+            if name == "floor" { "portreeve-benches" } else { name },
+        ])
+        .status();
+    assert!(build.is_ok_and(|status| status.success()), "{name} does not build");
+    let own = std::env::current_exe().ok()?;
+    let target = own.ancestors().nth(2)?;
+    Some(target.join("release").join(name))
+}
+
+/// A command on one core.
+pub fn on_core(core: usize, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("taskset");
+    command.arg("-c").arg(core.to_string()).arg(program);
+    command
+}
+
+/// An address that nobody listens on.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address")
 }

@@ -140,6 +140,14 @@ pub(crate) struct PolicyExplainArguments {
     #[arg(long, value_name = "TOPIC", requires = "kafka_api")]
     pub(crate) topic: Vec<String>,
 
+    /// Consumer group
+    #[arg(long, value_name = "GROUP", requires = "kafka_api")]
+    pub(crate) group: Option<String>,
+
+    /// What a Kafka client calls itself
+    #[arg(long, value_name = "ID", requires = "kafka_api")]
+    pub(crate) client_id: Option<String>,
+
     /// Name that is asked of DNS
     #[arg(long, value_name = "NAME")]
     pub(crate) dns: Option<String>,

@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `contender` | the proxies, and their configuration for the same policy |
 //! | `load` | requests as fast as they are answered, at an even rate, idle, large |
-//! | `process` | CPU time and memory of a process |
+//! | `process` | where the programs are, and their CPU time and memory |
 
 #[path = "../contender.rs"]
 mod contender;

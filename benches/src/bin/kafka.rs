@@ -10,8 +10,6 @@ mod process;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -28,7 +26,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, StrBytes};
 
-use self::process::Running;
+use self::process::{Running, free_address, on_core, sibling};
 
 /// The core of the proxy, and that of everything else.
 const CORES: (usize, usize) = (0, 1);
@@ -189,26 +187,10 @@ fn broker(response: Arc<Vec<u8>>) -> SocketAddr {
     address
 }
 
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    listener.local_addr().expect("bound")
-}
-
-/// A program of this workspace, on the proxy's core.
-fn on_core(package: &str, program: &str) -> Command {
-    let built =
-        Command::new(env!("CARGO")).args(["build", "--release", "--quiet", "-p", package]).status();
-    assert!(built.is_ok_and(|status| status.success()), "{program} does not build");
-    let own: PathBuf = std::env::current_exe().expect("its own path");
-    let mut command = Command::new("taskset");
-    command.arg("-c").arg(CORES.0.to_string()).arg(own.with_file_name(program));
-    command
-}
-
 fn start_relay(broker: SocketAddr) -> Running {
     let folder = tempfile::tempdir().expect("a folder");
     let listen = free_address();
-    let mut command = on_core("portreeve-benches", "floor");
+    let mut command = on_core(CORES.0, sibling("floor").expect("its path"));
     command.args([listen.to_string(), broker.to_string()]);
     ready(Running::start(command, listen, folder))
 }
@@ -218,7 +200,7 @@ fn start_portreeve(broker: SocketAddr) -> Running {
     let policy = folder.path().join("policy.yaml");
     std::fs::write(&policy, POLICY).expect("the policy");
     let listen = free_address();
-    let mut command = on_core("portreeve", "portreeve");
+    let mut command = on_core(CORES.0, sibling("portreeve").expect("its path"));
     command
         .args(["run", "--workload-labels", "app=kafka", "--peer", "127.0.0.0/8=app=client"])
         .args(["--policy-port", "9092", "--access-log", "off", "--admin", "off", "--workers", "1"])

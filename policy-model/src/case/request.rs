@@ -116,7 +116,9 @@ impl L7Request {
         if let Some(kafka) = &self.kafka {
             let topics = kafka.topics.join(", ");
             let (key, version) = (kafka.api_key, kafka.api_version);
-            parts.push(format!("Kafka API {key} v{version}, topics [{topics}]"));
+            let group = kafka.group.as_ref().map(|group| format!(", group {group}"));
+            let group = group.unwrap_or_default();
+            parts.push(format!("Kafka API {key} v{version}, topics [{topics}]{group}"));
         }
         if let Some(name) = &self.dns {
             parts.push(format!("DNS {name}"));

@@ -29,6 +29,10 @@ pub(crate) struct Connection {
     /// The port that policy sees.
     port: u16,
     peer: Identity,
+    /// The time of the poll under way.
+    pub(super) now: Instant,
+    /// Policy no longer allows it.
+    pub(super) revoked: bool,
 }
 
 impl Connection {
@@ -43,10 +47,13 @@ impl Connection {
         let snapshot = worker.snapshots.load();
         let direction = settings.direction;
         worker.telemetry.connection_opened(direction);
+        let opened = Instant::now();
         let mut connection = Self {
             peer: Identity::UNKNOWN,
+            now: opened,
+            revoked: false,
             port: settings.policy_port.unwrap_or(upstream.port()),
-            opened: Instant::now(),
+            opened,
             worker,
             snapshot,
             client,

@@ -1,24 +1,20 @@
 //! HTTP requests as policy queries: the session of an inspected HTTP connection.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use portreeve_policy::{
     Action, HeaderEdit, HttpRequest, HttpRules, Inspection, Outcome, RequestVerdict,
 };
-use portreeve_protocols::gate::Phase;
 use portreeve_protocols::http1::{
     self, Decision, Exchange as Exchanged, Handler, HeadEdits, Refusal, Request,
 };
 
 use super::Connection;
 use super::in_flight::{Exchange, InFlight, Record};
-use crate::relay::{End, Session};
-use crate::telemetry::{
-    HttpRecord, Method, Refused, RefusedRecord, RequestId, TimeoutPhase, Verdict,
-};
+use super::session::Inspect;
+use crate::relay::Session;
+use crate::telemetry::{HttpRecord, Method, Refused, RefusedRecord, RequestId, Verdict};
 
 /// Policy and telemetry of one HTTP/1.1 connection.
 pub(super) struct HttpSession {
@@ -26,21 +22,12 @@ pub(super) struct HttpSession {
     /// `None`: policy has come to allow the connection without looking inside.
     rules: Option<Arc<HttpRules>>,
     in_flight: InFlight,
-    now: Instant,
     requests: u64,
-    revoked: bool,
 }
 
 impl HttpSession {
     pub(super) fn new(connection: Connection, rules: Arc<HttpRules>) -> Self {
-        Self {
-            connection,
-            rules: Some(rules),
-            in_flight: InFlight::default(),
-            now: Instant::now(),
-            requests: 0,
-            revoked: false,
-        }
+        Self { connection, rules: Some(rules), in_flight: InFlight::default(), requests: 0 }
     }
 
     /// Judges by the policy in force now, which may be newer than the connection.
@@ -48,7 +35,7 @@ impl HttpSession {
         if self.connection.outdated() {
             self.review();
         }
-        if self.revoked {
+        if self.connection.revoked {
             return RequestVerdict::denied_connection();
         }
         match &self.rules {
@@ -72,7 +59,7 @@ impl HttpSession {
         }
         let record = telemetry.wants(verdict).then(|| Record::new(request, snapshot.clone()));
         self.in_flight.push(Exchange {
-            began: self.now,
+            began: self.connection.now,
             first_byte: None,
             verdict,
             method: Method::from(request.method),
@@ -86,7 +73,7 @@ impl HttpSession {
 
     fn report(&self, exchange: &Exchange, passed: &Exchanged) {
         let telemetry = &self.connection.worker().telemetry;
-        let duration = self.now.saturating_duration_since(exchange.began);
+        let duration = self.connection.now.saturating_duration_since(exchange.began);
         let direction = self.connection.direction();
         telemetry.http_answered(
             direction,
@@ -144,7 +131,7 @@ impl Handler for HttpSession {
     }
 
     fn responded(&mut self, _: u16) {
-        let now = self.now;
+        let now = self.connection.now;
         if let Some(exchange) = self.in_flight.front() {
             exchange.first_byte = Some(now.saturating_duration_since(exchange.began));
         }
@@ -170,57 +157,30 @@ impl Handler for HttpSession {
     }
 }
 
-impl Session for HttpSession {
-    fn set_now(&mut self, now: Instant) {
-        self.now = now;
+impl Inspect for HttpSession {
+    fn connection(&self) -> &Connection {
+        &self.connection
     }
 
-    fn now(&self) -> Instant {
-        self.now
+    fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 
-    fn upstream(&self) -> (SocketAddr, Duration) {
-        (self.connection.upstream(), self.connection.worker().limits.connect_timeout)
-    }
-
-    fn upstream_opened(&mut self) {
-        self.connection.upstream_opened();
-    }
-
-    fn upstream_failed(&mut self, error: &io::Error) {
-        self.connection.upstream_failed(error);
-    }
-
-    fn time_allowed(&self, phase: Phase) -> Option<Duration> {
-        self.connection.time_allowed(phase)
-    }
-
-    fn timed_out(&mut self, phase: Phase) {
-        self.connection.worker().telemetry.timeout(TimeoutPhase::of(phase));
-    }
-
-    fn review(&mut self) {
-        if !self.connection.outdated() {
-            return;
-        }
-        match self.connection.renew().action {
+    fn adopt(&mut self, action: Action) -> bool {
+        match action {
             Action::Allow => self.rules = None,
             Action::Inspect(Inspection::Http(rules)) => self.rules = Some(rules),
             // Denied, or to be read in another protocol than this connection speaks.
-            _ => self.revoked = true,
+            _ => return false,
         }
+        true
     }
 
-    fn revoked(&self) -> bool {
-        self.revoked
-    }
-
-    fn closed(&mut self, _: End, to_upstream: u64, to_client: u64) {
+    fn give_up(&mut self) {
         while let Some(exchange) = self.in_flight.pop() {
             let cut = Exchanged { status: 0, local: false, request_bytes: 0, response_bytes: 0 };
             self.report(&exchange, &cut);
         }
-        self.connection.ended(to_upstream, to_client);
     }
 }
 

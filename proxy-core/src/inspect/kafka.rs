@@ -1,26 +1,23 @@
 //! Kafka requests as policy queries: the session of an inspected Kafka connection.
 
 use std::collections::VecDeque;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use portreeve_policy::{
     Action, Inspection, KafkaRequest, KafkaRules, Outcome, Reason, RequestVerdict, RuleId,
 };
-use portreeve_protocols::gate::Phase;
 use portreeve_protocols::kafka::{
     self, Decided, Exchange as Exchanged, Handler, Refusal, Request, Role, Subject,
 };
 use rustc_hash::FxHashMap;
 
 use super::Connection;
-use crate::relay::{End, Session};
+use super::session::Inspect;
+use crate::relay::Session;
 use crate::snapshot::Snapshot;
 use crate::telemetry::{
-    KafkaRecord, LONGEST_TOPIC, LoggedTopics, Refused, RefusedRecord, TimeoutPhase, TopicCounters,
-    Verdict,
+    KafkaRecord, LONGEST_TOPIC, LoggedTopics, Refused, RefusedRecord, TopicCounters, Verdict,
 };
 
 /// Topics of one request that the log names.
@@ -43,8 +40,6 @@ pub(super) struct KafkaSession {
     /// The request that is being judged.
     current: Current,
     topics: FxHashMap<Box<[u8]>, Arc<TopicCounters>>,
-    now: Instant,
-    revoked: bool,
 }
 
 /// The request that is being judged, with what was asked of it.
@@ -151,14 +146,12 @@ impl KafkaSession {
             spare: Vec::new(),
             current: Current::default(),
             topics: FxHashMap::default(),
-            now: Instant::now(),
-            revoked: false,
         }
     }
 
     fn judge(&self, view: &View<'_>) -> RequestVerdict {
         match &self.rules {
-            _ if self.revoked => RequestVerdict::denied_connection(),
+            _ if self.connection.revoked => RequestVerdict::denied_connection(),
             None => RequestVerdict::allowed_connection(),
             Some(rules) => rules.decide(view),
         }
@@ -291,7 +284,7 @@ impl Handler for KafkaSession {
 
     fn may(&mut self, subject: &Subject<'_>) -> bool {
         match &self.rules {
-            _ if self.revoked => false,
+            _ if self.connection.revoked => false,
             None => true,
             Some(rules) => rules.may_allow(&View {
                 key: self.current.key,
@@ -316,7 +309,7 @@ impl Handler for KafkaSession {
         self.count(verdict);
         let wanted = self.connection.worker().telemetry.wants(verdict);
         let record = wanted.then(|| self.record(decided, verdict));
-        let exchange = Exchange { began: self.now, key: self.current.key, record };
+        let exchange = Exchange { began: self.connection.now, key: self.current.key, record };
         if decided.answered {
             self.in_flight.push_back(exchange);
         } else if let Some(record) = &exchange.record {
@@ -336,7 +329,7 @@ impl Handler for KafkaSession {
 
     fn finished(&mut self, exchanged: &Exchanged) {
         let Some(exchange) = self.in_flight.pop_front() else { return };
-        let duration = self.now.saturating_duration_since(exchange.began);
+        let duration = self.connection.now.saturating_duration_since(exchange.began);
         let telemetry = &self.connection.worker().telemetry;
         let direction = self.connection.direction();
         telemetry.kafka_answered(direction, exchange.key, exchanged.error, duration);
@@ -369,59 +362,32 @@ impl Handler for KafkaSession {
     }
 }
 
-impl Session for KafkaSession {
-    fn set_now(&mut self, now: Instant) {
-        self.now = now;
+impl Inspect for KafkaSession {
+    fn connection(&self) -> &Connection {
+        &self.connection
     }
 
-    fn now(&self) -> Instant {
-        self.now
+    fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 
-    fn upstream(&self) -> (SocketAddr, Duration) {
-        (self.connection.upstream(), self.connection.worker().limits.connect_timeout)
-    }
-
-    fn upstream_opened(&mut self) {
-        self.connection.upstream_opened();
-    }
-
-    fn upstream_failed(&mut self, error: &io::Error) {
-        self.connection.upstream_failed(error);
-    }
-
-    fn time_allowed(&self, phase: Phase) -> Option<Duration> {
-        self.connection.time_allowed(phase)
-    }
-
-    fn timed_out(&mut self, phase: Phase) {
-        self.connection.worker().telemetry.timeout(TimeoutPhase::of(phase));
-    }
-
-    fn review(&mut self) {
-        if !self.connection.outdated() {
-            return;
-        }
-        match self.connection.renew().action {
+    fn adopt(&mut self, action: Action) -> bool {
+        match action {
             Action::Allow => self.rules = None,
             Action::Inspect(Inspection::Kafka(rules)) => self.rules = Some(rules),
             // Denied, or to be read in another protocol than this connection speaks.
-            _ => self.revoked = true,
+            _ => return false,
         }
+        true
     }
 
-    fn revoked(&self) -> bool {
-        self.revoked
-    }
-
-    fn closed(&mut self, _: End, to_upstream: u64, to_client: u64) {
+    fn give_up(&mut self) {
         while let Some(exchange) = self.in_flight.pop_front() {
-            let duration = self.now.saturating_duration_since(exchange.began);
+            let duration = self.connection.now.saturating_duration_since(exchange.began);
             if let Some(record) = &exchange.record {
                 self.log(record, duration, None);
             }
         }
-        self.connection.ended(to_upstream, to_client);
     }
 }
 

@@ -9,6 +9,7 @@ mod http;
 mod in_flight;
 mod kafka;
 mod opaque;
+mod session;
 
 use portreeve_policy::{Action, Inspection};
 use portreeve_protocols::http1::Http1;

@@ -103,8 +103,13 @@ fn request(arguments: &PolicyExplainArguments) -> Result<Option<L7Request>, Fail
         });
     }
     if let Some(api_key) = arguments.kafka_api {
-        let topics = arguments.topic.clone();
-        request.kafka = Some(KafkaQuestion { api_key, topics, ..KafkaQuestion::default() });
+        request.kafka = Some(KafkaQuestion {
+            api_key,
+            topics: arguments.topic.clone(),
+            group: arguments.group.clone(),
+            client_id: arguments.client_id.clone().unwrap_or_default(),
+            ..KafkaQuestion::default()
+        });
     }
     let L7Request { http, kafka, dns, tls, .. } = &request;
     let said = http.is_some() || kafka.is_some() || dns.is_some() || tls.is_some();

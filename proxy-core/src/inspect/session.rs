@@ -1,0 +1,81 @@
+//! What the relay asks of every inspected connection, whatever it speaks: answered once, from the
+//! [`Connection`]. A protocol adds what is its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use portreeve_policy::Action;
+use portreeve_protocols::gate::Phase;
+
+use super::Connection;
+use crate::relay::{End, Session};
+use crate::telemetry::TimeoutPhase;
+
+/// What tells the sessions of protocols apart.
+pub(super) trait Inspect: Send + Unpin {
+    /// The server may speak first, and nobody knows how to tell the client what goes wrong.
+    const OPAQUE: bool = false;
+
+    /// The connection that it is about.
+    fn connection(&self) -> &Connection;
+    /// The same, to be changed.
+    fn connection_mut(&mut self) -> &mut Connection;
+    /// Takes on what a new policy says of the connection. `false`: that it may not go on.
+    fn adopt(&mut self, action: Action) -> bool;
+    /// The connection is over: reports what was under way.
+    fn give_up(&mut self) {}
+}
+
+impl<I: Inspect> Session for I {
+    const CONNECTS_AT_ONCE: bool = I::OPAQUE;
+
+    fn set_now(&mut self, now: Instant) {
+        self.connection_mut().now = now;
+    }
+
+    fn now(&self) -> Instant {
+        self.connection().now
+    }
+
+    fn upstream(&self) -> (SocketAddr, Duration) {
+        let connection = self.connection();
+        (connection.upstream(), connection.worker().limits.connect_timeout)
+    }
+
+    fn upstream_opened(&mut self) {
+        self.connection().upstream_opened();
+    }
+
+    fn upstream_failed(&mut self, error: &io::Error) {
+        let connection = self.connection_mut();
+        connection.upstream_failed(error);
+        // There is no way to say it in an unknown protocol but to hang up.
+        connection.revoked |= I::OPAQUE;
+    }
+
+    fn time_allowed(&self, phase: Phase) -> Option<Duration> {
+        self.connection().time_allowed(phase)
+    }
+
+    fn timed_out(&mut self, phase: Phase) {
+        self.connection().worker().telemetry.timeout(TimeoutPhase::of(phase));
+    }
+
+    fn review(&mut self) {
+        if self.connection().outdated() {
+            let action = self.connection_mut().renew().action;
+            let goes_on = self.adopt(action);
+            self.connection_mut().revoked |= !goes_on;
+        }
+    }
+
+    fn revoked(&self) -> bool {
+        self.connection().revoked
+    }
+
+    fn closed(&mut self, _: End, to_upstream: u64, to_client: u64) {
+        self.give_up();
+        self.connection().ended(to_upstream, to_client);
+    }
+}
