@@ -169,14 +169,16 @@ fn log_file(folder: &Path) -> PathBuf {
     folder.join("access.log")
 }
 
-/// The access log's line for each answer; lines come in the order of the requests, of which each
-/// was answered before the next was asked.
+/// The access log's line for each answer, in the order of the requests, of which each was answered
+/// before the next was asked.
 fn logged(log: &Path, answers: usize) -> Vec<Value> {
     let deadline = Instant::now() + LOG_LAG;
     loop {
         let text = std::fs::read_to_string(log).unwrap_or_default();
-        let lines: Vec<Value> =
+        let mut lines: Vec<Value> =
             text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        // Workers hand their lines over each at its own time.
+        lines.sort_by(|a, b| a["time"].as_str().cmp(&b["time"].as_str()));
         if lines.len() >= answers || Instant::now() > deadline {
             return lines;
         }
