@@ -365,7 +365,7 @@ fn authority<'a>(
 }
 
 /// `host[:port]` (RFC 3986 section 3.2.2), without user information.
-fn is_host(text: &str) -> bool {
+pub(crate) fn is_host(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[') {
         Some(literal) => {
             let Some((address, after)) = literal.split_once(']') else { return false };

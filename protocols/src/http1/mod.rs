@@ -47,11 +47,13 @@ use std::sync::Arc;
 use self::answering::Answering;
 use self::asking::Asking;
 pub use self::edits::HeadEdits;
+pub(crate) use self::head::is_host;
 use self::in_flight::{InFlight, Pending};
 pub use self::limits::Limits;
 pub use self::path::{Normalized, normalize};
 pub use self::refusal::Refusal;
 use self::reply::Reply;
+pub(crate) use self::reply::text as reply_text;
 pub use self::request::{Decision, Exchange, Handler, Headers, Request};
 use crate::gate::{Close, Direction, Gate, Op, Phase, UpstreamFailure};
 

@@ -48,7 +48,7 @@ impl Reply {
 }
 
 /// Reason phrase and body.
-fn text(status: u16) -> (&'static str, &'static str) {
+pub(crate) fn text(status: u16) -> (&'static str, &'static str) {
     match status {
         307 => ("Temporary Redirect", "The path has escaped slashes; use the clean path\r\n"),
         400 => ("Bad Request", "Bad request\r\n"),
@@ -58,7 +58,7 @@ fn text(status: u16) -> (&'static str, &'static str) {
         414 => ("URI Too Long", "Target too long\r\n"),
         417 => ("Expectation Failed", "Expectation failed\r\n"),
         431 => ("Request Header Fields Too Large", "Header fields too large\r\n"),
-        501 => ("Not Implemented", "Transfer coding not implemented\r\n"),
+        501 => ("Not Implemented", "Not implemented\r\n"),
         502 => ("Bad Gateway", "The upstream broke the protocol\r\n"),
         503 => ("Service Unavailable", "The upstream can't be reached\r\n"),
         505 => ("HTTP Version Not Supported", "HTTP version not supported\r\n"),
