@@ -165,6 +165,11 @@ impl Script<'_> {
                 true
             }
             Op::NeedInput | Op::Wait => carried,
+            // What follows is not this gate's to judge.
+            Op::HandOver => {
+                handler.close(Close::Graceful);
+                false
+            }
             Op::Close(close) => {
                 handler.close(close);
                 false
@@ -194,7 +199,7 @@ fn end_one<G: Gate<H>, H: Sink>(
                     let moved = stream.carry_on();
                     handler.deliver(direction, &moved);
                 }
-                Op::NeedInput | Op::Wait => break,
+                Op::NeedInput | Op::Wait | Op::HandOver => break,
                 Op::Close(close) => {
                     handler.close(close);
                     break;

@@ -7,7 +7,8 @@
 //! | [`snapshot`] | the policy in force, swapped whole |
 //! | `listener` | sockets: bound per worker, accepted, original destination |
 //! | `inspect` | a connection judged, and its protocol's requests as policy queries |
-//! | `relay` | the one I/O loop: client, gate, upstream |
+//! | `relay` | the I/O loop of protocols with a gate: client, gate, upstream |
+//! | `http2` | HTTP/2: two connections paired stream by stream |
 //! | `runtime` | worker threads, deadlines, draining |
 //! | `policy_files`, `policy_loader`, `watch` | policy read from files, compiled, watched |
 //! | `control` | the control thread |
@@ -17,6 +18,7 @@
 pub mod admin;
 pub mod config;
 mod control;
+mod http2;
 mod inspect;
 pub mod limits;
 mod listener;

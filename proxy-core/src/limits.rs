@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use portreeve_protocols::{http1, kafka};
+use portreeve_protocols::{http1, http2, kafka};
 
 /// Bounds of one proxy. `None` for a time-out means for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +25,16 @@ pub struct Limits {
     /// Time without a byte in a tunnel or an uninspected connection. Default none: what runs
     /// inside may be silent for days.
     pub tunnel_timeout: Option<Duration>,
+    /// Time that a peer of an HTTP/2 stream may take nothing of what waits for it. Default 5 min: a slow
+    /// consumer pauses longer than a broken one should be waited for; what waits is bounded anyway.
+    pub http2_stall_timeout: Option<Duration>,
     /// Time that connections get to end when the proxy stops. Default 25 s: less than the 30 s
     /// after which an orchestrator kills.
     pub drain_timeout: Duration,
     /// Bounds on HTTP/1.1 messages.
     pub http1: http1::Limits,
+    /// Bounds on HTTP/2 connections. What it has in common with [`Limits::http1`] is to be the same.
+    pub http2: http2::Limits,
     /// Bounds on Kafka messages.
     pub kafka: kafka::Limits,
 }
@@ -43,8 +48,10 @@ impl Default for Limits {
             idle_timeout: Some(Duration::from_secs(3600)),
             connect_timeout: Duration::from_secs(5),
             tunnel_timeout: None,
+            http2_stall_timeout: Some(Duration::from_secs(300)),
             drain_timeout: Duration::from_secs(25),
             http1: http1::Limits::default(),
+            http2: http2::Limits::default(),
             kafka: kafka::Limits::default(),
         }
     }

@@ -216,6 +216,7 @@ impl Shared<'_> {
     ) -> Result<Vec<JoinHandle<()>>, StartError> {
         let limits = Arc::new(self.config.limits.clone());
         let http1 = Arc::new(limits.http1.clone());
+        let http2 = Arc::new(limits.http2.clone());
         let kafka = Arc::new(limits.kafka.clone());
         let mut sockets: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
         for listener in listeners {
@@ -232,6 +233,7 @@ impl Shared<'_> {
                 snapshots: self.snapshots.clone(),
                 limits: limits.clone(),
                 http1: http1.clone(),
+                http2: http2.clone(),
                 kafka: kafka.clone(),
                 stage: stage.subscribe(),
                 unreachable: Throttle::default(),

@@ -13,6 +13,7 @@ use super::reply::Reply;
 use super::request::{Decision, Handler, Headers, Request};
 use super::{Http1, Limits};
 use crate::gate::{Close, Op};
+use crate::http2::PREFACE;
 
 /// Where the request stream stands.
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +135,13 @@ impl Http1 {
         out: &mut Vec<u8>,
         handler: &mut (impl Handler + ?Sized),
     ) -> Result<Op, Refusal> {
+        if self.undecided && !input.is_empty() {
+            self.undecided = PREFACE.starts_with(&input[..input.len().min(PREFACE.len())]);
+            if self.undecided {
+                self.head_begun = true;
+                return Ok(if input.len() < PREFACE.len() { Op::NeedInput } else { Op::HandOver });
+            }
+        }
         match input {
             [] => {
                 self.head_begun = false;

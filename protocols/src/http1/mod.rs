@@ -76,6 +76,8 @@ pub struct Http1 {
     last_request: bool,
     /// At least one response of the server has passed.
     answered: bool,
+    /// Nothing has been read yet that would rule out HTTP/2.
+    undecided: bool,
     /// The last operation of each stream was to pass or drop bytes, and it was not asked since.
     unfinished: [bool; 2],
 }
@@ -95,6 +97,7 @@ impl Http1 {
             draining: false,
             last_request: false,
             answered: false,
+            undecided: true,
             unfinished: [false; 2],
         }
     }

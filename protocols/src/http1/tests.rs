@@ -366,6 +366,21 @@ fn smuggling_and_path_confusion_are_refused_or_judged_as_what_they_are() {
 }
 
 #[test]
+fn the_preface_of_http2_is_handed_over_when_it_comes_first() {
+    let preface = std::str::from_utf8(crate::http2::PREFACE).unwrap();
+    for cut in [1, 5, 24] {
+        let input = format!("{preface}more");
+        let outcome = Connection::new(input.as_bytes(), b"").run(|| cut, by_path);
+        assert_eq!(outcome.closed, Some(Close::Graceful), "in pieces of {cut}");
+        assert!(outcome.refused.is_empty() && outcome.to_client.is_empty());
+    }
+    let outcome = run(&preface[..23], "");
+    assert_eq!((outcome.closed, text(&outcome.to_client)), (None, ""));
+    let outcome = run(&format!("{}{preface}", get("/public/a")), OK);
+    assert_eq!(outcome.refused, [Refusal::Version]);
+}
+
+#[test]
 fn the_gate_is_small() {
     assert!(size_of::<super::Http1>() <= 168, "{}", size_of::<super::Http1>());
 }

@@ -47,6 +47,8 @@ pub struct Meter {
     most: u32,
     block_limit: u64,
     from_server: bool,
+    /// Frames whose header has come; more than two are not told apart.
+    frames: u8,
 }
 
 impl Meter {
@@ -72,6 +74,7 @@ impl Meter {
             // On the wire heads are smaller than what they say; twice the bound is no head at all.
             block_limit: 2 * u64::from(limits.head_bytes),
             from_server: true,
+            frames: 0,
         }
     }
 
@@ -86,6 +89,12 @@ impl Meter {
         let earned = millis.saturating_mul(EARNED_A_SECOND.into()) / 1000;
         let earned = u32::try_from(earned).unwrap_or(u32::MAX);
         self.budget = self.budget.saturating_add(earned).min(self.most);
+    }
+
+    /// The first frame, which is the peer's SETTINGS (RFC 9113 section 3.4), has come whole.
+    #[must_use]
+    pub fn has_settings(&self) -> bool {
+        self.frames > 1 || (self.frames == 1 && self.payload == 0)
     }
 
     /// Looks at the next bytes from the peer.
@@ -118,6 +127,7 @@ impl Meter {
         let [a, b, c, kind, flags, ..] = self.header;
         let length = u32::from_be_bytes([0, a, b, c]);
         self.payload = length;
+        self.frames = self.frames.saturating_add(1).min(2);
         match kind {
             HEADERS | CONTINUATION => self.head(kind, length, flags),
             DATA if length > 0 || flags & END_STREAM != 0 => {

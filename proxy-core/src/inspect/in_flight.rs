@@ -8,11 +8,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portreeve_policy::RuleId;
-use portreeve_protocols::http1::Request;
+use portreeve_policy::{HttpRequest, RuleId};
 
 use crate::snapshot::Snapshot;
-use crate::telemetry::{Method, Verdict};
+use crate::telemetry::{HttpVersion, Method, Verdict};
 
 /// Queues and texts kept for the next connection.
 const POOLED: usize = 64;
@@ -37,7 +36,7 @@ pub(super) struct Exchange {
     pub(super) rule: Option<RuleId>,
     pub(super) reason: &'static str,
     pub(super) sequence: u64,
-    pub(super) minor_version: u8,
+    pub(super) version: HttpVersion,
     /// `Some` if it will be logged.
     pub(super) record: Option<Record>,
 }
@@ -53,15 +52,15 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(request: &Request<'_>, snapshot: Arc<Snapshot>) -> Self {
+    pub(super) fn new(request: &impl HttpRequest, snapshot: Arc<Snapshot>) -> Self {
         let mut text = TEXTS.with_borrow_mut(Vec::pop).unwrap_or_default();
-        text.extend_from_slice(request.method.as_bytes());
+        text.extend_from_slice(request.method());
         let method_end = text.len();
-        text.extend_from_slice(request.host.as_bytes());
+        text.extend_from_slice(request.host());
         let host_end = text.len();
-        text.extend_from_slice(request.path.as_bytes());
+        text.extend_from_slice(request.path());
         let path_end = text.len();
-        if let Some(id) = request.headers.values("x-request-id").next() {
+        if let Some(id) = request.header_values("x-request-id").next() {
             text.extend_from_slice(&id[..id.len().min(128)]);
         }
         Self { snapshot, text, method_end, host_end, path_end }

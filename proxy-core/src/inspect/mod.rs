@@ -6,22 +6,28 @@
 mod connection;
 mod detect;
 mod http;
+mod http1;
+mod http2;
 mod in_flight;
 mod kafka;
 mod opaque;
 mod session;
 
-use portreeve_policy::{Action, Inspection};
+use std::sync::Arc;
+
+use portreeve_policy::{Action, HttpRules, Inspection};
 use portreeve_protocols::http1::Http1;
 use portreeve_protocols::kafka::Kafka;
 use tokio::net::TcpStream;
 
 pub(crate) use self::connection::Connection;
-use self::http::HttpSession;
+use self::http1::HttpSession;
+use self::http2::Http2Session;
 use self::kafka::KafkaSession;
 use self::opaque::{Opaque, OpaqueSession};
+use crate::http2::{Pair, ToUpstream};
 use crate::listener::{Settings, reset};
-use crate::relay::Relay;
+use crate::relay::{End, HandedOver, Relay};
 use crate::runtime::Registration;
 
 /// Judges a new connection and, if it may exist, relays it on a task of its own.
@@ -46,9 +52,7 @@ pub(crate) fn start(
             let rules = rules.clone();
             tokio::spawn(async move {
                 if detect::speaks_http(&client).await {
-                    let gate = Http1::new(connection.worker().http1.clone());
-                    let session = HttpSession::new(connection, rules);
-                    Relay::new(client, gate, session, registration).await;
+                    http(client, connection, rules, registration).await;
                 } else {
                     let session = OpaqueSession::new(connection, &verdict);
                     Relay::new(client, Opaque, session, registration).await;
@@ -56,9 +60,7 @@ pub(crate) fn start(
             });
         }
         Action::Inspect(Inspection::Http(ref rules)) => {
-            let gate = Http1::new(connection.worker().http1.clone());
-            let session = HttpSession::new(connection, rules.clone());
-            tokio::spawn(Relay::new(client, gate, session, registration));
+            tokio::spawn(http(client, connection, rules.clone(), registration));
         }
         Action::Inspect(Inspection::Kafka(ref rules)) if rules.is_observed_only() => {
             let (rules, advertised) = (rules.clone(), settings.advertised.clone());
@@ -85,6 +87,31 @@ pub(crate) fn start(
             reset(client);
         }
     }
+}
+
+/// Relays HTTP, whichever version the client begins with.
+async fn http(
+    client: TcpStream,
+    connection: Connection,
+    rules: Arc<HttpRules>,
+    registration: Registration,
+) {
+    let gate = Http1::new(connection.worker().http1.clone());
+    let session = HttpSession::new(connection, rules);
+    let mut relay = Relay::new(client, gate, session, registration);
+    if (&mut relay).await == End::HandedOver {
+        // Boxed, so that HTTP/1.1 does not pay for its size.
+        Box::pin(http2(relay.hand_over())).await;
+    }
+}
+
+/// Relays HTTP/2 for a client whose preface has been read.
+async fn http2(handed_over: HandedOver<HttpSession>) {
+    let HandedOver { client, unread, session, handle } = handed_over;
+    let session = Http2Session::new(session.into_policy());
+    let worker = session.worker();
+    let (limits, stall) = (worker.http2.clone(), worker.limits.http2_stall_timeout);
+    Pair::new(client, unread, ToUpstream, session, handle, limits, stall).await;
 }
 
 #[cfg(test)]

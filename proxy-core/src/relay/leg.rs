@@ -27,6 +27,8 @@ pub(super) enum Stop {
     NeedsUpstream,
     /// The gate ends the connection.
     Close(Close),
+    /// The connection is another protocol's.
+    HandOver,
 }
 
 /// A socket failed.
@@ -285,6 +287,7 @@ impl<G: Gate<S>, S> Leg<'_, G, S> {
                     self.stream.waits = Waits::ForOther;
                     break None;
                 }
+                Op::HandOver => break Some(Stop::HandOver),
                 Op::Close(close) => {
                     self.stream.gate_ended = true;
                     break Some(Stop::Close(close));

@@ -91,6 +91,18 @@ impl<G: Gate<S> + Unpin, S: Session> Relay<G, S> {
         }
     }
 
+    /// What is left of a relay that has ended with [`End::HandedOver`].
+    pub(crate) fn hand_over(mut self) -> HandedOver<S> {
+        let unread =
+            self.request.backlog.take().map(|mut backlog| std::mem::take(&mut backlog.unread));
+        HandedOver {
+            client: self.client,
+            unread: unread.unwrap_or_default(),
+            session: self.session,
+            handle: self.handle,
+        }
+    }
+
     /// One poll: `Some` when the connection is over.
     fn turn(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Option<End> {
         let now = Instant::now();
@@ -104,8 +116,9 @@ impl<G: Gate<S> + Unpin, S: Session> Relay<G, S> {
         let end = match self.state {
             State::Relaying => match self.relay(cx, scratch) {
                 None => None,
-                Some(Close::Abort) => Some(End::Aborted),
-                Some(Close::Graceful) => {
+                Some(Over::HandOver) => Some(End::HandedOver),
+                Some(Over::Close(Close::Abort)) => Some(End::Aborted),
+                Some(Over::Close(Close::Graceful)) => {
                     self.state = State::Flushing;
                     self.upstream = Upstream::Absent;
                     self.handle.set_deadline(Some(now + LINGER));
@@ -161,7 +174,7 @@ impl<G: Gate<S> + Unpin, S: Session> Relay<G, S> {
     }
 
     /// Runs both directions until neither moves.
-    fn relay(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Option<Close> {
+    fn relay(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Option<Over> {
         let mut due = Due { request: true, response: true };
         if let Some(close) = self.connect(cx, &mut due) {
             return Some(close);
@@ -176,17 +189,17 @@ impl<G: Gate<S> + Unpin, S: Session> Relay<G, S> {
             }
         }
         if self.request.ended && self.response.ended {
-            return Some(Close::Graceful);
+            return Some(Over::Close(Close::Graceful));
         }
         let nothing_to_come = self.request.ended && self.upstream.is_absent();
         if nothing_to_come && !self.response.has_unsent() {
-            return Some(Close::Graceful);
+            return Some(Over::Close(Close::Graceful));
         }
         // Between messages nothing is lost: a draining proxy leaves, and so does a client that will
         // ask nothing more.
         let leaving = self.handle.draining() || self.request.ended;
         (leaving && self.gate.phase() == Phase::Idle && !self.response.has_unsent())
-            .then_some(Close::Graceful)
+            .then_some(Over::Close(Close::Graceful))
     }
 
     /// Runs one direction and says what follows for the other.
@@ -196,7 +209,7 @@ impl<G: Gate<S> + Unpin, S: Session> Relay<G, S> {
         cx: &mut Context<'_>,
         scratch: &mut Scratch,
         due: &mut Due,
-    ) -> Option<Close> {
+    ) -> Option<Over> {
         if direction == Direction::Request && self.upstream.is_connecting() {
             return None;
         }
@@ -216,10 +229,10 @@ impl<G: Gate<S> + Unpin, S: Session> Relay<G, S> {
         };
         let ran = leg.run(cx);
         if self.session.revoked() {
-            return Some(Close::Abort);
+            return Some(Over::Close(Close::Abort));
         }
         match ran {
-            Err(fault) => self.failed(direction, &fault, due),
+            Err(fault) => self.failed(direction, &fault, due).map(Over::Close),
             Ok(run) => {
                 if run.moved {
                     self.moved = true;
@@ -228,7 +241,8 @@ impl<G: Gate<S> + Unpin, S: Session> Relay<G, S> {
                 }
                 match run.stop {
                     Stop::Idle => None,
-                    Stop::Close(close) => Some(close),
+                    Stop::Close(close) => Some(Over::Close(close)),
+                    Stop::HandOver => Some(Over::HandOver),
                     Stop::NeedsUpstream => {
                         self.upstream = Upstream::connecting(self.session.upstream());
                         self.connect(cx, due)
@@ -239,7 +253,7 @@ impl<G: Gate<S> + Unpin, S: Session> Relay<G, S> {
     }
 
     /// Carries the opening of the upstream connection on, if it is under way.
-    fn connect(&mut self, cx: &mut Context<'_>, due: &mut Due) -> Option<Close> {
+    fn connect(&mut self, cx: &mut Context<'_>, due: &mut Due) -> Option<Over> {
         match self.upstream.poll_open(cx) {
             Poll::Pending => {}
             Poll::Ready(None) => {}
@@ -362,19 +376,36 @@ impl<G: Gate<S> + Unpin, S: Session> Relay<G, S> {
 }
 
 impl<G: Gate<S> + Unpin, S: Session> Future for Relay<G, S> {
-    type Output = ();
+    type Output = End;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let relay = self.get_mut();
         relay.handle.remember(cx.waker());
         match Scratch::lend(|scratch| relay.turn(cx, scratch)) {
             None => Poll::Pending,
             Some(end) => {
-                relay.close(end);
-                Poll::Ready(())
+                if end != End::HandedOver {
+                    relay.close(end);
+                }
+                Poll::Ready(end)
             }
         }
     }
+}
+
+/// Why nothing more is relayed.
+enum Over {
+    Close(Close),
+    HandOver,
+}
+
+/// A connection that turned out to speak another protocol.
+pub(crate) struct HandedOver<S> {
+    pub(crate) client: TcpStream,
+    /// Read from the client and not judged.
+    pub(crate) unread: Vec<u8>,
+    pub(crate) session: S,
+    pub(crate) handle: Registration,
 }
 
 /// Which directions are to be run.

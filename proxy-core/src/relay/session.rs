@@ -15,6 +15,8 @@ pub(crate) enum End {
     Aborted,
     /// Policy no longer allows it.
     Revoked,
+    /// Not at all: it speaks another protocol, and is not this relay's any more.
+    HandedOver,
 }
 
 /// The policy and the telemetry of one connection, as the relay needs them.

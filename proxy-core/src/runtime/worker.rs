@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portreeve_protocols::{http1, kafka};
+use portreeve_protocols::{http1, http2, kafka};
 use tokio::sync::watch;
 
 use super::{Registry, Signals, Throttle};
@@ -35,6 +35,7 @@ pub(crate) struct Worker {
     pub(crate) snapshots: Arc<SnapshotStore>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) http1: Arc<http1::Limits>,
+    pub(crate) http2: Arc<http2::Limits>,
     pub(crate) kafka: Arc<kafka::Limits>,
     pub(crate) stage: watch::Receiver<Stage>,
     /// Of messages about upstreams that can't be reached.

@@ -8,9 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use portreeve_policy::TrafficDirection;
 
+use portreeve_protocols::http2::grpc;
 use portreeve_protocols::kafka::error_name;
 
-use super::record::{ConnectionRecord, HttpRecord, KafkaRecord, Party, RefusedRecord, RequestId};
+use super::record::{
+    ConnectionRecord, GrpcCall, HttpRecord, KafkaRecord, Party, RefusedRecord, RequestId,
+};
 
 /// Which requests are logged, and where to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,9 +98,12 @@ pub(super) fn write_http(out: &mut Vec<u8>, record: &HttpRecord<'_>, query: bool
     line.bytes("method", record.method);
     line.bytes("host", record.host);
     line.bytes("path", if query { record.path } else { without_query(record.path) });
-    line.text("protocol", if record.minor_version == 0 { "HTTP/1.0" } else { "HTTP/1.1" });
+    line.text("protocol", record.version.as_str());
     line.number("status", record.status.into());
     line.raw("local", if record.local { "true" } else { "false" });
+    if let Some(call) = &record.grpc {
+        line.grpc(record.path, call);
+    }
     line.text("policy", record.policy);
     line.text("rule", record.rule);
     line.text("reason", record.reason);
@@ -240,6 +246,22 @@ impl<'a> Line<'a> {
         self.0.push(b']');
     }
 
+    fn grpc(&mut self, path: &[u8], call: &GrpcCall) {
+        let names = std::str::from_utf8(path).ok().and_then(grpc::names);
+        let (service, method) = names.unwrap_or_default();
+        self.text("grpc_service", service);
+        self.text("grpc_method", method);
+        match call.status {
+            Some(code) => {
+                self.number("grpc_status", code.into());
+                self.text("grpc_status_name", grpc::status_name(code));
+            }
+            None => self.raw("grpc_status", "null"),
+        }
+        self.number("request_messages", call.request_messages);
+        self.number("response_messages", call.response_messages);
+    }
+
     fn millis(&mut self, name: &str, duration: Duration) {
         self.key(name);
         let micros = duration.as_micros();
@@ -277,7 +299,7 @@ impl<'a> Line<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::record::Verdict;
+    use crate::telemetry::record::{HttpVersion, Verdict};
 
     #[test]
     fn a_line_is_json_with_every_field_and_without_the_query() {
@@ -295,9 +317,10 @@ mod tests {
             method: b"GET",
             host: b"shop",
             path: b"/a\"b?token=secret",
-            minor_version: 1,
+            version: HttpVersion::Http11,
             status: 403,
             local: true,
+            grpc: None,
             rule: "",
             policy: "",
             reason: "no_rule_allows",

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::grpc::GrpcCounters;
 use super::kafka::KafkaCounters;
 use super::record::{ConnectOutcome, Method, Refused, TimeoutPhase, Verdict};
 use portreeve_policy::TrafficDirection;
@@ -97,6 +98,8 @@ pub(super) struct Requests {
 pub(super) struct Counters {
     pub(super) connections: [Connections; 2],
     pub(super) http: [[Requests; Verdict::ALL.len()]; 2],
+    /// Made when the first call comes.
+    pub(super) grpc: OnceLock<Box<GrpcCounters>>,
     /// Made when the first request comes.
     pub(super) kafka: OnceLock<Box<KafkaCounters>>,
     /// By the index in [`Refused::all`].
@@ -111,6 +114,7 @@ impl Default for Counters {
         Self {
             connections: Default::default(),
             http: Default::default(),
+            grpc: OnceLock::new(),
             kafka: OnceLock::new(),
             refused: Refused::all().map(|_| Counter::default()).collect(),
             upstream_connects: Default::default(),
@@ -158,6 +162,10 @@ impl Counters {
         verdict: Verdict,
     ) -> &Histogram {
         &self.requests(direction, verdict).duration
+    }
+
+    pub(super) fn grpc(&self) -> &GrpcCounters {
+        self.grpc.get_or_init(Box::default)
     }
 
     pub(super) fn kafka(&self) -> &KafkaCounters {

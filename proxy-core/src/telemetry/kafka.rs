@@ -3,38 +3,28 @@
 //! A worker that never sees Kafka pays one pointer for this.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use portreeve_policy::TrafficDirection;
 use portreeve_protocols::kafka::{ERROR_NAMES, Role, api_name, error_name};
-use rustc_hash::FxHashMap;
 
 use super::counters::{Counter, DIRECTIONS, Histogram, place};
 use super::metrics::{Sources, To};
 use super::names::metric as name;
 use super::record::Verdict;
+use super::series::{self, Series};
 
 /// API numbers that have counters; there are no others yet.
 const APIS: usize = 96;
 
-/// Topics that get series of their own on each worker, as long as something of them was allowed.
-const ALLOWED_TOPICS: usize = 1000;
-
-/// The same for topics of which nothing was: clients can make up names.
-const DENIED_TOPICS: usize = 100;
-
-/// Longest name of a topic that gets a series or a place in the log; Kafka's own have 249 at most.
-pub(crate) const LONGEST_TOPIC: usize = 255;
-
-/// What the topics without series of their own are called.
-const OTHER: &str = "(other)";
+/// Longest name of a topic that gets a place in the log; Kafka's own have 249 at most.
+pub(crate) const LONGEST_TOPIC: usize = series::LONGEST_NAME;
 
 /// Counters of one worker.
 #[derive(Debug)]
 pub(super) struct KafkaCounters {
     apis: [Box<[OnceLock<Box<ApiCounters>>]>; 2],
-    topics: Mutex<Topics>,
-    other: Arc<TopicCounters>,
+    topics: Series<TopicCounters>,
 }
 
 /// Counters of one API in one direction.
@@ -57,17 +47,10 @@ impl TopicCounters {
     }
 }
 
-#[derive(Debug, Default)]
-struct Topics {
-    by_name: FxHashMap<Box<[u8]>, Arc<TopicCounters>>,
-    allowed: usize,
-    denied: usize,
-}
-
 impl Default for KafkaCounters {
     fn default() -> Self {
         let apis = || (0..APIS).map(|_| OnceLock::new()).collect();
-        Self { apis: [apis(), apis()], topics: Mutex::default(), other: Arc::default() }
+        Self { apis: [apis(), apis()], topics: Series::default() }
     }
 }
 
@@ -85,21 +68,7 @@ impl KafkaCounters {
 
     /// The counters of a topic. Takes a lock: to be kept for as long as the connection lives.
     pub(super) fn topic(&self, topic: &[u8], verdict: Verdict) -> Arc<TopicCounters> {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = topics.by_name.get(topic) {
-            return known.clone();
-        }
-        let (count, most) = match verdict {
-            Verdict::Deny => (&mut topics.denied, DENIED_TOPICS),
-            Verdict::Allow | Verdict::Audit => (&mut topics.allowed, ALLOWED_TOPICS),
-        };
-        if *count >= most || topic.len() > LONGEST_TOPIC {
-            return self.other.clone();
-        }
-        *count += 1;
-        let counters = Arc::<TopicCounters>::default();
-        topics.by_name.insert(topic.into(), counters.clone());
-        counters
+        self.topics.get(topic, verdict)
     }
 }
 
@@ -170,17 +139,7 @@ pub(super) fn encode(sources: &Sources, to: &mut To<'_>) -> fmt::Result {
 }
 
 fn encode_topics(workers: &[&KafkaCounters], to: &mut To<'_>) -> fmt::Result {
-    let mut topics: FxHashMap<String, Vec<Arc<TopicCounters>>> = FxHashMap::default();
-    for worker in workers {
-        let known = worker.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        for (topic, counters) in &known.by_name {
-            let topic = String::from_utf8_lossy(topic).into_owned();
-            topics.entry(topic).or_default().push(counters.clone());
-        }
-        topics.entry(OTHER.to_owned()).or_default().push(worker.other.clone());
-    }
-    let mut topics: Vec<_> = topics.into_iter().collect();
-    topics.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let topics = Series::joined(workers.iter().map(|worker| &worker.topics));
     to.counters(name::KAFKA_TOPICS, |family| {
         for (topic, counters) in &topics {
             for (d, direction) in DIRECTIONS.iter().enumerate() {
@@ -200,23 +159,4 @@ fn encode_topics(workers: &[&KafkaCounters], to: &mut To<'_>) -> fmt::Result {
         }
         Ok(())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn made_up_topics_do_not_make_up_series() {
-        let counters = KafkaCounters::default();
-        for n in 0..5000 {
-            let topic = format!("made-up-{n}");
-            let topic = counters.topic(topic.as_bytes(), Verdict::Deny);
-            topic.count(TrafficDirection::Ingress, Role::Produce, Verdict::Deny);
-        }
-        assert_eq!(counters.topics.lock().expect("the lock").by_name.len(), DENIED_TOPICS);
-        assert_eq!(counters.other.0[0][0][Verdict::Deny as usize].get(), 4900);
-        let real = counters.topic(b"orders", Verdict::Allow);
-        assert!(!Arc::ptr_eq(&real, &counters.other), "denials leave room for what is allowed");
-    }
 }

@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use super::counters::{
     CLASSES, Connections, Counter, Counters, DIRECTIONS, Histogram, LIMITS, Summed,
 };
+use super::grpc;
 use super::kafka;
 use super::names::metric as name;
 use super::record::{ConnectOutcome, Method, Refused, TimeoutPhase, Verdict};
@@ -57,6 +58,7 @@ impl Collector for Sources {
         to.gauge(name::START_TIME, &[], seconds(self.started))?;
         to.gauge(name::READY, &[], f64::from(u8::from(self.ready)))?;
         self.http(&mut to)?;
+        grpc::encode(self, &mut to)?;
         kafka::encode(self, &mut to)?;
         self.connections(&mut to)?;
         self.lists(&mut to)?;

@@ -6,6 +6,8 @@
 //! | `record.rs` | what is reported, as values |
 //! | `counters.rs` | a worker's counters: written by one thread, read by any |
 //! | `kafka.rs` | counters and metrics of Kafka |
+//! | `grpc.rs` | counters and metrics of gRPC |
+//! | `series.rs` | counters by names that clients make up, as many as there is room for |
 //! | `metrics.rs` | all counters as one Prometheus exposition |
 //! | `access_log.rs` | a line a request: JSON |
 //! | `log_writer.rs` | the thread that writes lines out |
@@ -15,11 +17,13 @@
 
 mod access_log;
 mod counters;
+mod grpc;
 mod kafka;
 mod log_writer;
 mod metrics;
 pub mod names;
 mod record;
+mod series;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,12 +33,14 @@ use portreeve_policy::TrafficDirection;
 
 pub use self::access_log::{AccessLogConfig, AccessLogMode, Sink};
 use self::counters::Counters;
+pub(crate) use self::grpc::MethodCounters;
 pub(crate) use self::kafka::{LONGEST_TOPIC, TopicCounters};
 use self::log_writer::LogWriter;
 pub use self::log_writer::TelemetryError;
 pub(crate) use self::record::{
-    ConnectOutcome, ConnectionRecord, ConnectionStats, HttpRecord, KafkaRecord, LoggedTopics,
-    Method, Party, Refused, RefusedRecord, RequestId, TimeoutPhase, Verdict,
+    ConnectOutcome, ConnectionRecord, ConnectionStats, GrpcCall, HttpRecord, HttpVersion,
+    KafkaRecord, LoggedTopics, Method, Party, Refused, RefusedRecord, RequestId, TimeoutPhase,
+    Verdict,
 };
 use crate::snapshot::Snapshot;
 
@@ -176,6 +182,11 @@ impl WorkerTelemetry {
 
     pub(crate) fn http_logged(&self, record: &HttpRecord<'_>) {
         self.lines.append(|line| access_log::write_http(line, record, self.query));
+    }
+
+    /// The counters of a gRPC method, by the path that names it; to be kept by the connection.
+    pub(crate) fn grpc_method(&self, path: &[u8], verdict: Verdict) -> Arc<MethodCounters> {
+        self.counters.grpc().method(path, verdict)
     }
 
     pub(crate) fn kafka_decided(&self, direction: TrafficDirection, key: i16, verdict: Verdict) {

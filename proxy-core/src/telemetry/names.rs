@@ -19,6 +19,9 @@ pub mod metric {
         HTTP_REQUESTS = "portreeve_http_requests_total", "HTTP requests whose answer has passed";
         HTTP_DECISIONS = "portreeve_http_decisions_total", "HTTP requests judged";
         HTTP_DURATION = "portreeve_http_request_duration_seconds", "Time from a request's head to the end of its answer";
+        GRPC_REQUESTS = "portreeve_grpc_requests_total", "gRPC calls that are over, by service and method";
+        GRPC_MESSAGES = "portreeve_grpc_messages_total", "Messages of gRPC calls that are over";
+        GRPC_DURATION = "portreeve_grpc_request_duration_seconds", "Time from a gRPC call's head to its end";
         KAFKA_REQUESTS = "portreeve_kafka_requests_total", "Kafka requests judged";
         KAFKA_RESPONSES = "portreeve_kafka_responses_total", "Kafka responses, by the first error in them";
         KAFKA_DURATION = "portreeve_kafka_request_duration_seconds", "Time from a Kafka request to the end of its response";

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use portreeve_policy::TrafficDirection;
 use portreeve_protocols::gate::Phase;
 use portreeve_protocols::kafka::Role;
-use portreeve_protocols::{http1, kafka};
+use portreeve_protocols::{http1, http2, kafka};
 
 /// What was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +69,11 @@ pub(crate) struct HttpRecord<'a> {
     pub(crate) method: &'a [u8],
     pub(crate) host: &'a [u8],
     pub(crate) path: &'a [u8],
-    pub(crate) minor_version: u8,
+    pub(crate) version: HttpVersion,
     /// 0: the connection ended before there was one.
     pub(crate) status: u16,
     pub(crate) local: bool,
+    pub(crate) grpc: Option<GrpcCall>,
     pub(crate) rule: &'a str,
     pub(crate) policy: &'a str,
     pub(crate) reason: &'static str,
@@ -82,6 +83,33 @@ pub(crate) struct HttpRecord<'a> {
     pub(crate) time_to_first_byte: Option<Duration>,
     pub(crate) request_id: RequestId<'a>,
     pub(crate) revision: u64,
+}
+
+/// The version that a request was made in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HttpVersion {
+    Http10,
+    Http11,
+    Http2,
+}
+
+impl HttpVersion {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// What became of a gRPC call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GrpcCall {
+    /// `None`: the stream ended before there was one.
+    pub(crate) status: Option<u8>,
+    pub(crate) request_messages: u64,
+    pub(crate) response_messages: u64,
 }
 
 /// What a request is called in the log.
@@ -105,6 +133,9 @@ pub(crate) struct RefusedRecord<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     Http1(http1::Refusal),
+    /// One request; its connection goes on.
+    Http2Head(http1::Refusal),
+    Http2(http2::Refusal),
     Kafka(kafka::Refusal),
 }
 
@@ -112,12 +143,16 @@ impl Refused {
     /// Every reason there is.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         let http1 = http1::Refusal::ALL.iter().copied().map(Self::Http1);
-        http1.chain(kafka::Refusal::ALL.iter().copied().map(Self::Kafka))
+        let heads = http1::Refusal::ALL.iter().copied().map(Self::Http2Head);
+        let http2 = http2::Refusal::ALL.iter().copied().map(Self::Http2);
+        let kafka = kafka::Refusal::ALL.iter().copied().map(Self::Kafka);
+        http1.chain(heads).chain(http2).chain(kafka)
     }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Http1(refusal) => refusal.name(),
+            Self::Http1(refusal) | Self::Http2Head(refusal) => refusal.name(),
+            Self::Http2(refusal) => refusal.name(),
             Self::Kafka(refusal) => refusal.name(),
         }
     }
@@ -125,6 +160,7 @@ impl Refused {
     pub(crate) fn protocol(self) -> &'static str {
         match self {
             Self::Http1(_) => "http1",
+            Self::Http2Head(_) | Self::Http2(_) => "http2",
             Self::Kafka(_) => "kafka",
         }
     }
@@ -132,7 +168,8 @@ impl Refused {
     /// Whose fault it is.
     pub(crate) fn side(self) -> &'static str {
         let by_server = match self {
-            Self::Http1(refusal) => refusal.by_server(),
+            Self::Http1(refusal) | Self::Http2Head(refusal) => refusal.by_server(),
+            Self::Http2(refusal) => refusal.by_server(),
             Self::Kafka(refusal) => refusal.by_server(),
         };
         if by_server { "upstream" } else { "client" }
@@ -231,9 +268,10 @@ impl Method {
     }
 }
 
-impl From<&str> for Method {
-    fn from(name: &str) -> Self {
-        Self::ALL.into_iter().find(|method| method.as_str() == name).unwrap_or(Self::Other)
+impl From<&[u8]> for Method {
+    fn from(name: &[u8]) -> Self {
+        let known = Self::ALL.into_iter().find(|method| method.as_str().as_bytes() == name);
+        known.unwrap_or(Self::Other)
     }
 }
 

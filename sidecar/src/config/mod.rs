@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | `file.rs` | the file's keys as types, strict, with every default |
 //! | `read.rs` | reading it, and errors with file, line and what to do |
+//! | `limits.rs` | the limits, each within its range |
 //! | `resolve.rs` | from file or flags to what the proxy is told |
 //! | `example.yaml` | every key with its default and what it is for; also the source of `docs/configuration.md` |
 
 mod advertised;
 mod file;
+mod limits;
 mod read;
 mod resolve;
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ipnet::IpNet;
 use portreeve_core::telemetry::{AccessLogConfig, AccessLogMode, Sink};
@@ -12,17 +11,17 @@ use portreeve_core::{
 };
 use portreeve_policy::{Endpoint, Enforcement, Labels, Options, Peer, Protocol, TrafficDirection};
 
-use super::{advertised, file};
+use super::{advertised, file, limits};
 use crate::Failure;
 use crate::cli::RunArguments;
 
 /// What is wrong with one key.
-struct Wrong {
+pub(super) struct Wrong {
     key: String,
     message: String,
 }
 
-fn wrong(key: impl Into<String>, message: impl ToString) -> Wrong {
+pub(super) fn wrong(key: impl Into<String>, message: impl ToString) -> Wrong {
     Wrong { key: key.into(), message: message.to_string() }
 }
 
@@ -85,7 +84,7 @@ fn resolve(file: &file::File, path: &Path) -> Result<ProxyConfig, Wrong> {
         },
         listeners,
         policy: PolicyFiles { paths, watch: file.policy.watch },
-        limits: limits(&file.limits)?,
+        limits: limits::resolve(&file.limits)?,
         workers: file.workers,
         access_log: AccessLogConfig {
             mode: match file.access_log.mode {
@@ -201,65 +200,6 @@ fn admin(listen: &str) -> Result<Option<SocketAddr>, String> {
             Err(_) => Err(format!("`{listen}` is neither an address with a port nor `off`")),
         },
     }
-}
-
-fn limits(file: &file::Limits) -> Result<Limits, Wrong> {
-    let mut limits = Limits::default();
-    let set = |limit: &mut Option<Duration>, configured: Option<file::Timeout>| {
-        if let Some(configured) = configured {
-            *limit = configured.0;
-        }
-    };
-    set(&mut limits.header_timeout, file.header_timeout);
-    set(&mut limits.body_timeout, file.body_timeout);
-    set(&mut limits.idle_timeout, file.idle_timeout);
-    set(&mut limits.tunnel_timeout, file.tunnel_timeout);
-    for (key, limit, configured) in [
-        ("limits.connect_timeout", &mut limits.connect_timeout, file.connect_timeout),
-        ("limits.drain_timeout", &mut limits.drain_timeout, file.drain_timeout),
-    ] {
-        match configured {
-            None => {}
-            Some(file::Timeout(Some(configured))) => *limit = configured,
-            Some(file::Timeout(None)) => return Err(wrong(key, "can't be off")),
-        }
-    }
-    limits.connections = file.connections.map_or(limits.connections, Into::into);
-    let http = &mut limits.http1;
-    http.head_bytes = file.head_bytes.unwrap_or(http.head_bytes);
-    http.headers = file.headers.unwrap_or(http.headers);
-    http.target_bytes = file.target_bytes.unwrap_or(http.target_bytes);
-    http.pipelined = file.pipelined.unwrap_or(http.pipelined);
-    http.drained_bytes = file.drained_bytes.unwrap_or(http.drained_bytes);
-    let kafka = &mut limits.kafka;
-    kafka.frame_bytes = file.kafka_frame_bytes.unwrap_or(kafka.frame_bytes);
-    kafka.held_bytes = file.kafka_held_bytes.unwrap_or(kafka.held_bytes);
-    kafka.in_flight = file.kafka_in_flight.unwrap_or(kafka.in_flight);
-    kafka.topics = file.kafka_topics.unwrap_or(kafka.topics);
-    for (key, bytes) in [
-        ("limits.kafka_frame_bytes", kafka.frame_bytes),
-        ("limits.kafka_held_bytes", kafka.held_bytes),
-    ] {
-        if !(4096..=1 << 30).contains(&bytes) {
-            return Err(wrong(key, "must be from 4096 to 1073741824"));
-        }
-    }
-    if !(1..=1 << 20).contains(&kafka.topics) {
-        return Err(wrong("limits.kafka_topics", "must be from 1 to 1048576"));
-    }
-    if kafka.in_flight == 0 {
-        return Err(wrong("limits.kafka_in_flight", "must be 1 or more"));
-    }
-    if !(256..=1024 * 1024).contains(&http.head_bytes) {
-        return Err(wrong("limits.head_bytes", "must be from 256 to 1048576"));
-    }
-    if !(1..=256).contains(&http.headers) {
-        return Err(wrong("limits.headers", "must be from 1 to 256"));
-    }
-    if http.pipelined == 0 {
-        return Err(wrong("limits.pipelined", "must be 1 or more"));
-    }
-    Ok(limits)
 }
 
 /// From flags alone, or flags on top of a file.

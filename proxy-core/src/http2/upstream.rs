@@ -1,0 +1,175 @@
+//! The upstream connection of a pair: opened when the first request is allowed, then one for as long as
+//! the client's.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{self, SendRequest};
+use portreeve_protocols::http2::{Limits, Meter, Refusal};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::wire::{Tally, Wire};
+
+/// Opens transport connections to upstreams.
+pub(crate) trait Connect: Send + Unpin {
+    /// The connection.
+    type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// Opens one, within `limit`.
+    fn connect(&mut self, address: SocketAddr, limit: Duration) -> Connecting<Self::Io>;
+}
+
+/// A connection that is being opened.
+pub(crate) type Connecting<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
+
+/// Over TCP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ToUpstream;
+
+impl Connect for ToUpstream {
+    type Io = TcpStream;
+
+    fn connect(&mut self, address: SocketAddr, limit: Duration) -> Connecting<TcpStream> {
+        Box::pin(async move {
+            let stream = tokio::time::timeout(limit, TcpStream::connect(address))
+                .await
+                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        })
+    }
+}
+
+type Opened<T> = (SendRequest<Bytes>, client::Connection<Wire<T>, Bytes>);
+
+/// The upstream side of a pair.
+pub(super) enum Upstream<T> {
+    /// Nothing has been asked yet, or it could not be opened.
+    Absent,
+    Opening(Pin<Box<dyn Future<Output = io::Result<Opened<T>>> + Send>>),
+    Open(Box<Open<T>>),
+    /// It was open and has ended. So does the client's connection: they are a pair.
+    Gone,
+}
+
+/// An open upstream connection.
+pub(super) struct Open<T> {
+    connection: client::Connection<Wire<T>, Bytes>,
+    /// `None`: nothing more will be asked.
+    requests: Option<SendRequest<Bytes>>,
+}
+
+/// What came of polling the upstream.
+pub(super) enum Event {
+    Nothing,
+    Opened,
+    /// It could not be opened.
+    Failed(io::Error),
+    /// It takes no more requests; those under way go on.
+    Leaving,
+    /// It has ended, for this reason if the server is to blame.
+    Ended(Option<Refusal>),
+}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Upstream<T> {
+    /// Begins to open a connection.
+    pub(super) fn open(connecting: Connecting<T>, limits: &Limits, tally: Arc<Tally>) -> Self {
+        let meter = Meter::of_server(limits);
+        let builder = builder(limits);
+        Self::Opening(Box::pin(async move {
+            let wire = Wire::new(connecting.await?, Vec::new(), meter, tally);
+            builder.handshake(wire).await.map_err(io::Error::other)
+        }))
+    }
+
+    /// The handle for requests, once it is open.
+    pub(super) fn requests(&mut self) -> Option<&mut SendRequest<Bytes>> {
+        match self {
+            Self::Open(open) => open.requests.as_mut(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
+    /// Carries it on.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, tally: &Tally) -> Event {
+        match self {
+            Self::Absent | Self::Gone => Event::Nothing,
+            Self::Opening(opening) => match opening.as_mut().poll(cx) {
+                Poll::Pending => Event::Nothing,
+                Poll::Ready(Ok((requests, connection))) => {
+                    *self = Self::Open(Box::new(Open { connection, requests: Some(requests) }));
+                    Event::Opened
+                }
+                Poll::Ready(Err(error)) => {
+                    *self = Self::Absent;
+                    Event::Failed(error)
+                }
+            },
+            Self::Open(open) => {
+                let event = open.poll(cx, tally);
+                if matches!(event, Event::Ended(_)) {
+                    *self = Self::Gone;
+                }
+                event
+            }
+        }
+    }
+
+    /// Nothing more will be asked: it ends once what is under way is over. `false`: it already has.
+    pub(super) fn finish(&mut self) -> bool {
+        match self {
+            Self::Open(open) => {
+                open.requests = None;
+                true
+            }
+            _ => {
+                *self = Self::Gone;
+                false
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Open<T> {
+    fn poll(&mut self, cx: &mut Context<'_>, tally: &Tally) -> Event {
+        let polled = Pin::new(&mut self.connection).poll(cx);
+        if let Some(refusal) = tally.fault() {
+            return Event::Ended(Some(refusal));
+        }
+        match polled {
+            Poll::Ready(Err(error)) if error.is_library() => {
+                Event::Ended(Some(Refusal::ResponseProtocol))
+            }
+            Poll::Ready(_) => Event::Ended(None),
+            Poll::Pending => {
+                let takes_more = self.requests.as_mut().is_none_or(|requests| {
+                    // Pending: a request waits for the server to allow another stream.
+                    !matches!(requests.poll_ready(cx), Poll::Ready(Err(_)))
+                });
+                if takes_more { Event::Nothing } else { Event::Leaving }
+            }
+        }
+    }
+}
+
+fn builder(limits: &Limits) -> client::Builder {
+    let mut builder = client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_header_list_size(limits.head_bytes)
+        .max_send_buffer_size(limits.send_buffer as usize);
+    builder
+}
