@@ -6,11 +6,13 @@
 //! | [`sidecar`] | the `portreeve` binary as a process |
 //! | [`upstream`] | servers behind it, from a script or from a system program |
 //! | [`client`] | a client that sends exactly the bytes it is told to |
+//! | [`http2`] | HTTP/2 by hand and by the `h2` crate, and a server that does as it is told |
 //! | [`kafka`] | a real Kafka broker |
 //! | [`kafka_oracle`] | how `kafka-protocol` reads the same bytes |
 //! | [`hyper_oracle`] | how hyper reads the same bytes |
 
 pub mod client;
+pub mod http2;
 pub mod hyper_oracle;
 pub mod kafka;
 pub mod kafka_oracle;

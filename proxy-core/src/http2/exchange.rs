@@ -316,7 +316,15 @@ impl<T: Send + Unpin> Exchange<T> {
         if let Moved::SenderFailed(error) = request.poll(cx, now, &mut sent.to_upstream) {
             failure = Some(error.reason().unwrap_or(Reason::CANCEL));
         } else if let Moved::SenderFailed(error) = response.poll(cx, now, &mut sent.to_client) {
-            failure = Some(broken(&error));
+            match broken(&error) {
+                Broken::Lost if self.facts.grpc => {
+                    response.end_as_unavailable();
+                    self.report_both(judge);
+                    return Stand::Over;
+                }
+                Broken::Lost => failure = Some(Reason::INTERNAL_ERROR),
+                Broken::Reset(reason) => failure = Some(reason),
+            }
         } else if response.has_ended() {
             if let Some(ticket) = self.ticket.take() {
                 judge.finished(ticket, &self.facts.passed(Some(request), Some(response)));
@@ -324,9 +332,10 @@ impl<T: Send + Unpin> Exchange<T> {
             if request.has_ended() {
                 return Stand::Over;
             }
-            // Answered before all was asked: the server says whether it wants the rest.
-            if let Poll::Ready(reason) = request.poll_receiver(cx) {
-                failure = Some(reason);
+            // Answered before all was asked: the server says whether it wants the rest. If not, dropping
+            // the stream tells the client so, once the answer has been sent.
+            if request.poll_receiver(cx).is_ready() {
+                return Stand::Over;
             }
         } else if (request.is_over() || response.is_over())
             // The client may take it back at any time, and what it sent has been read to its end.
@@ -340,6 +349,14 @@ impl<T: Send + Unpin> Exchange<T> {
                 self.reset(reason, judge);
                 Stand::Over
             }
+        }
+    }
+
+    fn report_both(&mut self, judge: &mut impl Judge<Ticket = T>) {
+        if let Stage::Answering { request, response } = &self.stage
+            && let Some(ticket) = self.ticket.take()
+        {
+            judge.finished(ticket, &self.facts.passed(Some(request), Some(response)));
         }
     }
 
@@ -398,9 +415,16 @@ fn unanswered(error: &h2::Error) -> Unanswered {
 }
 
 /// Why an answer that has begun ends too soon.
-fn broken(error: &h2::Error) -> Reason {
+enum Broken {
+    /// The server said so.
+    Reset(Reason),
+    /// Its connection was lost.
+    Lost,
+}
+
+fn broken(error: &h2::Error) -> Broken {
     match error.reason() {
-        Some(reason) if error.is_reset() && error.is_remote() => reason,
-        _ => Reason::INTERNAL_ERROR,
+        Some(reason) if error.is_reset() && error.is_remote() => Broken::Reset(reason),
+        _ => Broken::Lost,
     }
 }

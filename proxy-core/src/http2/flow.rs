@@ -4,7 +4,7 @@
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use portreeve_protocols::http2::grpc::{self, Messages};
 
@@ -92,14 +92,27 @@ impl Flow {
         self.to.poll_reset(cx).map(|reason| reason.unwrap_or(Reason::CANCEL))
     }
 
+    /// Ends a gRPC answer whose server is lost: trailers are what all clients understand.
+    pub(super) fn end_as_unavailable(&mut self) {
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("grpc-status", http::HeaderValue::from_static("14"));
+        let message = http::HeaderValue::from_static("The upstream connection was lost");
+        trailers.insert("grpc-message", message);
+        self.grpc_status = Some(14);
+        self.held = Bytes::new();
+        let sent = self.to.send_trailers(trailers);
+        self.state = if sent.is_ok() { State::Ended } else { State::Cut };
+    }
+
     /// Moves what can be moved; `frames` counts what was sent.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, now: Instant, frames: &mut u32) -> Moved {
         while self.state == State::Flowing {
-            if !self.held.is_empty() && self.send_held(cx, now, frames).is_pending() {
-                return Moved::Rests;
-            }
-            if self.state != State::Flowing {
-                break;
+            if !self.held.is_empty() {
+                // As often as there is room: perhaps for a part only.
+                match self.send_held(cx, now, frames) {
+                    Poll::Pending => return self.gather(cx),
+                    Poll::Ready(()) => continue,
+                }
             }
             match self.from.poll_data(cx) {
                 Poll::Pending => return Moved::Rests,
@@ -125,12 +138,36 @@ impl Flow {
         Moved::Rests
     }
 
+    /// Takes what has come while nothing can be sent: many small frames cost more where they are than
+    /// as one. The sender's window is not opened for it, which bounds it.
+    fn gather(&mut self, cx: &mut Context<'_>) -> Moved {
+        loop {
+            match self.from.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => {
+                    self.note(&data);
+                    let mut held = std::mem::take(&mut self.held)
+                        .try_into_mut()
+                        .unwrap_or_else(|held| BytesMut::from(&held[..]));
+                    held.extend_from_slice(&data);
+                    self.held = held.freeze();
+                }
+                Poll::Ready(Some(Err(error))) => return Moved::SenderFailed(error),
+                // The end is dealt with when what is held has gone.
+                Poll::Ready(None) | Poll::Pending => return Moved::Rests,
+            }
+        }
+    }
+
     fn take(&mut self, data: Bytes) {
+        self.note(&data);
+        self.held = data;
+    }
+
+    fn note(&mut self, data: &Bytes) {
         self.bytes += data.len() as u64;
         if let Some(messages) = &mut self.messages {
-            messages.look(&data);
+            messages.look(data);
         }
-        self.held = data;
     }
 
     /// Sends as much of what is held as the receiver has room for.
