@@ -3,30 +3,12 @@
 //! `tests/kafka/fetch` brings both; what it could not bring leaves tests ignored.
 
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::{free_address, needed};
-
-/// The folder of what `fetch` brought.
-///
-/// # Panics
-/// When the test lies nowhere.
-#[must_use]
-pub fn folder() -> PathBuf {
-    // target/<profile>/deps/<test>
-    let test = std::env::current_exe().expect("the test's own path");
-    test.ancestors().nth(3).expect("the target folder").join("kafka")
-}
-
-/// The folder of the clients' sources.
-#[must_use]
-pub fn sources() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka")
-}
+use crate::{free_address, needed, peers};
 
 /// Java with the broker's jars.
 #[must_use]
@@ -35,10 +17,10 @@ pub fn java() -> Command {
     java.arg("-Xmx512m")
         .arg(format!(
             "-Dlog4j2.configurationFile={}",
-            sources().join("log4j2.properties").display()
+            peers::sources("kafka").join("log4j2.properties").display()
         ))
         .arg("-cp")
-        .arg(format!("{}/*", folder().join("broker").display()));
+        .arg(format!("{}/*", peers::fetched("kafka").join("broker").display()));
     java
 }
 

@@ -7,6 +7,7 @@
 //! | [`upstream`] | servers behind it, from a script or from a system program |
 //! | [`client`] | a client that sends exactly the bytes it is told to |
 //! | [`http2`] | HTTP/2 by hand and by the `h2` crate, and a server that does as it is told |
+//! | [`peers`] | clients that a suite fetches, and what they are expected to print |
 //! | [`kafka`] | a real Kafka broker |
 //! | [`kafka_oracle`] | how `kafka-protocol` reads the same bytes |
 //! | [`hyper_oracle`] | how hyper reads the same bytes |
@@ -16,6 +17,7 @@ pub mod http2;
 pub mod hyper_oracle;
 pub mod kafka;
 pub mod kafka_oracle;
+pub mod peers;
 pub mod sidecar;
 pub mod upstream;
 
@@ -102,8 +104,8 @@ pub enum Need {
     Namespaces,
     /// So many open files.
     Files(u64),
-    /// What `tests/kafka/fetch` brings.
-    Kafka(&'static str),
+    /// A part of what a suite's `fetch` brings.
+    Fetched(&'static str, &'static str),
 }
 
 impl Need {
@@ -122,9 +124,9 @@ impl Need {
                 let made = ip("add").and_then(|_| ip("del"));
                 made.is_none().then(|| "no network namespaces here".to_owned())
             }
-            Self::Kafka(part) => {
-                let missing = !kafka::folder().join(part).is_dir();
-                missing.then(|| format!("tests/kafka/fetch has not brought `{part}`"))
+            Self::Fetched(suite, part) => {
+                let missing = !peers::fetched(suite).join(part).is_dir();
+                missing.then(|| format!("tests/{suite}/fetch has not brought `{part}`"))
             }
             Self::Files(files) => {
                 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use portreeve_tests::kafka::{self, Broker};
 use portreeve_tests::sidecar::{Setup, Sidecar};
-use portreeve_tests::{Need, eventually, free_address, needed, trial};
+use portreeve_tests::{Need, eventually, free_address, needed, peers, trial};
 
 /// One broker behind one sidecar, for every test that does not break them.
 struct World {
@@ -21,11 +21,11 @@ static WORLD: Mutex<Option<World>> = Mutex::new(None);
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
-    let broker = [Need::Program("java"), Need::Kafka("broker")];
+    let broker = [Need::Program("java"), Need::Fetched("kafka", "broker")];
     let with = |more: &[Need]| [&broker[..], more].concat();
-    let python = with(&[Need::Program("python3"), Need::Kafka("python")]);
-    let node = with(&[Need::Program("node"), Need::Kafka("node")]);
-    let go = with(&[Need::Kafka("go")]);
+    let python = with(&[Need::Program("python3"), Need::Fetched("kafka", "python")]);
+    let node = with(&[Need::Program("node"), Need::Fetched("kafka", "node")]);
+    let go = with(&[Need::Fetched("kafka", "go")]);
     let tests = vec![
         trial("java_client", &broker, java_client),
         trial("librdkafka", &python, || python_client("librdkafka", "rd")),
@@ -88,38 +88,22 @@ fn policy() -> String {
     )
 }
 
-/// Compares what a client printed; `UPDATE_EXPECTED=1` writes it down instead.
 fn assert_printed(name: &str, command: &mut Command) {
-    let mut limited = Command::new(needed("timeout"));
-    limited.arg("300").arg(command.get_program()).args(command.get_args());
-    if let Some(folder) = command.get_current_dir() {
-        limited.current_dir(folder);
-    }
-    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let output = limited.output().expect("the client runs");
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    let path = kafka::sources().join("expected").join(format!("{name}.txt"));
-    if std::env::var_os("UPDATE_EXPECTED").is_some() {
-        std::fs::write(&path, &printed).expect("written");
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    let messages = String::from_utf8_lossy(&output.stderr);
-    let tail: Vec<&str> = messages.lines().rev().take(20).collect();
-    assert_eq!(printed, expected, "{}", tail.join("\n"));
+    peers::assert_printed("kafka", name, command);
 }
 
 fn java_client() {
     with_world(|proxy, direct| {
         let mut java = kafka::java();
-        java.arg(kafka::sources().join("JavaClient.java"));
+        java.arg(peers::sources("kafka").join("JavaClient.java"));
         assert_printed("java", java.args([proxy.to_string(), direct.to_string()]));
     });
 }
 
 fn python(arguments: &[&str]) -> Command {
     let mut python = Command::new(needed("python3"));
-    python.env("PYTHONPATH", kafka::folder().join("python"));
-    python.arg(kafka::sources().join("clients.py")).args(arguments);
+    python.env("PYTHONPATH", peers::fetched("kafka").join("python"));
+    python.arg(peers::sources("kafka").join("clients.py")).args(arguments);
     python
 }
 
@@ -132,9 +116,9 @@ fn python_client(client: &str, topic: &str) {
 fn kafkajs() {
     with_world(|proxy, _| {
         // Node.js looks for packages beside the script.
-        let folder = kafka::folder().join("node");
+        let folder = peers::fetched("kafka").join("node");
         let script = folder.join(format!("client-{}.js", std::process::id()));
-        std::fs::copy(kafka::sources().join("kafkajs.js"), &script).expect("a copy");
+        std::fs::copy(peers::sources("kafka").join("kafkajs.js"), &script).expect("a copy");
         let mut node = Command::new(needed("node"));
         assert_printed("kafkajs", node.arg(&script).args([&proxy.to_string(), "js", "secret"]));
         std::fs::remove_file(script).expect("removed");
@@ -143,7 +127,7 @@ fn kafkajs() {
 
 fn franz_go() {
     with_world(|proxy, _| {
-        let mut client = Command::new(kafka::folder().join("go/franz"));
+        let mut client = Command::new(peers::fetched("kafka").join("go/franz"));
         assert_printed("franz-go", client.args([&proxy.to_string(), "go", "secret"]));
     });
 }
