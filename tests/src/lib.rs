@@ -8,12 +8,16 @@
 //! | [`client`] | a client that sends exactly the bytes it is told to |
 //! | [`http2`] | HTTP/2 by hand and by the `h2` crate, and a server that does as it is told |
 //! | [`peers`] | clients that a suite fetches, and what they are expected to print |
+//! | [`grpc`] | a gRPC server that counts what reaches it |
+//! | [`grpc_tonic`] | the gRPC suite's client in Rust |
 //! | [`kafka`] | a real Kafka broker |
 //! | [`kafka_oracle`] | how `kafka-protocol` reads the same bytes |
 //! | [`hyper_oracle`] | how hyper reads the same bytes |
 
 pub mod client;
 pub mod http2;
+pub mod grpc;
+pub mod grpc_tonic;
 pub mod hyper_oracle;
 pub mod kafka;
 pub mod kafka_oracle;

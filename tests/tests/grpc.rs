@@ -1,0 +1,231 @@
+//! gRPC through the sidecar: clients as they are, in Go, Java, Python (gRPC's C core) and Rust, before a
+//! server that counts. They all see the same, whatever the language: `grpc/expected/calls.txt`.
+//!
+//! Each also runs without the sidecar, before a server that refuses in its stead: when that fails, it is
+//! the client that has changed, not the proxy.
+
+use std::io::{BufRead, BufReader, Lines, Write as _};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use portreeve_tests::grpc::{Denials, Server};
+use portreeve_tests::grpc_tonic;
+use portreeve_tests::sidecar::{Setup, Sidecar};
+use portreeve_tests::{Need, eventually, needed, peers, trial};
+
+fn main() {
+    let arguments = libtest_mimic::Arguments::from_args();
+    let go = [Need::Fetched("grpc", "go")];
+    let java = [Need::Program("java"), Need::Fetched("grpc", "java")];
+    let python = [Need::Program("python3"), Need::Fetched("grpc", "python")];
+    let peers: [(Peer, &[Need]); 4] =
+        [(Peer::Go, &go), (Peer::Java, &java), (Peer::Python, &python), (Peer::Tonic, &[])];
+    let mut tests = Vec::new();
+    for (peer, needs) in peers {
+        for (way, suffix) in [(Way::Proxied, ""), (Way::Direct, "_without_the_proxy")] {
+            let name = format!("{peer:?}").to_lowercase();
+            let calls = format!("{name}{suffix}");
+            tests.push(trial(&calls, needs, move || every_call(peer, way)));
+            let lasting = format!("{name}_and_a_server_that_goes{suffix}");
+            tests.push(trial(&lasting, needs, move || server_goes_and_comes_back(peer, way)));
+        }
+    }
+    libtest_mimic::run(&arguments, tests).exit();
+}
+
+/// A client.
+#[derive(Clone, Copy, Debug)]
+enum Peer {
+    Go,
+    Java,
+    Python,
+    Tonic,
+}
+
+impl Peer {
+    /// The client as a process, to be told what to do and where; `None`: it lives here.
+    fn command(self) -> Option<Command> {
+        let folder = |part: &str| peers::fetched("grpc").join(part);
+        match self {
+            Self::Go => Some(Command::new(folder("go/client"))),
+            Self::Java => {
+                let mut java = Command::new(needed("java"));
+                let folder = folder("java");
+                java.arg("-Xmx512m").arg("-cp");
+                java.arg(format!("{0}:{0}/*", folder.display())).arg("JavaClient");
+                Some(java)
+            }
+            Self::Python => {
+                let mut python = Command::new(needed("python3"));
+                python.env("PYTHONPATH", folder("python"));
+                python.arg(peers::sources("grpc").join("client.py"));
+                Some(python)
+            }
+            Self::Tonic => None,
+        }
+    }
+}
+
+/// What is between a client and the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// The sidecar.
+    Proxied,
+    /// Nothing.
+    Direct,
+}
+
+/// A server, and the sidecar before it.
+struct World {
+    server: Server,
+    sidecar: Option<Sidecar>,
+}
+
+impl World {
+    fn start(way: Way) -> Self {
+        let proxied = way == Way::Proxied;
+        let server = Server::start(if proxied { Denials::Before } else { Denials::Here });
+        let sidecar = proxied.then(|| Setup::new(server.address).policy(POLICY).start());
+        Self { server, sidecar }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.sidecar.as_ref().map_or(self.server.address, |sidecar| sidecar.address)
+    }
+
+    /// How many connections clients have made.
+    fn connections(&self) -> f64 {
+        let opened = "portreeve_connections_opened_total{direction=\"ingress\"}";
+        match &self.sidecar {
+            Some(sidecar) => sidecar.metric(opened).unwrap_or_default(),
+            None => f64::from(u32::try_from(self.server.seen().connections).unwrap_or(u32::MAX)),
+        }
+    }
+}
+
+/// What the clients may do.
+const POLICY: &str = "
+apiVersion: portreeve.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: orders}
+spec:
+  endpointSelector: {matchLabels: {app: shop}}
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: client}}]
+    toPorts:
+    - ports: [{port: '80', protocol: TCP}]
+      rules:
+        grpc:
+        - {service: shop.v1.Orders, method: Get}
+        - {service: shop.v1.Orders, method: Put}
+        - {service: shop.v1.Orders, method: Watch}
+        - {service: shop.v1.Orders, method: Chat}
+        - {service: shop.v1.Orders, method: Slow}
+        - {service: shop.v1.Orders, method: Fail}
+        - {service: shop.v1.Orders, method: Headers, metadata: [{name: x-token, exact: '42'}]}
+";
+
+fn every_call(peer: Peer, way: Way) {
+    let world = World::start(way);
+    match peer.command() {
+        Some(mut command) => {
+            let command = command.args(["calls", &world.address().to_string()]);
+            peers::assert_printed("grpc", "calls", command);
+        }
+        None => {
+            let printed = grpc_tonic::Client::new(world.address()).calls();
+            peers::assert_expected("grpc", "calls", &printed, "");
+        }
+    }
+    let count = |calls: &std::collections::BTreeMap<String, usize>, method: &str| {
+        calls.get(&format!("/shop.v1.{method}")).copied().unwrap_or_default()
+    };
+    let seen = eventually("the server to notice cancelled calls", || {
+        let seen = world.server.seen();
+        let both = ["Orders/Chat", "Orders/Slow"];
+        both.iter().all(|method| count(&seen.cancelled, method) > 0).then_some(seen)
+    });
+    for denied in ["Admin/Reset", "Admin/Load", "Admin/Chat", "Orders/Delete"] {
+        assert_eq!(count(&seen.calls, denied), 0, "{denied} came through: {:?}", seen.calls);
+    }
+    assert_eq!(count(&seen.calls, "Orders/Headers"), 1, "{:?}", seen.calls);
+    assert_eq!(seen.cancelled.values().sum::<usize>(), 2, "{:?}", seen.cancelled);
+    // Half a second is what every client waits; some round it up.
+    let slow = seen.timeouts.iter().find(|(path, _)| path.ends_with("/Slow"));
+    let timeout = slow.and_then(|(_, timeout)| duration(timeout)).expect("a timeout");
+    assert!(timeout > Duration::ZERO && timeout < Duration::from_millis(550), "{timeout:?}");
+    let connections = world.connections();
+    assert!((connections - 1.0).abs() < 0.1, "{connections} connections for one channel");
+}
+
+/// What a `grpc-timeout` says.
+fn duration(timeout: &str) -> Option<Duration> {
+    let (digits, unit) = timeout.split_at_checked(timeout.len().checked_sub(1)?)?;
+    let n: u64 = digits.parse().ok()?;
+    match unit {
+        "S" => Some(Duration::from_secs(n)),
+        "m" => Some(Duration::from_millis(n)),
+        "u" => Some(Duration::from_micros(n)),
+        "n" => Some(Duration::from_nanos(n)),
+        _ => None,
+    }
+}
+
+fn server_goes_and_comes_back(peer: Peer, way: Way) {
+    let mut world = World::start(way);
+    let mut client = Lasting::start(peer, world.address());
+    assert_eq!(client.call(), "0");
+    assert_eq!(client.call(), "0");
+    assert_eq!(world.server.seen().connections, 1, "calls share a connection");
+    world.server.go_away();
+    eventually("connections to end", || (world.server.seen().open == 0).then_some(()));
+    assert_eq!(client.call(), "0");
+    assert_eq!(world.server.seen().connections, 2, "it was told to make a new one");
+    world.server.stop();
+    assert_eq!(client.call(), "14");
+    world.server.revive();
+    // Clients wait a while before they connect again.
+    eventually("a call that succeeds", || (client.call() == "0").then_some(()));
+}
+
+/// A client that calls when it is told to.
+enum Lasting {
+    Process { child: Child, input: Option<ChildStdin>, lines: Lines<BufReader<ChildStdout>> },
+    Here(grpc_tonic::Client),
+}
+
+impl Lasting {
+    fn start(peer: Peer, address: SocketAddr) -> Self {
+        let Some(mut command) = peer.command() else {
+            return Self::Here(grpc_tonic::Client::new(address));
+        };
+        let command = command.args(["lasting", &address.to_string()]);
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the client runs");
+        let input = child.stdin.take();
+        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        Self::Process { child, input, lines }
+    }
+
+    /// One unary call: its status.
+    fn call(&mut self) -> String {
+        match self {
+            Self::Here(client) => client.call(),
+            Self::Process { input, lines, .. } => {
+                writeln!(input.as_mut().expect("its input"), "call").expect("it listens");
+                lines.next().expect("a line").expect("text")
+            }
+        }
+    }
+}
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        if let Self::Process { child, input, .. } = self {
+            // The end of its input is the client's end.
+            drop(input.take());
+            let _ = child.wait();
+        }
+    }
+}
