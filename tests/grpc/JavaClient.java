@@ -1,7 +1,7 @@
 // The client in Java: grpc-java over Netty, with messages that are bytes. It prints what every call came
-// to, a line each; or calls once for each line that it reads.
+// to, a line each; or does what it is told, line by line: a call, or the life of a stream.
 //
-//     java -cp FOLDER:FOLDER/* JavaClient calls|lasting ADDRESS
+//     java -cp FOLDER:FOLDER/* JavaClient calls|told ADDRESS
 
 import io.grpc.*;
 import io.grpc.MethodDescriptor.MethodType;
@@ -26,13 +26,28 @@ public class JavaClient {
         out = new PrintStream(new FileOutputStream(FileDescriptor.out), true, "UTF-8");
         String[] address = arguments[1].split(":");
         channel = NettyChannelBuilder.forAddress(address[0], Integer.parseInt(address[1])).usePlaintext().build();
-        if (arguments[0].equals("calls")) {
-            calls();
-        } else {
-            BufferedReader lines = new BufferedReader(new InputStreamReader(System.in));
-            while (lines.readLine() != null) out.println(text(get("again")).split(" ")[0]);
-        }
+        if (arguments[0].equals("calls")) calls();
+        else told();
         channel.shutdownNow();
+    }
+
+    static void told() throws Exception {
+        BufferedReader lines = new BufferedReader(new InputStreamReader(System.in));
+        Chat chat = null;
+        for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+            String came = "";
+            switch (line) {
+                case "call": came = text(get("again")); break;
+                case "open":
+                    chat = new Chat("Orders/Chat", MethodType.BIDI_STREAMING);
+                    came = chat.turn("open");
+                    break;
+                case "turn": came = chat.turn("turn"); break;
+                case "end": came = chat.end(); break;
+                case "wait": came = chat.receive(); break;
+            }
+            out.println(came.split(" ")[0]);
+        }
     }
 
     static void tell(String what, Object told) { out.println(what + ": " + told); }
@@ -62,6 +77,7 @@ public class JavaClient {
         tell("error in a stream", allOf("Orders/Fail", "2", JavaClient::detailed));
         headers();
         tell("cancel", cancelled());
+        tell("cancel of a flood", cancelledFlood());
         tell("concurrent", concurrent());
     }
 
@@ -144,6 +160,20 @@ public class JavaClient {
         return chat.receive().split(" ")[0] + " " + told;
     }
 
+    // More than anybody buffers: the server is held up when it is told.
+    static String cancelledFlood() throws Exception {
+        Context.CancellableContext context = Context.current().withCancellation();
+        Iterator<byte[]> flood = context.call(() -> ClientCalls.blockingServerStreamingCall(
+                channel, method("Orders/Watch", MethodType.SERVER_STREAMING), CallOptions.DEFAULT, bytes("1000000")));
+        String first = string(flood.next());
+        context.cancel(null);
+        try {
+            while (true) flood.next();
+        } catch (StatusRuntimeException error) {
+            return error.getStatus().getCode().value() + " " + first;
+        }
+    }
+
     static String concurrent() throws Exception {
         List<Future<byte[]>> calls = new ArrayList<>();
         for (int n = 0; n < 200; n++) {
@@ -213,7 +243,7 @@ public class JavaClient {
         }
 
         String end() throws Exception {
-            requests.onCompleted();
+            if (!ended) requests.onCompleted();
             return receive();
         }
     }

@@ -1,7 +1,7 @@
 """The client in Python: gRPC's C core, with messages that are bytes. It prints what every call came to, a
-line each; or calls once for each line that it reads.
+line each; or does what it is told, line by line: a call, or the life of a stream.
 
-client.py calls|lasting ADDRESS
+client.py calls|told ADDRESS
 """
 
 import collections
@@ -179,6 +179,14 @@ def cancelled():
     return f"{code} {told}"
 
 
+def cancelled_flood():
+    """More than anybody buffers: the server is held up when it is told."""
+    call = method("unary_stream", "Orders/Watch")(b"1000000")
+    first = next(call).decode()
+    call.cancel()
+    return f"{call.code().value[0]} {first}"
+
+
 def concurrent():
     get = method("unary_unary", "Orders/Get")
     calls = [get.future(str(n).encode()) for n in range(200)]
@@ -216,12 +224,30 @@ def calls():
     tell("error in a stream", all_of("Orders/Fail", b"2", detailed))
     headers(tell)
     tell("cancel", cancelled())
+    tell("cancel of a flood", cancelled_flood())
     tell("concurrent", concurrent())
+
+
+def told():
+    for line in sys.stdin:
+        match line.strip():
+            case "call":
+                came = text(lambda: unary("Orders/Get", b"again"))
+            case "open":
+                chat = Chat("Orders/Chat")
+                came = chat.turn("open")
+            case "turn":
+                came = chat.turn("turn")
+            case "end":
+                came = chat.end()
+            case "wait":
+                came = chat.receive()
+                chat.outgoing.put(ENDED)
+        print(came.split()[0])
 
 
 with grpc.insecure_channel(sys.argv[2]) as channel:
     if sys.argv[1] == "calls":
         calls()
     else:
-        for _ in sys.stdin:
-            print(text(lambda: unary("Orders/Get", b"again")).split()[0])
+        told()

@@ -1,7 +1,7 @@
 // The client in Go: google.golang.org/grpc, with messages that are bytes. It prints what every call came
-// to, a line each; or calls once for each line that it reads.
+// to, a line each; or does what it is told, line by line: a call, or the life of a stream.
 //
-//	client calls|lasting ADDRESS
+//	client calls|told ADDRESS
 package main
 
 import (
@@ -55,9 +55,24 @@ func main() {
 		calls()
 		return
 	}
+	var stream chat
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		_, err := unary(context.Background(), "Orders/Get", []byte("again"))
-		fmt.Println(int(status.Code(err)))
+		var came string
+		switch lines.Text() {
+		case "call":
+			came = text(get("again"))
+		case "open":
+			stream = open(context.Background(), "Orders/Chat")
+			came = stream.turn("open")
+		case "turn":
+			came = stream.turn("turn")
+		case "end":
+			came = stream.end()
+		case "wait":
+			_, err := stream.receive()
+			came = refusal(err)
+		}
+		fmt.Println(strings.Fields(came)[0])
 	}
 }
 
@@ -70,7 +85,7 @@ func calls() {
 	tell("next", text(get("again")))
 	tell("denied method", text(simple("Orders/Delete", "x")))
 	tell("client streaming", text(upload("Orders/Put", []byte("one"), []byte("three"), []byte("seventh"))))
-	tell("server streaming", allOf(watch("Orders/Watch", "5"), refusal))
+	tell("server streaming", allOf(watch(ctx, "Orders/Watch", "5"), refusal))
 	tell("bidi", inTurn())
 	denied := open(ctx, "Admin/Chat")
 	_, err := denied.receive()
@@ -95,9 +110,10 @@ func calls() {
 	tell("many messages", manyMessages())
 	_, err = simple("Orders/Fail", "0")
 	tell("error", detailed(err))
-	tell("error in a stream", allOf(watch("Orders/Fail", "2"), detailed))
+	tell("error in a stream", allOf(watch(ctx, "Orders/Fail", "2"), detailed))
 	headers(tell)
 	tell("cancel", cancelled())
+	tell("cancel of a flood", cancelledFlood())
 	tell("concurrent", concurrent())
 }
 
@@ -201,6 +217,18 @@ func cancelled() string {
 	return fmt.Sprintf("%d %s", status.Code(err), told)
 }
 
+// More than anybody buffers: the server is held up when it is told.
+func cancelledFlood() string {
+	ctx, cancel := context.WithCancel(context.Background())
+	stream := watch(ctx, "Orders/Watch", "1000000")
+	first, err := stream.receive()
+	cancel()
+	for err == nil {
+		_, err = stream.receive()
+	}
+	return fmt.Sprintf("%d %s", status.Code(err), first)
+}
+
 func concurrent() string {
 	outcomes := make([]string, 200)
 	var calls sync.WaitGroup
@@ -283,8 +311,8 @@ func upload(method string, parts ...[]byte) ([]byte, error) {
 	return chat{stream}.receive()
 }
 
-func watch(method, word string) chat {
-	stream, err := connection.NewStream(context.Background(), &grpc.StreamDesc{ServerStreams: true}, "/shop.v1."+method)
+func watch(ctx context.Context, method, word string) chat {
+	stream, err := connection.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/shop.v1."+method)
 	check(err)
 	message := []byte(word)
 	check(stream.SendMsg(&message))

@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub struct Client {
     runtime: tokio::runtime::Runtime,
     channel: Channel,
+    chat: Option<Chat>,
 }
 
 impl Client {
@@ -38,13 +39,29 @@ impl Client {
         let entered = runtime.enter();
         let channel = endpoint.connect_lazy();
         drop(entered);
-        Self { runtime, channel }
+        Self { runtime, channel, chat: None }
     }
 
-    /// One unary call: its status, as a number.
-    pub fn call(&self) -> String {
-        let called = self.runtime.block_on(unary(&self.channel, GET, Request::new("again".into())));
-        called.map_or_else(|status| i32::from(status.code()).to_string(), |_| "0".to_owned())
+    /// Does one thing that it is told, a call or a part of a stream's life: what it came to.
+    ///
+    /// # Panics
+    /// When it is told nonsense.
+    pub fn told(&mut self, what: &str) -> String {
+        let Self { runtime, channel, chat } = self;
+        let came = runtime.block_on(async {
+            match what {
+                "call" => text(get(channel, "again").await),
+                "open" => match Chat::open(channel, "Orders/Chat").await {
+                    Ok(opened) => chat.insert(opened).turn("open").await,
+                    Err(status) => refusal(status),
+                },
+                "turn" => chat.as_mut().expect("a stream").turn("turn").await,
+                "end" => chat.take().expect("a stream").end().await,
+                "wait" => chat.take().expect("a stream").receive().await,
+                _ => panic!("`{what}` is nothing to be told"),
+            }
+        });
+        came.split(' ').next().unwrap_or_default().to_owned()
     }
 
     /// Every scenario: what it came to, a line each.
@@ -89,6 +106,7 @@ async fn calls(channel: &Channel) -> String {
     tell("error in a stream", error_in_a_stream(channel).await);
     metadata(channel, &mut tell).await;
     tell("cancel", cancel(channel).await);
+    tell("cancel of a flood", cancel_flood(channel).await);
     tell("concurrent", concurrent(channel).await);
     lines
 }
@@ -220,9 +238,18 @@ fn seen_by_server(listed: &str) -> String {
 async fn cancel(channel: &Channel) -> String {
     let mut chat = Chat::open(channel, "Orders/Chat").await.expect("it opens");
     let told = chat.turn("before").await;
-    // Whoever drops a call has cancelled it, and asks for no status.
+    // Whoever drops a call has cancelled it, and asks for no status. The server may see requests end
+    // before it sees that.
     drop(chat);
     format!("1 {told}")
+}
+
+/// More than anybody buffers: the server is held up when it is told.
+async fn cancel_flood(channel: &Channel) -> String {
+    let mut stream = watch(channel, "Orders/Watch", "1000000").await.expect("it opens");
+    let first = stream.message().await.expect("a message").expect("one");
+    drop(stream);
+    format!("1 {}", String::from_utf8_lossy(&first))
 }
 
 async fn concurrent(channel: &Channel) -> String {
@@ -264,6 +291,10 @@ impl Chat {
     /// Sends one message and waits for what comes back.
     async fn turn(&mut self, word: &'static str) -> String {
         let _ = self.sender.send(Bytes::from(word)).await;
+        self.receive().await
+    }
+
+    async fn receive(&mut self) -> String {
         match self.answers.message().await {
             Ok(Some(message)) => String::from_utf8_lossy(&message).into_owned(),
             Ok(None) => "nothing".to_owned(),

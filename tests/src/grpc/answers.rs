@@ -157,7 +157,9 @@ impl Method {
 
 async fn count_to(number: u32, answering: &Answering) {
     for n in 1..=number {
-        answering.message(&Message::text(n.to_string())).await;
+        if !answering.message(&Message::text(n.to_string())).await {
+            return;
+        }
     }
 }
 

@@ -69,8 +69,9 @@ impl Messages {
 pub(super) struct Answering(mpsc::Sender<Frame<Bytes>>);
 
 impl Answering {
-    pub(super) async fn message(&self, message: &Message) {
-        let _ = self.0.send(Frame::data(message.encoded())).await;
+    /// Whether somebody was there to take it.
+    pub(super) async fn message(&self, message: &Message) -> bool {
+        self.0.send(Frame::data(message.encoded())).await.is_ok()
     }
 
     pub(super) async fn trailers(&self, trailers: HeaderMap) {
