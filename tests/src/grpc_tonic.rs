@@ -48,7 +48,7 @@ impl Client {
     /// When it is told nonsense.
     pub fn told(&mut self, what: &str) -> String {
         let Self { runtime, channel, chat } = self;
-        let came = runtime.block_on(async {
+        let did = async {
             match what {
                 "call" => text(get(channel, "again").await),
                 "open" => match Chat::open(channel, "Orders/Chat").await {
@@ -60,7 +60,9 @@ impl Client {
                 "wait" => chat.take().expect("a stream").receive().await,
                 _ => panic!("`{what}` is nothing to be told"),
             }
-        });
+        };
+        let came = runtime.block_on(async { tokio::time::timeout(LIMIT, did).await });
+        let came = came.expect("it does not hang");
         came.split(' ').next().unwrap_or_default().to_owned()
     }
 
@@ -70,7 +72,10 @@ impl Client {
     /// When something went wrong for which there is no status.
     #[must_use]
     pub fn calls(&self) -> String {
-        self.runtime.block_on(calls(&self.channel))
+        self.runtime.block_on(async {
+            let called = tokio::time::timeout(LIMIT, calls(&self.channel)).await;
+            called.expect("no call hangs")
+        })
     }
 }
 
@@ -454,4 +459,6 @@ impl Decoder for Raw {
 const GET: &str = "/shop.v1.Orders/Get";
 const HEADERS: &str = "/shop.v1.Orders/Headers";
 const SLOW: &str = "/shop.v1.Orders/Slow";
+/// A client that hangs is to fail its test.
+const LIMIT: Duration = Duration::from_secs(60);
 const DEADLINE: Duration = Duration::from_millis(500);

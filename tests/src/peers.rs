@@ -28,17 +28,23 @@ pub fn sources(suite: &str) -> PathBuf {
 /// # Panics
 /// When it printed something else.
 pub fn assert_printed(suite: &str, name: &str, command: &mut Command) {
-    let mut limited = Command::new(needed("timeout"));
-    limited.arg("300").arg(command.get_program()).args(command.get_args());
-    if let Some(folder) = command.get_current_dir() {
-        limited.current_dir(folder);
-    }
-    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let output = limited.output().expect("the client runs");
+    let output = limited(command, 300).output().expect("the client runs");
     let printed = String::from_utf8_lossy(&output.stdout);
     let messages = String::from_utf8_lossy(&output.stderr);
     let tail: Vec<&str> = messages.lines().rev().take(20).collect();
     assert_expected(suite, name, &printed, &tail.join("\n"));
+}
+
+/// The same command, ended after so many seconds: a client that hangs is to fail its test.
+#[must_use]
+pub fn limited(command: &Command, seconds: u32) -> Command {
+    let mut limited = Command::new(needed("timeout"));
+    limited.arg(seconds.to_string()).arg(command.get_program()).args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        limited.current_dir(folder);
+    }
+    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    limited
 }
 
 /// Compares what a client printed; `UPDATE_EXPECTED=1` writes it down instead.

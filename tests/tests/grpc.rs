@@ -222,7 +222,7 @@ impl Told {
         let Some(mut command) = peer.command() else {
             return Self::Here(Box::new(grpc_tonic::Client::new(address)));
         };
-        let command = command.args(["told", &address.to_string()]);
+        let mut command = peers::limited(command.args(["told", &address.to_string()]), 60);
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("the client runs");
         let input = child.stdin.take();
