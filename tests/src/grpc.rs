@@ -12,7 +12,6 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::thread::JoinHandle;
 
 use hyper::server::conn::http2;
@@ -108,7 +107,9 @@ impl Server {
     /// When the port is no longer free.
     pub fn revive(&mut self) {
         self.stop();
-        let listener = std::net::TcpListener::bind(self.address).expect("the port is free");
+        // A program that is being started elsewhere in this process holds every socket for a moment.
+        let bind = || std::net::TcpListener::bind(self.address).ok();
+        let listener = crate::eventually("the port to be free", bind);
         listener.set_nonblocking(true).expect("no blocking");
         let (stop, stopped) = oneshot::channel::<()>();
         let shared = self.shared.clone();
@@ -173,10 +174,7 @@ async fn serve(stream: TcpStream, open: Open) {
             asked = None;
             connection.as_mut().graceful_shutdown();
         }
-        match connection.as_mut().poll(context) {
-            Poll::Ready(ended) => Poll::Ready(ended),
-            Poll::Pending => Poll::Pending,
-        }
+        connection.as_mut().poll(context)
     })
     .await;
 }
