@@ -1,17 +1,62 @@
-//! The proxies, each configured for the same policy: GET, path `^/public/.*$`, header X-Token
-//! `^[0-9]+$`, all else 403; one worker, no access log.
+//! The proxies of a comparison: found, started on their core, tried before they count.
+//!
+//! A protocol brings their configuration and the request that tells whether they work (its
+//! [`Dialect`]); nothing here knows what is spoken.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::Failure;
 use crate::process::{Running, free_address, on_core, sibling};
 
 /// The core of the proxy.
 const PROXY_CORE: usize = 0;
 /// The core of load and upstream.
 pub const LOAD_CORE: usize = 1;
+
+/// How long a proxy may take to its first answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a comparison has to say of the protocol it compares.
+pub struct Dialect {
+    /// For each proxy by its name: writes its configuration to the folder and completes the command.
+    pub configure: fn(&str) -> Configure,
+    /// Whether what listens there answers an allowed request.
+    pub answers: fn(SocketAddr) -> Result<(), Failure>,
+    /// Whether what listens there denies all that policy denies.
+    pub denies: fn(SocketAddr) -> Result<(), Failure>,
+}
+
+/// Completes the command of a proxy.
+pub type Configure = fn(&mut Command, &Setting);
+
+/// What a configuration depends on.
+pub struct Setting<'a> {
+    /// For files.
+    pub folder: &'a Path,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where the upstream is.
+    pub upstream: SocketAddr,
+    /// Whether large messages are to come: a proxy may be tuned for them where that costs others.
+    pub bulk: bool,
+}
+
+impl Setting<'_> {
+    /// Writes a file and says where it is.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        write(self.folder, name, text)
+    }
+}
+
+/// Writes a file and says where it is.
+pub fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, text).expect("a file");
+    path
+}
 
 /// A proxy of the comparison.
 pub struct Contender {
@@ -20,35 +65,38 @@ pub struct Contender {
     /// Whether it judges requests.
     pub judges: bool,
     program: PathBuf,
-    /// Writes its configuration to the folder and completes the command.
     configure: Configure,
+    answers: fn(SocketAddr) -> Result<(), Failure>,
 }
 
-/// Command, folder, where to listen, where the upstream is.
-type Configure = fn(&mut Command, &Path, SocketAddr, SocketAddr);
-
-/// Those that are here, the floor first, and the names of those that are not.
-pub fn contenders() -> (Vec<Contender>, Vec<&'static str>) {
-    let all: [(&'static str, bool, Option<PathBuf>, Configure); 5] = [
-        ("floor", false, sibling("floor"), floor),
-        ("Portreeve", true, sibling("portreeve"), portreeve),
-        ("HAProxy", true, program("haproxy"), haproxy),
-        ("nginx", true, program("nginx"), nginx),
-        (
-            "Envoy",
-            true,
-            std::env::var_os("ENVOY").map(PathBuf::from).or_else(|| program("envoy")),
-            envoy,
-        ),
+/// Those that are here and do what policy says, the floor first. The others are named.
+pub fn contenders(dialect: &Dialect, upstream: SocketAddr) -> Vec<Contender> {
+    let all: [(&'static str, bool, Option<PathBuf>); 5] = [
+        ("floor", false, sibling("floor")),
+        ("Portreeve", true, named_by("PORTREEVE").or_else(|| sibling("portreeve"))),
+        ("HAProxy", true, program("haproxy")),
+        ("nginx", true, program("nginx")),
+        ("Envoy", true, named_by("ENVOY").or_else(|| program("envoy"))),
     ];
-    let (mut present, mut missing) = (Vec::new(), Vec::new());
-    for (name, judges, program, configure) in all {
-        match program {
-            Some(program) => present.push(Contender { name, judges, program, configure }),
-            None => missing.push(name),
+    let mut present = Vec::new();
+    for (name, judges, program) in all {
+        let Some(program) = program else {
+            println!("not on this machine, left out: {name}");
+            continue;
+        };
+        let (configure, answers) = ((dialect.configure)(name), dialect.answers);
+        let contender = Contender { name, judges, program, configure, answers };
+        match contender.try_out(dialect, upstream) {
+            Ok(()) => present.push(contender),
+            Err(reason) => println!("left out: {reason}"),
         }
     }
-    (present, missing)
+    present
+}
+
+/// The program that an environment variable names.
+fn named_by(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from)
 }
 
 /// Where a program of the system is.
@@ -59,196 +107,64 @@ pub fn program(name: &str) -> Option<PathBuf> {
     folders.into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
+/// Ends this program unless the others that it needs are here.
+pub fn need(programs: &[&str], packages: &str) {
+    for needed in programs {
+        if program(needed).is_none() {
+            eprintln!(
+                "error: no `{needed}` here; it makes the load or serves it (Debian: {packages})"
+            );
+            std::process::exit(1);
+        }
+    }
+}
+
 impl Contender {
     /// Starts it and waits for its first answer.
-    pub fn start(&self, upstream: &Upstream) -> Running {
-        let folder = tempfile::tempdir().expect("a folder");
+    pub fn start(&self, upstream: SocketAddr) -> Result<Running, Failure> {
+        self.start_tuned(upstream, false)
+    }
+
+    /// The same, tuned for large messages.
+    pub fn start_for_bulk(&self, upstream: SocketAddr) -> Result<Running, Failure> {
+        self.start_tuned(upstream, true)
+    }
+
+    fn start_tuned(&self, upstream: SocketAddr, bulk: bool) -> Result<Running, Failure> {
+        let folder = tempfile::tempdir()?;
         let listen = free_address();
         let mut command = on_core(PROXY_CORE, &self.program);
-        (self.configure)(&mut command, folder.path(), listen, upstream.running.address);
-        let running = Running::start(command, listen, folder);
-        wait_for_answer(self.name, listen);
-        running
+        let setting = Setting { folder: folder.path(), listen, upstream, bulk };
+        (self.configure)(&mut command, &setting);
+        let mut running = Running::start(command, listen, folder);
+        wait_for_answer(self.name, &mut running, self.answers)?;
+        Ok(running)
+    }
+
+    fn try_out(&self, dialect: &Dialect, upstream: SocketAddr) -> Result<(), Failure> {
+        let running = self.start(upstream)?;
+        if self.judges {
+            (dialect.denies)(running.address).map_err(|why| format!("{}: {why}", self.name))?;
+        }
+        Ok(())
     }
 }
 
-fn wait_for_answer(name: &str, address: SocketAddr) {
-    use std::io::{Read, Write};
-    let deadline = Instant::now() + Duration::from_secs(10);
+/// Waits until it answers; an error says why it does not.
+pub fn wait_for_answer(
+    name: &str,
+    running: &mut Running,
+    answers: fn(SocketAddr) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let deadline = Instant::now() + PATIENCE;
     loop {
-        let answered = TcpStream::connect(address).and_then(|mut stream| {
-            stream.write_all(b"GET /public/x HTTP/1.1\r\nHost: shop\r\nX-Token: 42\r\n\r\n")?;
-            let mut answer = [0; 12];
-            stream.read_exact(&mut answer)?;
-            Ok(&answer == b"HTTP/1.1 200")
-        });
-        if answered.unwrap_or(false) {
-            return;
+        let Err(reason) = answers(running.address) else { return Ok(()) };
+        if running.has_ended() {
+            return Err(format!("{name} ended at once: {}", running.last_words()).into());
         }
-        assert!(Instant::now() < deadline, "{name} does not answer");
+        if Instant::now() > deadline {
+            return Err(format!("{name} does not answer: {reason}").into());
+        }
         std::thread::sleep(Duration::from_micros(200));
     }
-}
-
-fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
-    let path = folder.join(name);
-    std::fs::write(&path, text).expect("a file");
-    path
-}
-
-/// nginx, answering from memory, on the load's core.
-pub struct Upstream {
-    running: Running,
-}
-
-impl Upstream {
-    /// Starts it.
-    pub fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let address = free_address();
-        let path = folder.path().display();
-        std::fs::create_dir(folder.path().join("public")).expect("a folder");
-        std::fs::write(folder.path().join("public/large"), vec![b'x'; 1 << 20]).expect("a file");
-        let config = format!(
-            "{}http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; sendfile on;\n\
-             open_file_cache max=10; {}\n\
-             server {{ listen {address} backlog=4096; root {path};\n\
-             location /public/large {{ }}\n\
-             location / {{ return 200 \"hello from the upstream\\n\"; }} }} }}\n",
-            nginx_head(folder.path()),
-            nginx_folders(folder.path()),
-        );
-        let config = write(folder.path(), "nginx.conf", &config);
-        let mut command = on_core(LOAD_CORE, program("nginx").expect("it was looked for"));
-        command.arg("-c").arg(config).arg("-p").arg(folder.path());
-        let running = Running::start(command, address, folder);
-        wait_for_answer("the upstream", address);
-        Self { running }
-    }
-}
-
-fn nginx_head(folder: &Path) -> String {
-    format!(
-        "daemon off; worker_processes 1; pid {path}/pid; error_log {path}/error crit; user root;\n\
-         worker_rlimit_nofile 20000; events {{ worker_connections 19000; }}\n",
-        path = folder.display()
-    )
-}
-
-fn nginx_folders(folder: &Path) -> String {
-    ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|name| format!("{name}_temp_path {}/{name};", folder.display()))
-        .concat()
-}
-
-fn floor(command: &mut Command, _: &Path, listen: SocketAddr, upstream: SocketAddr) {
-    command.args([listen.to_string(), upstream.to_string()]);
-}
-
-fn portreeve(command: &mut Command, folder: &Path, listen: SocketAddr, upstream: SocketAddr) {
-    let policy = "apiVersion: portreeve.dev/v1alpha1
-kind: TrafficPolicy
-metadata: {name: bench, namespace: default}
-spec:
-  endpointSelector: {matchLabels: {app: shop}}
-  ingress:
-  - fromEndpoints: [{matchLabels: {app: client}}]
-    toPorts:
-    - ports: [{port: '80', protocol: TCP}]
-      rules:
-        http:
-        - method: GET
-          path: ^/public/.*$
-          headerMatches: [{name: X-Token, regex: '^[0-9]+$'}]
-";
-    let policy = write(folder, "policy.yaml", policy);
-    command
-        .args(["run", "--workload-labels", "app=shop", "--peer", "127.0.0.0/8=app=client"])
-        .args(["--listen", &listen.to_string(), "--upstream", &upstream.to_string()])
-        .args(["--policy-port", "80", "--access-log", "off", "--admin", "off", "--workers", "1"])
-        .arg("--policy")
-        .arg(policy);
-}
-
-fn haproxy(command: &mut Command, folder: &Path, listen: SocketAddr, upstream: SocketAddr) {
-    let config = format!(
-        "global\n nbthread 1\n maxconn 6000\n\
-         defaults\n mode http\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n option splice-auto\n\
-         frontend f\n bind {listen}\n\
-         http-request deny deny_status 403 unless {{ method GET }} {{ path -m reg ^/public/.*$ }} {{ req.hdr(X-Token) -m reg ^[0-9]+$ }}\n\
-         default_backend b\n\
-         backend b\n server s {upstream}\n"
-    );
-    command.arg("-db").arg("-f").arg(write(folder, "haproxy.cfg", &config));
-}
-
-fn nginx(command: &mut Command, folder: &Path, listen: SocketAddr, upstream: SocketAddr) {
-    let config = format!(
-        "{}http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; {}\n\
-         upstream up {{ server {upstream}; keepalive 128; keepalive_requests 1000000000; }}\n\
-         server {{ listen {listen} backlog=4096;\n\
-         location / {{ return 403; }}\n\
-         location ~ ^/public/.*$ {{\n\
-         if ($request_method != GET) {{ return 403; }}\n\
-         if ($http_x_token !~ ^[0-9]+$) {{ return 403; }}\n\
-         proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }} }}\n",
-        nginx_head(folder),
-        nginx_folders(folder),
-    );
-    command.arg("-c").arg(write(folder, "nginx.conf", &config)).arg("-p").arg(folder);
-}
-
-fn envoy(command: &mut Command, folder: &Path, listen: SocketAddr, upstream: SocketAddr) {
-    let socket = |address: SocketAddr| {
-        format!("socket_address: {{address: {}, port_value: {}}}", address.ip(), address.port())
-    };
-    let config = format!(
-        "static_resources:
-  listeners:
-  - address: {{{listen}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: in
-          codec_type: HTTP1
-          normalize_path: true
-          merge_slashes: true
-          generate_request_id: false
-          http_filters:
-          - name: envoy.filters.http.rbac
-            typed_config:
-              '@type': type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
-              rules:
-                action: ALLOW
-                policies:
-                  public:
-                    principals: [{{any: true}}]
-                    permissions:
-                    - and_rules:
-                        rules:
-                        - header: {{name: ':method', string_match: {{exact: GET}}}}
-                        - url_path: {{path: {{safe_regex: {{regex: '^/public/.*$'}}}}}}
-                        - header: {{name: x-token, string_match: {{safe_regex: {{regex: '^[0-9]+$'}}}}}}
-          - name: envoy.filters.http.router
-            typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: ['*']
-              routes: [{{match: {{prefix: /}}, route: {{cluster: up, timeout: 0s}}}}]
-  clusters:
-  - name: up
-    load_assignment:
-      cluster_name: up
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{{upstream}}}}}}}]}}]
-    circuit_breakers: {{thresholds: [{{max_connections: 20000, max_pending_requests: 20000, max_requests: 20000}}]}}
-",
-        listen = socket(listen),
-        upstream = socket(upstream),
-    );
-    command
-        .args(["--concurrency", "1", "--log-level", "off", "--use-dynamic-base-id", "-c"])
-        .arg(write(folder, "envoy.yaml", &config));
 }

@@ -1,5 +1,6 @@
 //! Programs as processes: where they are, on which core they run, and what CPU time and memory they take.
 
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -7,12 +8,15 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+/// The file, in a program's folder, of what it says when it can't start.
+const STDERR: &str = "stderr";
+
 /// A running proxy, ended with this value.
 pub struct Running {
     child: Child,
     /// Where it listens.
     pub address: SocketAddr,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Running {
@@ -21,10 +25,21 @@ impl Running {
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(File::create(folder.path().join(STDERR)).expect("a file"))
             .spawn()
             .expect("the program runs");
-        Self { child, address, _folder: folder }
+        Self { child, address, folder }
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The last line it wrote to its standard error.
+    pub fn last_words(&self) -> String {
+        let text = std::fs::read(self.folder.path().join(STDERR)).unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().last().unwrap_or_default().to_owned()
     }
 
     /// Seconds of CPU time so far.
@@ -88,7 +103,7 @@ pub fn sibling(name: &str) -> Option<PathBuf> {
             "--release",
             "--quiet",
             "-p",
-            if name == "floor" { "portreeve-benches" } else { name },
+            if name == "portreeve" { name } else { env!("CARGO_PKG_NAME") },
         ])
         .status();
     assert!(build.is_ok_and(|status| status.success()), "{name} does not build");
@@ -108,4 +123,11 @@ pub fn on_core(core: usize, program: impl AsRef<std::ffi::OsStr>) -> Command {
 pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address")
+}
+
+/// Keeps the load that this thread makes away from the proxy.
+pub fn pin_this_thread() {
+    let mut cores = rustix::thread::CpuSet::new();
+    cores.set(crate::contender::LOAD_CORE);
+    let _ = rustix::thread::sched_setaffinity(None, &cores);
 }

@@ -4,9 +4,6 @@
 //! clients and a broker that only answers run on another. What counts are the ratios to the relay:
 //! requests a second, the 99th percentile of their time, and CPU time of the proxy a request.
 
-#[path = "../process.rs"]
-mod process;
-
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -26,7 +23,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, StrBytes};
 
-use self::process::{Running, free_address, on_core, sibling};
+use portreeve_benches::process::{Running, free_address, on_core, sibling};
 
 /// The core of the proxy, and that of everything else.
 const CORES: (usize, usize) = (0, 1);

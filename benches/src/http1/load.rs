@@ -6,8 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::contender::LOAD_CORE;
-use crate::process::Running;
-use crate::process::on_core;
+use crate::process::{Running, on_core, pin_this_thread};
 
 /// As fast as they are answered, for two seconds: microseconds of the proxy's CPU a request.
 pub fn cpu_per_request(proxy: &Running, token: &str, status: u16) -> f64 {
@@ -120,10 +119,4 @@ fn output(command: &mut Command) -> String {
 fn number_before(report: &str, words: &str) -> f64 {
     let line = report.lines().find(|line| line.contains(words)).unwrap_or_default();
     line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
-}
-
-fn pin_this_thread() {
-    let mut cores = rustix::thread::CpuSet::new();
-    cores.set(LOAD_CORE);
-    let _ = rustix::thread::sched_setaffinity(None, &cores);
 }
