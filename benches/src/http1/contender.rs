@@ -3,12 +3,16 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::process::Command;
 
 use crate::Failure;
 use crate::contender::{Configure, Dialect, LOAD_CORE, Setting, program, wait_for_answer, write};
+use crate::peers::{envoy_with, floor, nginx_folders, nginx_head, portreeve_with};
 use crate::process::{Running, free_address, on_core};
+
+/// What policy allows.
+const METHOD: &str = "GET";
+const PATH: &str = "^/public/.*$";
 
 /// HTTP/1.1.
 pub const HTTP1: Dialect = Dialect { configure, answers, denies };
@@ -66,51 +70,6 @@ pub fn upstream() -> Result<Running, Failure> {
     Ok(running)
 }
 
-pub(crate) fn nginx_head(folder: &Path) -> String {
-    format!(
-        "daemon off; worker_processes 1; pid {path}/pid; error_log {path}/error crit; user root;\n\
-         worker_rlimit_nofile 20000; events {{ worker_connections 19000; }}\n",
-        path = folder.display()
-    )
-}
-
-pub(crate) fn nginx_folders(folder: &Path) -> String {
-    ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|name| format!("{name}_temp_path {}/{name};", folder.display()))
-        .concat()
-}
-
-fn floor(command: &mut Command, setting: &Setting) {
-    let Setting { listen, upstream, .. } = *setting;
-    command.args([listen.to_string(), upstream.to_string()]);
-}
-
-fn portreeve(command: &mut Command, setting: &Setting) {
-    let Setting { listen, upstream, .. } = *setting;
-    let policy = "apiVersion: portreeve.dev/v1alpha1
-kind: TrafficPolicy
-metadata: {name: bench, namespace: default}
-spec:
-  endpointSelector: {matchLabels: {app: shop}}
-  ingress:
-  - fromEndpoints: [{matchLabels: {app: client}}]
-    toPorts:
-    - ports: [{port: '80', protocol: TCP}]
-      rules:
-        http:
-        - method: GET
-          path: ^/public/.*$
-          headerMatches: [{name: X-Token, regex: '^[0-9]+$'}]
-";
-    let policy = setting.write("policy.yaml", policy);
-    command
-        .args(["run", "--workload-labels", "app=shop", "--peer", "127.0.0.0/8=app=client"])
-        .args(["--listen", &listen.to_string(), "--upstream", &upstream.to_string()])
-        .args(["--policy-port", "80", "--access-log", "off", "--admin", "off", "--workers", "1"])
-        .arg("--policy")
-        .arg(policy);
-}
-
 fn haproxy(command: &mut Command, setting: &Setting) {
     let Setting { listen, upstream, .. } = *setting;
     let config = format!(
@@ -141,58 +100,10 @@ fn nginx(command: &mut Command, setting: &Setting) {
     command.arg("-c").arg(setting.write("nginx.conf", &config)).arg("-p").arg(folder);
 }
 
+fn portreeve(command: &mut Command, setting: &Setting) {
+    portreeve_with(command, setting, METHOD, PATH);
+}
+
 fn envoy(command: &mut Command, setting: &Setting) {
-    let Setting { listen, upstream, .. } = *setting;
-    let socket = |address: SocketAddr| {
-        format!("socket_address: {{address: {}, port_value: {}}}", address.ip(), address.port())
-    };
-    let config = format!(
-        "static_resources:
-  listeners:
-  - address: {{{listen}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: in
-          codec_type: HTTP1
-          normalize_path: true
-          merge_slashes: true
-          generate_request_id: false
-          http_filters:
-          - name: envoy.filters.http.rbac
-            typed_config:
-              '@type': type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
-              rules:
-                action: ALLOW
-                policies:
-                  public:
-                    principals: [{{any: true}}]
-                    permissions:
-                    - and_rules:
-                        rules:
-                        - header: {{name: ':method', string_match: {{exact: GET}}}}
-                        - url_path: {{path: {{safe_regex: {{regex: '^/public/.*$'}}}}}}
-                        - header: {{name: x-token, string_match: {{safe_regex: {{regex: '^[0-9]+$'}}}}}}
-          - name: envoy.filters.http.router
-            typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: ['*']
-              routes: [{{match: {{prefix: /}}, route: {{cluster: up, timeout: 0s}}}}]
-  clusters:
-  - name: up
-    load_assignment:
-      cluster_name: up
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{{upstream}}}}}}}]}}]
-    circuit_breakers: {{thresholds: [{{max_connections: 20000, max_pending_requests: 20000, max_requests: 20000}}]}}
-",
-        listen = socket(listen),
-        upstream = socket(upstream),
-    );
-    command
-        .args(["--concurrency", "1", "--log-level", "critical", "--use-dynamic-base-id", "-c"])
-        .arg(setting.write("envoy.yaml", &config));
+    envoy_with(command, setting, METHOD, PATH, None);
 }
