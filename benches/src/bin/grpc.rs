@@ -12,7 +12,7 @@ use portreeve_benches::Failure;
 use portreeve_benches::contender::{contenders, need};
 use portreeve_benches::grpc::contender::{GRPC, upstream};
 use portreeve_benches::grpc::h2load::{self, Shape};
-use portreeve_benches::grpc::load;
+use portreeve_benches::grpc::{even, load};
 use portreeve_benches::table::{Options, Question, ask};
 
 const USAGE: &str = "usage: grpc [--quick] [WORDS OF A QUESTION]
@@ -99,8 +99,8 @@ const QUESTIONS: [Question; 11] = [
         needs_judgement: false,
         once: false,
         measure: |contender, upstream| {
-            let paced = load::paced(&contender.start(upstream)?)?;
-            Ok(vec![paced.cpu_micros, paced.p50_micros, paced.p99_micros])
+            let even = even::rate(&contender.start(upstream)?)?;
+            Ok(vec![even.cpu_micros, even.p50_micros, even.p99_micros])
         },
     },
     Question {

@@ -1,5 +1,5 @@
-//! The loads that h2load can't make: streams of messages, an even rate, connections and streams that
-//! are open and silent. They run in this process, on the load's core.
+//! The loads that h2load can't make: streams of messages, connections and streams that are open and
+//! silent. They run in this process, on the load's core.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::Failure;
 use crate::process::{Running, pin_this_thread};
 
 /// No load takes longer.
-const AT_MOST: Duration = Duration::from_secs(60);
+pub(super) const AT_MOST: Duration = Duration::from_secs(60);
 
 /// How long messages are exchanged.
 const CHAT_FOR: Duration = Duration::from_secs(2);
@@ -41,63 +41,18 @@ async fn one_chat(address: SocketAddr, until: Instant) -> Result<usize, Failure>
     let mut call = connection.call(Call::new(CHAT, GOOD)).await?;
     let message = message(SMALL);
     let (mut said, mut heard) = (0, 0);
-    while heard < said || said == 0 {
+    loop {
         while said < heard + IN_FLIGHT && Instant::now() < until {
             call.say(message.clone())?;
             said += 1;
+        }
+        if heard == said {
+            break;
         }
         heard = call.hear().await?;
     }
     call.end().await?.allowed(said)?;
     Ok(said)
-}
-
-/// An even load, as a sidecar has it most of its life.
-pub struct Paced {
-    /// CPU of the proxy a request.
-    pub cpu_micros: f64,
-    /// Median time to the answer.
-    pub p50_micros: f64,
-    /// The time that one in a hundred exceeds.
-    pub p99_micros: f64,
-}
-
-const RATE: u32 = 2000;
-const PACED_FOR: Duration = Duration::from_secs(4);
-const PACED_CONNECTIONS: usize = 16;
-
-/// [`RATE`] calls a second over some connections, one after the other. A call's time runs from the
-/// moment it was due, so that one that is late makes those behind it late, too.
-pub fn paced(proxy: &Running) -> Result<Paced, Failure> {
-    pin_this_thread();
-    run(AT_MOST, async {
-        let message = message(SMALL);
-        let connections = open(proxy.address, PACED_CONNECTIONS).await?;
-        let (before, begin) = (proxy.cpu(), Instant::now());
-        let interval = Duration::from_secs(1) / RATE;
-        let mut latencies = Vec::new();
-        for (number, connection) in (0..).zip(connections.iter().cycle()) {
-            let due = begin + interval * number;
-            if due - begin >= PACED_FOR {
-                break;
-            }
-            // Waiting in a loop keeps the clock of the load out of the latency.
-            while Instant::now() < due {
-                std::hint::spin_loop();
-            }
-            let answer = connection.unary(Call::new(GET, GOOD), message.clone()).await?;
-            latencies.push(due.elapsed());
-            answer.allowed(1)?;
-        }
-        let spent = proxy.cpu() - before;
-        latencies.sort();
-        let percentile = |of: usize| latencies[latencies.len() * of / 100].as_secs_f64() * 1e6;
-        Ok(Paced {
-            cpu_micros: spent * 1e6 / latencies.len() as f64,
-            p50_micros: percentile(50),
-            p99_micros: percentile(99),
-        })
-    })
 }
 
 /// Idle connections to measure.
@@ -140,7 +95,7 @@ pub fn watch_kib(proxy: &Running) -> Result<f64, Failure> {
 }
 
 /// So many connections, each of which has made a call.
-async fn open(address: SocketAddr, count: usize) -> Result<Vec<Connection>, Failure> {
+pub(super) async fn open(address: SocketAddr, count: usize) -> Result<Vec<Connection>, Failure> {
     let mut connections = Vec::new();
     for _ in 0..count {
         let connection = Connection::open(address).await?;

@@ -6,10 +6,12 @@
 //! | [`client`] | one call at a time, every answer checked |
 //! | [`contender`] | the proxies' configuration |
 //! | [`h2load`] | unary calls as fast as they are answered |
-//! | [`load`] | streams of messages, an even rate, idle connections, open streams |
+//! | [`even`] | unary calls at an even rate |
+//! | [`load`] | streams of messages, idle connections, open streams |
 
 pub mod client;
 pub mod contender;
+pub mod even;
 pub mod h2load;
 pub mod load;
 
