@@ -129,3 +129,46 @@ impl Report {
         self.text.lines().find(|line| line.starts_with(begins))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(token: &'static str, requests: &str, codes: &str, data: &str) -> bool {
+        let text = format!(
+            "finished in 2.00s, 5.00 req/s, 1.2MB/s\nrequests: 10 total, 10 started, {requests}\n\
+             status codes: {codes}\ntraffic: 1.2KB (1234) total, 200B (200) headers (space savings \
+             9.00%), {data} data\n"
+        );
+        let shape = Shape { connections: 1, streams: 1 };
+        let load = Load { shape, size: super::super::SMALL, token, warm_up: 0 };
+        load.check(&Report { text }, 10).is_ok()
+    }
+
+    const ALL: &str = "10 done, 10 succeeded, 0 failed, 0 errored, 0 timeout";
+    const REFUSED: &str = "10 done, 0 succeeded, 10 failed, 0 errored, 0 timeout";
+    const ANSWERED_2XX: &str = "10 2xx, 0 3xx, 0 4xx, 0 5xx";
+    const ANSWERED_4XX: &str = "0 2xx, 0 3xx, 10 4xx, 0 5xx";
+
+    #[test]
+    fn whole_answers_count() {
+        assert!(check(GOOD, ALL, ANSWERED_2XX, "370B (370)"));
+    }
+
+    #[test]
+    fn denials_count_in_either_form() {
+        assert!(check(BAD, REFUSED, ANSWERED_4XX, "900B (900)"));
+        assert!(check(BAD, ALL, ANSWERED_2XX, "0B (0)"));
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_an_error() {
+        assert!(!check(GOOD, ALL, ANSWERED_2XX, "0B (0)"));
+        assert!(!check(GOOD, ALL, ANSWERED_2XX, "333B (333)"));
+        assert!(!check(GOOD, REFUSED, ANSWERED_4XX, "0B (0)"));
+        assert!(!check(BAD, ALL, ANSWERED_2XX, "370B (370)"));
+        assert!(!check(BAD, REFUSED, "0 2xx, 0 3xx, 9 4xx, 1 5xx", "0B (0)"));
+        let lost = "9 done, 9 succeeded, 1 failed, 1 errored, 0 timeout";
+        assert!(!check(GOOD, lost, "9 2xx, 0 3xx, 0 4xx, 0 5xx", "333B (333)"));
+    }
+}
