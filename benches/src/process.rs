@@ -36,10 +36,14 @@ impl Running {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// The last line it wrote to its standard error.
-    pub fn last_words(&self) -> String {
+    /// The last line it wrote to its standard error, or how it ended if there is none.
+    pub fn last_words(&mut self) -> String {
         let text = std::fs::read(self.folder.path().join(STDERR)).unwrap_or_default();
-        String::from_utf8_lossy(&text).lines().last().unwrap_or_default().to_owned()
+        match (String::from_utf8_lossy(&text).lines().last(), self.child.try_wait()) {
+            (Some(line), _) => line.to_owned(),
+            (None, Ok(Some(status))) => status.to_string(),
+            (None, _) => "it says nothing".to_owned(),
+        }
     }
 
     /// Seconds of CPU time so far.
