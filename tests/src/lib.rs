@@ -15,9 +15,9 @@
 //! | [`hyper_oracle`] | how hyper reads the same bytes |
 
 pub mod client;
-pub mod http2;
 pub mod grpc;
 pub mod grpc_tonic;
+pub mod http2;
 pub mod hyper_oracle;
 pub mod kafka;
 pub mod kafka_oracle;
