@@ -35,7 +35,7 @@ fn main() {
 }
 
 /// A client.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Peer {
     Go,
     Java,
@@ -185,13 +185,13 @@ fn server_goes_and_comes_back(peer: Peer, way: Way) {
     world.server.go_away();
     eventually("another connection", || {
         let came = client.told("call");
-        // Without a proxy it is the client that may lose a call to this, as tonic does.
-        assert!(came == "0" || way == Way::Direct, "a call ended with {came}");
+        // tonic may lose a call to this, with a proxy and without.
+        assert!(came == "0" || peer == Peer::Tonic, "a call ended with {came}");
         (world.server.seen().connections == 2).then_some(())
     });
     assert_eq!(client.told("turn"), "turn", "what had begun goes on");
     assert_eq!(client.told("end"), "0");
-    eventually("the first connection to end", || (world.server.seen().open == 1).then_some(()));
+    eventually("the first connection to end", || (world.server.seen().open <= 1).then_some(()));
     assert_eq!(client.told("open"), "open");
     world.server.stop();
     let broken = client.told("wait");

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::exchange::{Exchange, Sent, Stand, send_reply};
 use super::ready::{BACK, FRONT, Ready, STREAMS};
-use super::upstream::{Connect, Event, Upstream};
+use super::upstream::{Connect, Event, SMALL_FRAMES, Upstream};
 use super::wire::{Tally, Wire};
 use super::{Decision, Edits, Judge};
 use crate::relay::End;
@@ -30,6 +30,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Turns that a pair takes before other connections of the thread get theirs.
 const TURNS: usize = 32;
 
+/// Upstream connections that may be going away at once.
+const RETIRED: usize = 3;
+
 /// Requests that may be taken back beyond those answered, more every second.
 const CANCELLED_A_SECOND: u64 = 20;
 
@@ -37,6 +40,10 @@ const CANCELLED_A_SECOND: u64 = 20;
 pub(crate) struct Pair<F, C: Connect, J: Judge> {
     front: Front<F>,
     upstream: Upstream<C::Io>,
+    /// Upstream connections whose server has gone away, with requests under way.
+    retired: Vec<Upstream<C::Io>>,
+    /// Bytes written to upstream connections that are gone.
+    written: u64,
     connect: C,
     judge: J,
     handle: Registration,
@@ -47,7 +54,6 @@ pub(crate) struct Pair<F, C: Connect, J: Judge> {
     /// Exchanges that wait for the upstream connection.
     waiting: Vec<usize>,
     front_tally: Arc<Tally>,
-    back_tally: Arc<Tally>,
     /// Requests that the client may take back, until more time has passed.
     cancels: u32,
     cancels_at: Instant,
@@ -115,6 +121,8 @@ where
         Self {
             front: Front::Opening(builder(&limits).handshake(wire)),
             upstream: Upstream::Absent,
+            retired: Vec::new(),
+            written: 0,
             connect,
             judge,
             handle,
@@ -123,7 +131,6 @@ where
             free: Vec::new(),
             waiting: Vec::new(),
             front_tally,
-            back_tally: Arc::default(),
             cancels: limits.cancelled_streams,
             cancels_at: now,
             limits,
@@ -163,7 +170,7 @@ where
             }
             moved |= self.poll_exchanges(&mut sent);
             self.front_tally.sent(sent.to_client);
-            self.back_tally.sent(sent.to_upstream);
+            self.upstream.sent(sent.to_upstream);
             if !moved {
                 break;
             }
@@ -318,7 +325,9 @@ where
                 self.release(index);
             }
         }
-        if !self.upstream.finish() {
+        self.retired.push(std::mem::replace(&mut self.upstream, Upstream::Absent));
+        self.retired.retain_mut(Upstream::finish);
+        if self.retired.is_empty() {
             return Some(End::Closed);
         }
         self.linger();
@@ -326,10 +335,14 @@ where
         None
     }
 
-    /// Carries the upstream connection on.
+    /// Carries the upstream connections on.
     fn poll_back(&mut self) -> Option<End> {
-        let (upstream, tally) = (&mut self.upstream, &self.back_tally);
-        match self.ready.poll(BACK, |cx| upstream.poll(cx, tally)) {
+        self.poll_retired();
+        if self.state == State::Finishing {
+            return self.retired.is_empty().then_some(End::Closed);
+        }
+        let upstream = &mut self.upstream;
+        match self.ready.poll(BACK, |cx| upstream.poll(cx)) {
             Event::Nothing => {}
             Event::Opened => {
                 self.judge.upstream_opened();
@@ -344,14 +357,17 @@ where
                     }
                 }
             }
-            Event::Leaving => self.leave(),
+            Event::Leaving => {
+                let leaving = std::mem::replace(&mut self.upstream, Upstream::Absent);
+                self.retired.push(leaving);
+                self.leave();
+            }
             Event::Ended(refusal) => {
                 if let Some(refusal) = refusal {
                     self.judge.refused(refusal);
                 }
-                if self.state == State::Finishing {
-                    return Some(End::Closed);
-                }
+                self.written += self.upstream.written();
+                self.upstream = Upstream::Absent;
                 self.leave();
             }
         }
@@ -359,14 +375,28 @@ where
         None
     }
 
-    /// Sends the heads that waited for the upstream connection.
+    fn poll_retired(&mut self) {
+        let (ready, written) = (&mut self.ready, &mut self.written);
+        self.retired.retain_mut(|upstream| {
+            let ended = matches!(ready.poll(BACK, |cx| upstream.poll(cx)), Event::Ended(_));
+            *written += if ended { upstream.written() } else { 0 };
+            !ended
+        });
+    }
+
+    /// Sends the heads that wait for the upstream connection, and opens it for the first.
     fn ask_waiting(&mut self) {
         if self.waiting.is_empty() {
             return;
         }
-        let Some(requests) = self.upstream.requests() else { return };
+        if self.upstream.is_absent() {
+            let (address, limit) = self.judge.upstream();
+            let connecting = self.connect.connect(address, limit);
+            self.upstream = Upstream::open(connecting, &self.limits);
+            self.ready.set(BACK);
+        }
         // Whether the server takes extended CONNECT is in its SETTINGS.
-        let settled = self.back_tally.settled();
+        let Some((requests, settled)) = self.upstream.requests() else { return };
         let tunnels = requests.is_extended_connect_protocol_enabled();
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.retain(|&index| {
@@ -428,7 +458,8 @@ where
     /// Finds an allowed request a place, and the upstream.
     fn allow(&mut self, mut exchange: Exchange<J::Ticket>) {
         let room = self.exchanges.len() < 2 * self.limits.streams as usize;
-        let gone = matches!(self.upstream, Upstream::Gone);
+        // Requests on their way when a server went away still find another; for ever they don't.
+        let gone = self.retired.len() > RETIRED;
         if gone || (self.free.is_empty() && !room) {
             // Not looked at by any server: the client may ask again.
             exchange.reset(Reason::REFUSED_STREAM, &mut self.judge);
@@ -441,13 +472,6 @@ where
         self.exchanges[index] = Some(Box::new(exchange));
         self.waiting.push(index);
         self.ready.set(STREAMS + index);
-        if self.upstream.is_absent() {
-            let (address, limit) = self.judge.upstream();
-            let connecting = self.connect.connect(address, limit);
-            self.back_tally = Arc::default();
-            self.upstream = Upstream::open(connecting, &self.limits, self.back_tally.clone());
-            self.ready.set(BACK);
-        }
         self.ask_waiting();
     }
 
@@ -554,7 +578,8 @@ where
         for exchange in pair.exchanges.iter_mut().flatten() {
             exchange.reset(Reason::CANCEL, &mut pair.judge);
         }
-        pair.judge.closed(end, pair.back_tally.written(), pair.front_tally.written());
+        let open = pair.retired.iter().chain([&pair.upstream]).map(Upstream::written).sum::<u64>();
+        pair.judge.closed(end, pair.written + open, pair.front_tally.written());
         Poll::Ready(())
     }
 }
@@ -582,6 +607,7 @@ fn builder(limits: &Limits) -> server::Builder {
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(limits.head_bytes)
         .max_send_buffer_size(limits.send_buffer as usize)
+        .data_frame_budget(SMALL_FRAMES)
         .enable_connect_protocol();
     builder
 }

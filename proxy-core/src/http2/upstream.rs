@@ -51,12 +51,10 @@ type Opened<T> = (SendRequest<Bytes>, client::Connection<Wire<T>, Bytes>);
 
 /// The upstream side of a pair.
 pub(super) enum Upstream<T> {
-    /// Nothing has been asked yet, or it could not be opened.
+    /// Nothing has been asked yet, or it could not be opened, or has ended.
     Absent,
-    Opening(Pin<Box<dyn Future<Output = io::Result<Opened<T>>> + Send>>),
+    Opening(Pin<Box<dyn Future<Output = io::Result<Opened<T>>> + Send>>, Arc<Tally>),
     Open(Box<Open<T>>),
-    /// It was open and has ended. So does the client's connection: they are a pair.
-    Gone,
 }
 
 /// An open upstream connection.
@@ -64,6 +62,7 @@ pub(super) struct Open<T> {
     connection: client::Connection<Wire<T>, Bytes>,
     /// `None`: nothing more will be asked.
     requests: Option<SendRequest<Bytes>>,
+    tally: Arc<Tally>,
 }
 
 /// What came of polling the upstream.
@@ -80,19 +79,25 @@ pub(super) enum Event {
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Upstream<T> {
     /// Begins to open a connection.
-    pub(super) fn open(connecting: Connecting<T>, limits: &Limits, tally: Arc<Tally>) -> Self {
+    pub(super) fn open(connecting: Connecting<T>, limits: &Limits) -> Self {
         let meter = Meter::of_server(limits);
         let builder = builder(limits);
-        Self::Opening(Box::pin(async move {
-            let wire = Wire::new(connecting.await?, Vec::new(), meter, tally);
+        let tally = Arc::<Tally>::default();
+        let shared = tally.clone();
+        let opening = Box::pin(async move {
+            let wire = Wire::new(connecting.await?, Vec::new(), meter, shared);
             builder.handshake(wire).await.map_err(io::Error::other)
-        }))
+        });
+        Self::Opening(opening, tally)
     }
 
-    /// The handle for requests, once it is open.
-    pub(super) fn requests(&mut self) -> Option<&mut SendRequest<Bytes>> {
+    /// The handle for requests, once it is open, and whether the server's SETTINGS have come.
+    pub(super) fn requests(&mut self) -> Option<(&mut SendRequest<Bytes>, bool)> {
         match self {
-            Self::Open(open) => open.requests.as_mut(),
+            Self::Open(open) => {
+                let settled = open.tally.settled();
+                open.requests.as_mut().map(|requests| (requests, settled))
+            }
             _ => None,
         }
     }
@@ -101,14 +106,31 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Upstream<T> {
         matches!(self, Self::Absent)
     }
 
-    /// Carries it on.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, tally: &Tally) -> Event {
+    /// So many frames with something in them are on their way to the server.
+    pub(super) fn sent(&self, frames: u32) {
+        if let Self::Open(open) = self {
+            open.tally.sent(frames);
+        }
+    }
+
+    /// Bytes written to the server.
+    pub(super) fn written(&self) -> u64 {
         match self {
-            Self::Absent | Self::Gone => Event::Nothing,
-            Self::Opening(opening) => match opening.as_mut().poll(cx) {
+            Self::Absent => 0,
+            Self::Opening(_, tally) => tally.written(),
+            Self::Open(open) => open.tally.written(),
+        }
+    }
+
+    /// Carries it on.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Event {
+        match self {
+            Self::Absent => Event::Nothing,
+            Self::Opening(opening, tally) => match opening.as_mut().poll(cx) {
                 Poll::Pending => Event::Nothing,
                 Poll::Ready(Ok((requests, connection))) => {
-                    *self = Self::Open(Box::new(Open { connection, requests: Some(requests) }));
+                    let (requests, tally) = (Some(requests), tally.clone());
+                    *self = Self::Open(Box::new(Open { connection, requests, tally }));
                     Event::Opened
                 }
                 Poll::Ready(Err(error)) => {
@@ -116,13 +138,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Upstream<T> {
                     Event::Failed(error)
                 }
             },
-            Self::Open(open) => {
-                let event = open.poll(cx, tally);
-                if matches!(event, Event::Ended(_)) {
-                    *self = Self::Gone;
-                }
-                event
-            }
+            Self::Open(open) => open.poll(cx),
         }
     }
 
@@ -134,7 +150,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Upstream<T> {
                 true
             }
             _ => {
-                *self = Self::Gone;
+                *self = Self::Absent;
                 false
             }
         }
@@ -142,9 +158,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Upstream<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Open<T> {
-    fn poll(&mut self, cx: &mut Context<'_>, tally: &Tally) -> Event {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Event {
         let polled = Pin::new(&mut self.connection).poll(cx);
-        if let Some(refusal) = tally.fault() {
+        if let Some(refusal) = self.tally.fault() {
             return Event::Ended(Some(refusal));
         }
         match polled {
@@ -170,6 +186,12 @@ fn builder(limits: &Limits) -> client::Builder {
         .initial_window_size(limits.stream_window)
         .initial_connection_window_size(limits.connection_window)
         .max_header_list_size(limits.head_bytes)
-        .max_send_buffer_size(limits.send_buffer as usize);
+        .max_send_buffer_size(limits.send_buffer as usize)
+        .data_frame_budget(SMALL_FRAMES);
     builder
 }
+
+/// What the `h2` crate allows small DATA frames that it holds, 256 less its length for each. They are
+/// taken from it at every turn, but gRPC clients send thousands of messages at once, a frame each; its
+/// default ends their connections.
+pub(super) const SMALL_FRAMES: usize = 16 * 1024 * 1024;
