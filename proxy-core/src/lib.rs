@@ -18,6 +18,9 @@
 pub mod admin;
 pub mod config;
 mod control;
+#[cfg(feature = "fuzzing")]
+pub mod http2;
+#[cfg(not(feature = "fuzzing"))]
 mod http2;
 mod inspect;
 pub mod limits;

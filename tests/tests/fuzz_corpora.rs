@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use portreeve_core::http2::fuzz::http2_pairing;
 use portreeve_policy::fuzz::{policy_documents, policy_http_rules};
 use portreeve_protocols::http1::fuzz::{http1_gate, http1_path};
 use portreeve_protocols::kafka::fuzz::{kafka_gate, kafka_messages};
@@ -43,6 +44,11 @@ fn corpus_of_http1_path() {
 #[test]
 fn corpus_of_http1_hyper() {
     replay("http1_hyper", http1_hyper);
+}
+
+#[test]
+fn corpus_of_http2_pairing() {
+    replay("http2_pairing", http2_pairing);
 }
 
 #[test]

@@ -185,9 +185,10 @@ fn server_goes_and_comes_back(peer: Peer, way: Way) {
     world.server.go_away();
     eventually("another connection", || {
         let came = client.told("call");
-        // tonic may lose a call to this, with a proxy and without.
-        assert!(came == "0" || peer == Peer::Tonic, "a call ended with {came}");
-        (world.server.seen().connections == 2).then_some(())
+        // A call that was on its way when the server left was seen by no server, and may be made again;
+        // some clients do so themselves. tonic may lose one by itself.
+        assert!(["0", "14"].contains(&&*came) || peer == Peer::Tonic, "a call ended with {came}");
+        (came == "0" && world.server.seen().connections >= 2).then_some(())
     });
     assert_eq!(client.told("turn"), "turn", "what had begun goes on");
     assert_eq!(client.told("end"), "0");

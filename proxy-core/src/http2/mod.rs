@@ -21,6 +21,8 @@
 mod edits;
 mod exchange;
 mod flow;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod pair;
 mod ready;
 mod upstream;
