@@ -64,8 +64,9 @@ pub enum Op {
     /// Whatever is unread must wait until the *other* direction has moved (a full pipeline, an
     /// upgrade that the server has not answered yet). The relay stops reading this direction.
     Wait,
-    /// What is unread, from its first byte on, is another protocol's: the relay gives the client's
-    /// connection away, with what is unread. Only as the first operation of the request direction.
+    /// What is unread, from its first byte on, is another protocol's, or asks for one: the relay gives
+    /// the client's connection away, with what is unread. Only as the first operation of the request
+    /// direction.
     HandOver,
     /// Both directions end, after what was injected or forwarded before has been sent.
     Close(Close),

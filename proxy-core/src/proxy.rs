@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::ProxyConfig;
 use crate::control::{self, Command, Control};
+use crate::http2::KnownServers;
 use crate::listener::{self, Bound};
 use crate::policy_files::PolicyFilesError;
 use crate::policy_loader::{LoadError, PolicyLoader};
@@ -218,6 +219,7 @@ impl Shared<'_> {
         let http1 = Arc::new(limits.http1.clone());
         let http2 = Arc::new(limits.http2.clone());
         let kafka = Arc::new(limits.kafka.clone());
+        let known_servers = Arc::<KnownServers>::default();
         let mut sockets: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
         for listener in listeners {
             for (worker, bound) in sockets.iter_mut().zip(listener) {
@@ -235,6 +237,7 @@ impl Shared<'_> {
                 http1: http1.clone(),
                 http2: http2.clone(),
                 kafka: kafka.clone(),
+                known_servers: known_servers.clone(),
                 stage: stage.subscribe(),
                 unreachable: Throttle::default(),
                 undirected: Throttle::default(),

@@ -448,3 +448,64 @@ fn an_idle_connection_ends_and_one_that_never_begins_too() {
     assert!(begun.try_response().is_err() || begun.end().is_none());
     assert!(sidecar.metric("portreeve_timeouts_total{phase=\"idle\"}") >= Some(1.0));
 }
+
+/// A request that asks to go on in HTTP/2.
+fn upgrade(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+         Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+    )
+}
+
+#[test]
+fn an_upgrade_to_http2_is_granted_where_the_server_speaks_it() {
+    let (sidecar, seen) = start();
+    for (path, status) in [("/public/a", 0x80 | 8), ("/private", 0)] {
+        let mut client = sidecar.connect();
+        client.send(upgrade(path));
+        let mut granted = vec![0; 71];
+        std::io::Read::read_exact(&mut client.stream, &mut granted).unwrap();
+        assert!(granted.starts_with(b"HTTP/1.1 101 ") && granted.ends_with(b"\r\n\r\n"));
+        let mut client = RawClient::begin(client.stream);
+        let answer = client.until(|f| f.stream == 1 && f.kind == kind::HEADERS).unwrap();
+        match status {
+            0 => {
+                assert!(answer.payload.windows(3).any(|w| w == b"403") || answer.payload[0] != 0x88)
+            }
+            indexed => assert_eq!(answer.payload[0], indexed),
+        }
+        client.get(3, "/private");
+        assert_eq!(client.reset_of(3), None);
+    }
+    let what = seen.what();
+    assert_eq!(what.requests, ["GET /public/a"], "what is denied reaches nobody");
+    assert!(!what.fields.contains_key("http2-settings") && !what.fields.contains_key("upgrade"));
+    assert_eq!(sidecar.logged(4)[0]["protocol"], "HTTP/2");
+}
+
+#[test]
+fn an_upgrade_to_http2_is_passed_over_where_the_server_does_not_speak_it() {
+    let (old, received) = portreeve_tests::upstream::answering(portreeve_tests::upstream::OK);
+    let sidecar = Setup::new(old).policy(&policy()).start();
+    for _ in 0..3 {
+        let mut client = sidecar.connect();
+        client.send(upgrade("/public/a"));
+        assert_eq!(client.response().status, 200);
+        assert_eq!(client.get("/private").status, 403);
+    }
+    assert!(!received.text().contains("h2c"), "{}", received.text());
+    // One for each client, and one that asked whether it speaks HTTP/2.
+    assert_eq!(received.connections(), 4);
+}
+
+#[test]
+fn what_follows_an_upgrade_and_is_not_http2_reaches_nobody() {
+    let (sidecar, seen) = start();
+    let mut client = sidecar.connect();
+    client.send(format!("{}GET /private HTTP/1.1\r\nHost: shop\r\n\r\n", upgrade("/public/a")));
+    assert!(
+        client.try_response().is_err() || client.end().is_some() || client.try_response().is_err()
+    );
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(seen.what().requests.is_empty(), "{:?}", seen.what().requests);
+}

@@ -165,6 +165,9 @@ impl Http1 {
         let mut fields: Fields<'_> =
             [const { MaybeUninit::uninit() }; Limits::MAX_HEADERS as usize];
         let head = head::parse(&input[..length], &mut fields, &self.limits)?;
+        if std::mem::take(&mut self.upgradable) && head.h2c {
+            return Ok(Op::HandOver);
+        }
         let (path, judged, edits) = judge(&head, handler)?;
         self.head_begun = false;
         self.draining = !matches!(judged, Judged::Allowed);

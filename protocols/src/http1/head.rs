@@ -23,6 +23,8 @@ pub(super) struct Head<'a> {
     pub(super) expects_continue: bool,
     /// Asks for a WebSocket.
     pub(super) upgrade: bool,
+    /// Asks to go on in HTTP/2, in good form.
+    pub(super) h2c: bool,
     /// Asks for an upgrade that is not passed on.
     pub(super) drops_upgrade: bool,
     /// The target was in absolute form.
@@ -134,6 +136,7 @@ pub(super) fn parse<'a>(
         keep_alive: !seen.options.close && (minor_version == 1 || seen.options.keep_alive),
         expects_continue,
         upgrade,
+        h2c: minor_version == 1 && body == Body::Length(0) && !expects_continue && seen.asks_h2c(),
         drops_upgrade: upgrade_asked && !upgrade,
         absolute,
     })
@@ -168,6 +171,8 @@ pub(super) struct Seen<'a> {
     encoding: Option<&'a [u8]>,
     expect: Option<&'a [u8]>,
     pub(super) upgrade: &'a [u8],
+    /// `HTTP2-Settings`, of which there must be one.
+    settings: &'a [u8],
     pub(super) options: Options,
 }
 
@@ -177,6 +182,7 @@ pub(super) struct Options {
     pub(super) close: bool,
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
+    pub(super) settings: bool,
 }
 
 impl<'a> Seen<'a> {
@@ -224,11 +230,25 @@ impl<'a> Seen<'a> {
             14 if name.eq_ignore_ascii_case("content-length") => {
                 once(&mut self.length, field.value, Refusal::LengthRepeated)
             }
+            14 if name.eq_ignore_ascii_case("http2-settings") => {
+                self.settings = if self.settings.is_empty() { field.value } else { b"," };
+                Ok(())
+            }
             17 if name.eq_ignore_ascii_case("transfer-encoding") => {
                 once(&mut self.encoding, field.value, Refusal::EncodingRepeated)
             }
             _ => Ok(()),
         }
+    }
+
+    /// RFC 7540 section 3.2: in good form, or not at all.
+    fn asks_h2c(&self) -> bool {
+        let base64url = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        self.upgrade.eq_ignore_ascii_case(b"h2c")
+            && self.options.upgrade
+            && self.options.settings
+            && !self.settings.is_empty()
+            && self.settings.iter().all(base64url)
     }
 
     /// RFC 9112 section 6.3, for requests.
@@ -270,9 +290,9 @@ impl Options {
                 o if o.eq_ignore_ascii_case(b"close") => self.close = true,
                 o if o.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
                 o if o.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+                o if o.eq_ignore_ascii_case(b"http2-settings") => self.settings = true,
                 o => {
-                    let hop_by_hop =
-                        [&b"te"[..], b"http2-settings", b"proxy-connection", b"trailer"];
+                    let hop_by_hop = [&b"te"[..], b"proxy-connection", b"trailer"];
                     let known = hop_by_hop.iter().any(|name| o.eq_ignore_ascii_case(name));
                     let present = fields.iter().any(|f| f.name.as_bytes().eq_ignore_ascii_case(o));
                     if present && !known {

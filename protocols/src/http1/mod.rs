@@ -10,6 +10,7 @@
 //! | `path.rs` | [`normalize`]: the form of a path that all readers share |
 //! | `chunked.rs` | chunked bodies |
 //! | `response.rs` | heads of responses |
+//! | `upgrade.rs` | [`h2c`]: a request that asks to go on in HTTP/2 |
 //! | `in_flight.rs` | exchanges under way, in order |
 //! | `edits.rs` | [`HeadEdits`], and the writing of a changed head |
 //! | `reply.rs` | the gate's own answers |
@@ -41,6 +42,7 @@ mod request;
 mod response;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::sync::Arc;
 
@@ -55,6 +57,7 @@ pub use self::refusal::Refusal;
 use self::reply::Reply;
 pub(crate) use self::reply::text as reply_text;
 pub use self::request::{Decision, Exchange, Handler, Headers, Request};
+pub use self::upgrade::{H2c, h2c};
 use crate::gate::{Close, Direction, Gate, Op, Phase, UpstreamFailure};
 
 /// The gate of one HTTP/1.1 connection.
@@ -78,6 +81,8 @@ pub struct Http1 {
     answered: bool,
     /// Nothing has been read yet that would rule out HTTP/2.
     undecided: bool,
+    /// The first request may ask for HTTP/2.
+    upgradable: bool,
     /// The last operation of each stream was to pass or drop bytes, and it was not asked since.
     unfinished: [bool; 2],
 }
@@ -98,8 +103,15 @@ impl Http1 {
             last_request: false,
             answered: false,
             undecided: true,
+            upgradable: true,
             unfinished: [false; 2],
         }
+    }
+
+    /// A gate that hands nothing over: what it was asked to hand over goes on in HTTP/1.1 after all.
+    #[must_use]
+    pub fn for_good(limits: Arc<Limits>) -> Self {
+        Self { undecided: false, upgradable: false, ..Self::new(limits) }
     }
 
     fn note(&mut self, direction: Direction, op: Op) -> Op {

@@ -12,6 +12,7 @@
 //! | `upstream.rs` | the upstream connection: absent, being opened, open, leaving |
 //! | `exchange.rs` | one request and its answer |
 //! | `flow.rs` | one body on its way, with its trailers |
+//! | `upgrade.rs` | `Upgrade: h2c`: from HTTP/1.1 to here |
 //! | `wire.rs` | a socket whose frames are metered |
 //! | `ready.rs` | which parts have something to do |
 //! | `edits.rs` | changes to a head that rules ask for |
@@ -25,6 +26,7 @@ mod flow;
 pub mod fuzz;
 mod pair;
 mod ready;
+mod upgrade;
 mod upstream;
 mod wire;
 
@@ -33,6 +35,7 @@ use portreeve_protocols::http2::{Refusal, Request};
 
 pub(crate) use self::edits::Edits;
 pub(crate) use self::pair::Pair;
+pub(crate) use self::upgrade::{KnownServers, grant};
 pub(crate) use self::upstream::ToUpstream;
 use crate::relay::Session;
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use portreeve_policy::{Action, HttpRules, Inspection};
 use portreeve_protocols::http1::Http1;
+use portreeve_protocols::http2::PREFACE;
 use portreeve_protocols::kafka::Kafka;
 use tokio::net::TcpStream;
 
@@ -25,9 +26,10 @@ use self::http1::HttpSession;
 use self::http2::Http2Session;
 use self::kafka::KafkaSession;
 use self::opaque::{Opaque, OpaqueSession};
-use crate::http2::{Pair, ToUpstream};
+use self::session::Inspect;
+use crate::http2::{Pair, ToUpstream, grant};
 use crate::listener::{Settings, reset};
-use crate::relay::{End, HandedOver, Relay};
+use crate::relay::{End, HandedOver, Relay, Session};
 use crate::runtime::Registration;
 
 /// Judges a new connection and, if it may exist, relays it on a task of its own.
@@ -101,8 +103,34 @@ async fn http(
     let mut relay = Relay::new(client, gate, session, registration);
     if (&mut relay).await == End::HandedOver {
         // Boxed, so that HTTP/1.1 does not pay for its size.
-        Box::pin(http2(relay.hand_over())).await;
+        Box::pin(handed_over(relay.hand_over())).await;
     }
+}
+
+/// Goes on with a client that has sent the preface of HTTP/2, or asked for it.
+async fn handed_over(mut handed_over: HandedOver<HttpSession>) {
+    if !handed_over.unread.starts_with(PREFACE) {
+        let connection = handed_over.session.connection();
+        let (worker, upstream) = (connection.worker(), handed_over.session.upstream());
+        let client = &mut handed_over.client;
+        let head = worker.limits.header_timeout;
+        let http1 = &worker.http1;
+        let unread = &handed_over.unread;
+        match grant(client, unread, &worker.known_servers, upstream, head, http1).await {
+            Ok(Some(said)) => handed_over.unread = said,
+            Ok(None) => {
+                let gate = Http1::for_good(http1.clone());
+                Relay::resumed(handed_over, gate).await;
+                return;
+            }
+            // It went away, or did not do as it had asked to.
+            Err(_) => {
+                handed_over.session.closed(End::Aborted, 0, 0);
+                return;
+            }
+        }
+    }
+    http2(handed_over).await;
 }
 
 /// Relays HTTP/2 for a client whose preface has been read.

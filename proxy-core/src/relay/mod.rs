@@ -91,6 +91,14 @@ impl<G: Gate<S> + Unpin, S: Session> Relay<G, S> {
         }
     }
 
+    /// The same, for a client of which `unread` was read already.
+    pub(crate) fn resumed(handed_over: HandedOver<S>, gate: G) -> Self {
+        let HandedOver { client, unread, session, handle } = handed_over;
+        let mut relay = Self::new(client, gate, session, handle);
+        relay.request.backlog().unread = unread;
+        relay
+    }
+
     /// What is left of a relay that has ended with [`End::HandedOver`].
     pub(crate) fn hand_over(mut self) -> HandedOver<S> {
         let unread =

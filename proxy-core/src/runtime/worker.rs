@@ -8,6 +8,7 @@ use portreeve_protocols::{http1, http2, kafka};
 use tokio::sync::watch;
 
 use super::{Registry, Signals, Throttle};
+use crate::http2::KnownServers;
 use crate::limits::Limits;
 use crate::listener::{self, Bound};
 use crate::snapshot::SnapshotStore;
@@ -38,6 +39,8 @@ pub(crate) struct Worker {
     pub(crate) http2: Arc<http2::Limits>,
     pub(crate) kafka: Arc<kafka::Limits>,
     pub(crate) stage: watch::Receiver<Stage>,
+    /// Which upstreams speak HTTP/2, as far as clients asked for it.
+    pub(crate) known_servers: Arc<KnownServers>,
     /// Of messages about upstreams that can't be reached.
     pub(crate) unreachable: Throttle,
     /// Of messages about connections without a destination.

@@ -96,7 +96,15 @@ impl RawClient {
     /// When nobody listens.
     #[must_use]
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("a connection");
+        Self::begin(TcpStream::connect(address).expect("a connection"))
+    }
+
+    /// The same on a connection that is there.
+    ///
+    /// # Panics
+    /// When it is broken.
+    #[must_use]
+    pub fn begin(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("an option");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
         stream.set_write_timeout(Some(Duration::from_secs(10))).expect("an option");
