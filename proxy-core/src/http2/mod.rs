@@ -8,7 +8,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `mod.rs` | [`Judge`]: what the pairing asks of policy and telemetry |
-//! | `pair.rs` | [`Pair`]: both connections and their streams, as one task |
+//! | `pair/` | [`Pair`]: both connections and their streams, as one task |
 //! | `upstream.rs` | the upstream connection: absent, being opened, open, leaving |
 //! | `exchange.rs` | one request and its answer |
 //! | `flow.rs` | one body on its way, with its trailers |

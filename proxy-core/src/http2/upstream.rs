@@ -191,6 +191,9 @@ fn builder(limits: &Limits) -> client::Builder {
     builder
 }
 
+/// Upstream connections of one pair that may be going away at once.
+pub(super) const RETIRED: usize = 3;
+
 /// What the `h2` crate allows small DATA frames that it holds, 256 less its length for each. They are
 /// taken from it at every turn, but gRPC clients send thousands of messages at once, a frame each; its
 /// default ends their connections.

@@ -1,0 +1,97 @@
+//! The server's side of a pair: the upstream connection, and those that are going away.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Pair, State};
+use crate::http2::Judge;
+use crate::http2::ready::{BACK, STREAMS};
+use crate::http2::upstream::{Connect, Event, Upstream};
+use crate::relay::End;
+
+impl<F, C, J> Pair<F, C, J>
+where
+    F: AsyncRead + AsyncWrite + Send + Unpin,
+    C: Connect,
+    J: Judge,
+{
+    /// Carries the upstream connections on.
+    pub(super) fn poll_back(&mut self) -> Option<End> {
+        self.poll_retired();
+        if self.state == State::Finishing {
+            return self.retired.is_empty().then_some(End::Closed);
+        }
+        let upstream = &mut self.upstream;
+        match self.ready.poll(BACK, |cx| upstream.poll(cx)) {
+            Event::Nothing => {}
+            Event::Opened => {
+                self.judge.upstream_opened();
+                self.ready.set(BACK);
+            }
+            Event::Failed(error) => {
+                self.judge.upstream_failed(&error);
+                for index in std::mem::take(&mut self.waiting) {
+                    if let Some(exchange) = &mut self.exchanges[index] {
+                        exchange.answer(503, &mut self.judge);
+                        self.ready.set(STREAMS + index);
+                    }
+                }
+            }
+            Event::Leaving => {
+                let leaving = std::mem::replace(&mut self.upstream, Upstream::Absent);
+                self.retired.push(leaving);
+                self.leave();
+            }
+            Event::Ended(refusal) => {
+                if let Some(refusal) = refusal {
+                    self.judge.refused(refusal);
+                }
+                self.written += self.upstream.written();
+                self.upstream = Upstream::Absent;
+                self.leave();
+            }
+        }
+        self.ask_waiting();
+        None
+    }
+
+    fn poll_retired(&mut self) {
+        let (ready, written) = (&mut self.ready, &mut self.written);
+        self.retired.retain_mut(|upstream| {
+            let ended = matches!(ready.poll(BACK, |cx| upstream.poll(cx)), Event::Ended(_));
+            *written += if ended { upstream.written() } else { 0 };
+            !ended
+        });
+    }
+
+    /// Sends the heads that wait for the upstream connection, and opens it for the first.
+    pub(super) fn ask_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        if self.upstream.is_absent() {
+            let (address, limit) = self.judge.upstream();
+            let connecting = self.connect.connect(address, limit);
+            self.upstream = Upstream::open(connecting, &self.limits);
+            self.ready.set(BACK);
+        }
+        // Whether the server takes extended CONNECT is in its SETTINGS.
+        let Some((requests, settled)) = self.upstream.requests() else { return };
+        let tunnels = requests.is_extended_connect_protocol_enabled();
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|&index| {
+            let Some(exchange) = &mut self.exchanges[index] else { return false };
+            if exchange.is_tunnel() && !tunnels {
+                if !settled {
+                    return true;
+                }
+                exchange.answer(501, &mut self.judge);
+            } else {
+                exchange.ask(requests, &mut self.judge);
+            }
+            self.ready.set(STREAMS + index);
+            false
+        });
+        self.waiting = waiting;
+        self.ready.set(BACK);
+    }
+}

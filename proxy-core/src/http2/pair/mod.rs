@@ -1,0 +1,307 @@
+//! Both connections of a pair and their streams, as one task: whatever wakes, only what has something
+//! to do is polled.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `mod.rs` | the task: its turns, its clock, its end |
+//! | `front.rs` | the client's connection, and the requests that come on it |
+//! | `back.rs` | the upstream connections |
+//! | `streams.rs` | the exchanges under way |
+
+mod back;
+mod front;
+mod streams;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use h2::Reason;
+use portreeve_protocols::gate::Phase;
+use portreeve_protocols::http2::{Limits, Meter, Refusal};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use self::front::Front;
+use self::streams::Cancels;
+use super::Judge;
+use super::exchange::{Exchange, Sent};
+use super::ready::{BACK, FRONT, Ready, STREAMS};
+use super::upstream::{Connect, Upstream};
+use super::wire::{Tally, Wire};
+use crate::relay::End;
+use crate::runtime::{Registration, Signals};
+
+/// How long the last frames of a connection may take to be sent.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Turns that a pair takes before other connections of the thread get theirs.
+const TURNS: usize = 32;
+
+/// A client connection, its upstream connection, and the streams between them.
+pub(crate) struct Pair<F, C: Connect, J: Judge> {
+    front: Front<F>,
+    upstream: Upstream<C::Io>,
+    /// Upstream connections whose server has gone away, with requests under way.
+    retired: Vec<Upstream<C::Io>>,
+    /// Bytes written to upstream connections that are gone.
+    written: u64,
+    connect: C,
+    judge: J,
+    handle: Registration,
+    limits: Arc<Limits>,
+    ready: Ready,
+    exchanges: Vec<Option<Box<Exchange<J::Ticket>>>>,
+    free: Vec<usize>,
+    /// Exchanges that wait for the upstream connection.
+    waiting: Vec<usize>,
+    front_tally: Arc<Tally>,
+    cancels: Cancels,
+    state: State,
+    /// Time that waiting receivers get.
+    stall: Option<Duration>,
+    clock: Clock,
+    /// A request has come since the deadline was set.
+    moved: bool,
+    /// A receiver took nothing in this turn.
+    blocked: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Running,
+    /// The client has been told to open another connection.
+    Leaving,
+    /// The client has been told that this is the end; it is being sent.
+    Ending,
+    /// The client is gone; the upstream is told so.
+    Finishing,
+}
+
+/// What the deadline is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clock {
+    Setup,
+    Idle,
+    Busy,
+    Linger,
+}
+
+impl<F, C, J> Pair<F, C, J>
+where
+    F: AsyncRead + AsyncWrite + Send + Unpin,
+    C: Connect,
+    J: Judge,
+{
+    /// For a client whose preface is the beginning of `unread`.
+    pub(crate) fn new(
+        client: F,
+        unread: Vec<u8>,
+        connect: C,
+        judge: J,
+        handle: Registration,
+        limits: Arc<Limits>,
+        stall: Option<Duration>,
+    ) -> Self {
+        let front_tally = Arc::<Tally>::default();
+        let wire = Wire::new(client, unread, Meter::of_client(&limits), front_tally.clone());
+        // A stream's place is free only when both its halves are over, a little later than the client
+        // may open the next.
+        let ready = Ready::new(STREAMS + 2 * limits.streams as usize);
+        ready.set(FRONT);
+        let now = Instant::now();
+        handle.set_deadline(judge.time_allowed(Phase::Head).map(|allowed| now + allowed));
+        Self {
+            front: Front::Opening(front::builder(&limits).handshake(wire)),
+            upstream: Upstream::Absent,
+            retired: Vec::new(),
+            written: 0,
+            connect,
+            judge,
+            handle,
+            ready,
+            exchanges: Vec::new(),
+            free: Vec::new(),
+            waiting: Vec::new(),
+            front_tally,
+            cancels: Cancels::new(limits.cancelled_streams, now),
+            limits,
+            state: State::Running,
+            stall,
+            clock: Clock::Setup,
+            moved: false,
+            blocked: false,
+        }
+    }
+
+    /// One poll: `Some` when the pair is over.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Option<End> {
+        let now = Instant::now();
+        self.judge.set_now(now);
+        self.ready.begin(cx.waker());
+        let signals = self.handle.take_signals();
+        if !signals.is_empty()
+            && let Some(end) = self.obey(signals, now)
+        {
+            return Some(end);
+        }
+        for _ in 0..TURNS {
+            let mut sent = Sent::default();
+            let mut moved = false;
+            if self.ready.take(FRONT) {
+                moved = true;
+                if let Some(end) = self.poll_front() {
+                    return Some(end);
+                }
+            }
+            if self.ready.take(BACK) {
+                moved = true;
+                if let Some(end) = self.poll_back() {
+                    return Some(end);
+                }
+            }
+            moved |= self.poll_exchanges(&mut sent);
+            self.front_tally.sent(sent.to_client);
+            self.upstream.sent(sent.to_upstream);
+            if !moved {
+                break;
+            }
+        }
+        self.watch_clock(now);
+        if self.ready.end() {
+            cx.waker().wake_by_ref();
+        }
+        None
+    }
+
+    /// What the runtime wants of this connection.
+    fn obey(&mut self, signals: Signals, now: Instant) -> Option<End> {
+        if signals.contains(Signals::ABORT) {
+            return Some(End::Aborted);
+        }
+        if signals.contains(Signals::REVIEW) {
+            self.judge.review();
+            if self.judge.revoked() {
+                return Some(End::Revoked);
+            }
+        }
+        if signals.contains(Signals::DRAIN) {
+            self.leave();
+        }
+        if signals.contains(Signals::EXPIRED) && self.handle.deadline_passed(now) {
+            return self.expire(now);
+        }
+        None
+    }
+
+    fn expire(&mut self, now: Instant) -> Option<End> {
+        match self.clock {
+            Clock::Setup => {
+                self.judge.refused(Refusal::SetupTimeout);
+                self.judge.timed_out(Phase::Head);
+                Some(End::Closed)
+            }
+            Clock::Idle => {
+                self.judge.timed_out(Phase::Idle);
+                self.end(Reason::NO_ERROR);
+                None
+            }
+            Clock::Busy => {
+                self.end_stalled(now);
+                None
+            }
+            Clock::Linger => Some(End::Closed),
+        }
+    }
+
+    /// Ends the streams whose receiver has taken nothing for too long.
+    fn end_stalled(&mut self, now: Instant) {
+        let Some(stall) = self.stall else { return };
+        for index in 0..self.exchanges.len() {
+            let Some(exchange) = &mut self.exchanges[index] else { continue };
+            if exchange.blocked().is_some_and(|since| since + stall <= now) {
+                exchange.reset(Reason::CANCEL, &mut self.judge);
+                self.judge.refused(Refusal::Stalled);
+                self.judge.timed_out(Phase::Body);
+                self.release(index);
+            }
+        }
+        let next = self.exchanges.iter().flatten().filter_map(|exchange| exchange.blocked()).min();
+        self.handle.set_deadline(next.map(|since| since + stall));
+    }
+
+    /// Tells the client to open another connection for what it asks next.
+    fn leave(&mut self) {
+        if self.state != State::Running {
+            return;
+        }
+        self.state = State::Leaving;
+        if let Front::Open(front) = &mut self.front {
+            front.graceful_shutdown();
+        }
+        self.ready.set(FRONT);
+    }
+
+    /// Tells the client that this is the end.
+    fn end(&mut self, reason: Reason) {
+        if let Front::Open(front) = &mut self.front {
+            front.abrupt_shutdown(reason);
+        }
+        self.state = State::Ending;
+        self.linger();
+        self.ready.set(FRONT);
+    }
+
+    fn linger(&mut self) {
+        self.clock = Clock::Linger;
+        self.handle.set_deadline(Some(self.judge.now() + LINGER));
+    }
+
+    /// Sets the deadline that the state asks for.
+    fn watch_clock(&mut self, now: Instant) {
+        if self.clock == Clock::Linger || matches!(self.front, Front::Opening(_)) {
+            return;
+        }
+        let (moved, blocked) = (std::mem::take(&mut self.moved), std::mem::take(&mut self.blocked));
+        if self.exchanges.len() == self.free.len() {
+            if self.clock == Clock::Idle && !moved && self.handle.has_deadline() {
+                return;
+            }
+            self.clock = Clock::Idle;
+            // A client that was told to leave has nothing to wait for.
+            let left = self.state == State::Leaving;
+            let allowed = self.judge.time_allowed(if left { Phase::Head } else { Phase::Idle });
+            self.handle.set_deadline(allowed.map(|allowed| now + allowed));
+            return;
+        }
+        if self.clock != Clock::Busy {
+            self.clock = Clock::Busy;
+            self.handle.set_deadline(None);
+        }
+        if blocked && !self.handle.has_deadline() {
+            self.handle.set_deadline(self.stall.map(|stall| now + stall));
+        }
+    }
+}
+
+impl<F, C, J> Future for Pair<F, C, J>
+where
+    F: AsyncRead + AsyncWrite + Send + Unpin,
+    C: Connect,
+    J: Judge + Unpin,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let pair = self.get_mut();
+        pair.handle.remember(cx.waker());
+        let Some(end) = pair.turn(cx) else { return Poll::Pending };
+        for exchange in pair.exchanges.iter_mut().flatten() {
+            exchange.reset(Reason::CANCEL, &mut pair.judge);
+        }
+        let open = pair.retired.iter().chain([&pair.upstream]).map(Upstream::written).sum::<u64>();
+        pair.judge.closed(end, pair.written + open, pair.front_tally.written());
+        Poll::Ready(())
+    }
+}
