@@ -127,10 +127,21 @@ impl Program {
     /// nginx, serving its folder's `www` and taking uploads.
     #[must_use]
     pub fn nginx(nginx: &Path) -> Self {
+        Self::nginx_that_listens(nginx, "")
+    }
+
+    /// The same, with HTTP/2 in place of HTTP/1.1.
+    #[must_use]
+    pub fn nginx_with_http2(nginx: &Path) -> Self {
+        Self::nginx_that_listens(nginx, "http2")
+    }
+
+    fn nginx_that_listens(nginx: &Path, how: &str) -> Self {
         Self::start(|folder, address| {
             let www = folder.join("www/public");
             std::fs::create_dir_all(&www).expect("a folder");
             std::fs::write(www.join("hello"), "hello from nginx\n").expect("a file");
+            std::fs::write(www.join("large"), vec![b'x'; 1 << 20]).expect("a file");
             let path = folder.display();
             let config = format!(
                 "daemon off; worker_processes 1; pid {path}/pid; error_log {path}/error;\n\
@@ -138,7 +149,7 @@ impl Program {
                  http {{ access_log off; client_max_body_size 0; keepalive_requests 10000000;\n\
                  client_body_temp_path {path}/body; proxy_temp_path {path}/p; fastcgi_temp_path {path}/f;\n\
                  uwsgi_temp_path {path}/u; scgi_temp_path {path}/s;\n\
-                 server {{ listen {address}; root {path}/www;\n\
+                 server {{ listen {address} {how}; root {path}/www;\n\
                  location /upload {{ return 201 \"taken\\n\"; }} }} }}\n"
             );
             std::fs::write(folder.join("nginx.conf"), config).expect("a file");

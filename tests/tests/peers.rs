@@ -20,6 +20,10 @@ fn main() {
             &[curl, nginx],
             curl_keeps_its_connection,
         ),
+        trial("curl_talks_to_nginx_in_http2", &[curl, nginx], curl_talks_to_nginx_in_http2),
+        trial("h2load_sees_no_failed_stream", &[Need::Program("h2load"), nginx], h2load),
+        trial("node_talks_to_node_in_http2", &[node], node_talks_to_node_in_http2),
+        trial("java_upgrades_to_http2", &[Need::Program("java")], java_upgrades_to_http2),
         trial("wrk_sees_no_failed_request", &[wrk, nginx], wrk_sees_no_failed_request),
         trial("python_talks_to_python", &[python], python_talks_to_python),
         trial("node_talks_to_node", &[node], node_talks_to_node),
@@ -70,6 +74,66 @@ fn curl_talks_to_nginx() {
     assert_eq!(status(&["--proxy", &url(""), "http://shop/public/hello"]), "200");
     assert_eq!(status(&["--range", "0-3", &url("/public/hello")]), "206");
     assert_eq!(status(&["--compressed", &url("/public/hello")]), "200");
+}
+
+fn curl_talks_to_nginx_in_http2() {
+    let nginx = Program::nginx_with_http2(&needed("nginx"));
+    let sidecar = in_front_of(&nginx);
+    let url = |path: &str| format!("http://{}{path}", sidecar.address);
+    let said = |how: &str, path: &str| {
+        let write = [
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_version} %{http_code} %{size_download}",
+        ];
+        curl(&[&[how, &url(path)], &write[..]].concat())
+    };
+    // With prior knowledge, and by an upgrade.
+    for how in ["--http2-prior-knowledge", "--http2"] {
+        assert_eq!(said(how, "/public/hello"), "2 200 17", "{how}");
+        assert_eq!(said(how, "/public/large"), "2 200 1048576", "{how}");
+        assert_eq!(said(how, "/private"), "2 403 15", "{how}");
+        assert_eq!(said(how, "/public%2fhello"), "2 307 50", "{how}");
+    }
+}
+
+fn h2load() {
+    let nginx = Program::nginx_with_http2(&needed("nginx"));
+    let sidecar = in_front_of(&nginx);
+    for (path, expected) in [("/public/hello", "5000 2xx"), ("/private", "5000 4xx")] {
+        let url = format!("http://{}{path}", sidecar.address);
+        let mut command = Command::new(needed("h2load"));
+        let report = output(command.args(["-n", "5000", "-c", "10", "-m", "100", &url]));
+        assert!(report.contains("0 errored, 0 timeout"), "{report}");
+        assert!(report.replace(", ", " ").contains(expected), "{report}");
+    }
+}
+
+fn java_upgrades_to_http2() {
+    const CLIENT: &str = r#"
+        import java.net.URI;
+        import java.net.http.*;
+        public class H2c {
+            public static void main(String[] urls) throws Exception {
+                var client = HttpClient.newHttpClient();
+                for (var url : urls) {
+                    var request = HttpRequest.newBuilder(URI.create(url)).build();
+                    var answer = client.send(request, HttpResponse.BodyHandlers.ofString());
+                    System.out.println(answer.version() + " " + answer.statusCode());
+                }
+            }
+        }"#;
+    let (upstream, seen) = portreeve_tests::http2::serve();
+    let sidecar = Setup::new(upstream).start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = folder.path().join("H2c.java");
+    std::fs::write(&source, CLIENT).expect("a file");
+    let mut command = Command::new(needed("java"));
+    let url = |path: &str| format!("http://{}{path}", sidecar.address);
+    command.arg(&source).args([url("/public/a"), url("/private"), url("/public/a")]);
+    assert_eq!(output(&mut command), "HTTP_2 200\nHTTP_2 403\nHTTP_2 200\n");
+    assert_eq!(seen.what().connections, 2, "one to ask whether it speaks HTTP/2, and the pair's");
 }
 
 fn curl_uploads_with_100_continue() {
@@ -240,6 +304,75 @@ const ask = (method, path, body) => new Promise((resolve) => {
     let seen = output(Command::new(needed("node")).arg(client).arg(sidecar.address.to_string()));
     let expected = "200 GET /public/a?b=c 0 0\n200 POST /upload 100000 100000\n403 Access denied \n\
                     200 GET /public/d 0 0\n";
+    assert_eq!(seen, expected);
+}
+
+fn node_talks_to_node_in_http2() {
+    let server = Program::start(|folder, address| {
+        let server = script(
+            folder,
+            "server.js",
+            "
+const http2 = require('http2');
+const [host, port] = process.argv[2].split(':');
+const server = http2.createServer({ settings: { enableConnectProtocol: true } });
+server.on('stream', (stream, headers) => {
+  stream.on('error', () => {});
+  if (headers[':method'] === 'CONNECT') { stream.respond({ ':status': 200 }); stream.pipe(stream); return; }
+  let size = 0;
+  stream.on('data', (chunk) => { size += chunk.length; });
+  stream.on('end', () => {
+    stream.additionalHeaders({ ':status': 103, link: '</a.css>' });
+    stream.respond({ ':status': 200 }, { waitForTrailers: true });
+    stream.on('wantTrailers', () => stream.sendTrailers({ 'x-size': String(size) }));
+    stream.end(`${headers[':method']} ${headers[':path']}`);
+  });
+});
+server.listen(+port, host);
+",
+        );
+        let mut command = Command::new(needed("node"));
+        command.arg(server).arg(address.to_string());
+        command
+    });
+    let policy = portreeve_tests::sidecar::POLICY.replace("method: GET|HEAD, ", "");
+    let sidecar = Setup::new(server.address).policy(&policy).start();
+    let client = script(
+        server.folder.path(),
+        "client.js",
+        "
+const http2 = require('http2');
+const session = http2.connect(`http://${process.argv[2]}`);
+const ask = (headers, body) => new Promise((resolve) => {
+  const stream = session.request(headers, { endStream: !body });
+  let status, hints = '', size = '', text = '';
+  stream.on('headers', (more) => { hints = ` after ${more[':status']}`; });
+  stream.on('response', (head) => { status = head[':status']; });
+  stream.on('trailers', (trailers) => { size = ` ${trailers['x-size']} bytes`; });
+  stream.on('data', (chunk) => { text += chunk; if (text === 'frame') { stream.close(); } });
+  stream.on('close', () => resolve(`${status}${hints} ${text.trim()}${size}`));
+  stream.on('error', () => {});
+  if (body && body.length > 10) { stream.write(body.slice(0, 10)); stream.end(body.slice(10)); }
+  else if (body) { stream.write(body); }
+});
+session.once('remoteSettings', async () => {
+  const all = await Promise.all([
+    ask({ ':path': '/public/a?b=c' }),
+    ask({ ':path': '/private' }),
+    ask({ ':method': 'POST', ':path': '/public/up' }, 'x'.repeat(300000)),
+    ask({ ':method': 'POST', ':path': '/private' }, 'x'.repeat(300000)),
+    ask({ ':method': 'CONNECT', ':protocol': 'websocket', ':path': '/public/ws' }, 'frame'),
+    ask({ ':method': 'CONNECT', ':protocol': 'websocket', ':path': '/private' }, 'frame'),
+  ]);
+  all.forEach((line) => console.log(line));
+  session.close();
+});
+",
+    );
+    let seen = output(Command::new(needed("node")).arg(client).arg(sidecar.address.to_string()));
+    let expected = "200 after 103 GET /public/a?b=c 0 bytes\n403 Access denied\n\
+                    200 after 103 POST /public/up 300000 bytes\n403 Access denied\n\
+                    200 frame\n403 Access denied\n";
     assert_eq!(seen, expected);
 }
 
