@@ -36,6 +36,9 @@ static ALLOCATOR: Counting = Counting;
 
 const REQUESTS: usize = 2000;
 
+/// Allocations of one request in HTTP/2.
+const HTTP2: u64 = 4;
+
 /// The same for Kafka.
 const KAFKA: &str = "
 apiVersion: cilium.io/v2
@@ -59,16 +62,37 @@ const PRODUCED: &[u8] = b"\0\0\0\x2e\0\0\0\x01\0\0\0\x01\0\x06topic1\0\0\0\x01\0
 
 /// Allocations while `REQUESTS` requests pass on a warm connection.
 fn allocations(text: &str, request: &[u8], response: &'static [u8], mode: AccessLogMode) -> u64 {
+    let serve = move |mut stream: TcpStream| {
+        let mut buffer = [0; 4096];
+        while let Ok(1..) = stream.read(&mut buffer) {
+            stream.write_all(response).expect("sent");
+        }
+    };
+    let mut buffer = [0; 4096];
+    let ask = |client: &mut TcpStream| {
+        client.write_all(request).expect("sent");
+        let n = client.read(&mut buffer).expect("answered");
+        assert!(n > 0);
+    };
+    counted(text, mode, serve, ask)
+}
+
+/// Allocations while `ask` is done `REQUESTS` times, in front of a server that does `serve`.
+fn counted(
+    text: &str,
+    mode: AccessLogMode,
+    serve: impl Fn(TcpStream) + Send + 'static,
+    mut ask: impl FnMut(&mut TcpStream),
+) -> u64 {
     let folder = tempfile::tempdir().expect("a folder");
     let policy = folder.path().join("policy.yaml");
     std::fs::write(&policy, text).expect("the policy");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let upstream = listener.local_addr().expect("an address");
     thread::spawn(move || {
-        let Ok((mut stream, _)) = listener.accept() else { return };
-        let mut buffer = [0; 4096];
-        while let Ok(1..) = stream.read(&mut buffer) {
-            stream.write_all(response).expect("sent");
+        if let Ok((stream, _)) = listener.accept() {
+            stream.set_nodelay(true).expect("an option");
+            serve(stream);
         }
     });
     let proxy = Proxy::start(ProxyConfig {
@@ -94,17 +118,11 @@ fn allocations(text: &str, request: &[u8], response: &'static [u8], mode: Access
     })
     .expect("the proxy starts");
     let mut client = TcpStream::connect(proxy.addresses()[0]).expect("it listens");
-    let mut buffer = [0; 4096];
-    let mut ask = |times: usize| {
-        for _ in 0..times {
-            client.write_all(request).expect("sent");
-            let n = client.read(&mut buffer).expect("answered");
-            assert!(n > 0);
-        }
-    };
-    ask(500);
+    client.set_nodelay(true).expect("an option");
+    let mut times = |times: usize| (0..times).for_each(|_| ask(&mut client));
+    times(500);
     let before = ALLOCATIONS.load(Ordering::Relaxed);
-    ask(REQUESTS);
+    times(REQUESTS);
     let counted = ALLOCATIONS.load(Ordering::Relaxed) - before;
     proxy.remote().stop();
     proxy.join();
@@ -113,7 +131,7 @@ fn allocations(text: &str, request: &[u8], response: &'static [u8], mode: Access
 
 /// One test: nothing else may allocate meanwhile.
 #[test]
-fn requests_in_steady_state_allocate_nothing() {
+fn requests_in_steady_state_allocate_nothing_and_http2_little() {
     let http = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: shop\r\nX-Token: 42\r\n\r\n");
     let http = [http("/public/a"), http("/private")];
     for (policy, request, response) in [
@@ -128,4 +146,66 @@ fn requests_in_steady_state_allocate_nothing() {
         let with_log = allocations(policy, request, response, AccessLogMode::All);
         assert!(with_log <= 64, "{with_log} allocations for {REQUESTS} logged requests: {what}");
     }
+    let each = http2_allocations(AccessLogMode::Off) / REQUESTS as u64;
+    let logged = http2_allocations(AccessLogMode::All) / REQUESTS as u64;
+    println!("HTTP/2: {each} a request, {logged} a logged one");
+    assert!(each <= HTTP2 && logged <= HTTP2, "{each} and {logged} allocations for each request");
+}
+
+/// Reads a frame into `buffer`: its type, flags and stream.
+fn read_frame(stream: &mut TcpStream, buffer: &mut [u8]) -> Option<(u8, u8, [u8; 4])> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).ok()?;
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+    stream.read_exact(&mut buffer[..length]).ok()?;
+    Some((head[3], head[4], [head[5], head[6], head[7], head[8]]))
+}
+
+/// A server of HTTP/2 that answers every head with `:status: 200` and two bytes.
+fn serve_http2(mut stream: TcpStream) {
+    let mut buffer = [0; 32 * 1024];
+    stream.read_exact(&mut buffer[..24]).expect("the preface");
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).expect("SETTINGS");
+    while let Some((kind, flags, id)) = read_frame(&mut stream, &mut buffer) {
+        let [a, b, c, d] = id;
+        let answer = [0, 0, 1, 1, 4, a, b, c, d, 0x88, 0, 0, 2, 0, 1, a, b, c, d, b'o', b'k'];
+        match (kind, flags & 1) {
+            (1, _) => stream.write_all(&answer).expect("an answer"),
+            (4, 0) => stream.write_all(&[0, 0, 0, 4, 1, 0, 0, 0, 0]).expect("acknowledged"),
+            (6, 0) => {
+                stream.write_all(&[0, 0, 8, 6, 1, 0, 0, 0, 0]).expect("a pong");
+                stream.write_all(&buffer[..8]).expect("a pong");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The `h2` crate allocates for every stream; it is to stay at that.
+fn http2_allocations(mode: AccessLogMode) -> u64 {
+    // `:method GET`, `:scheme http`, `:path /public/a`, `:authority shop`.
+    const HEAD: &[u8] = b"\x82\x86\x04\x09/public/a\x01\x04shop";
+    let mut id = 1_u32;
+    let mut buffer = [0; 32 * 1024];
+    counted(POLICY, mode, serve_http2, move |client| {
+        if id == 1 {
+            client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("sent");
+            client
+                .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0])
+                .expect("sent");
+        }
+        let mut request = [0; 9 + HEAD.len()];
+        request[2] = u8::try_from(HEAD.len()).expect("short");
+        (request[3], request[4]) = (1, 5);
+        request[5..9].copy_from_slice(&id.to_be_bytes());
+        request[9..].copy_from_slice(HEAD);
+        client.write_all(&request).expect("sent");
+        loop {
+            let (kind, flags, stream) = read_frame(client, &mut buffer).expect("answered");
+            if kind == 0 && flags & 1 == 1 && stream == id.to_be_bytes() {
+                break;
+            }
+        }
+        id += 2;
+    })
 }
