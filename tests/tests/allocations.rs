@@ -37,7 +37,7 @@ static ALLOCATOR: Counting = Counting;
 const REQUESTS: usize = 2000;
 
 /// Allocations of one request in HTTP/2.
-const HTTP2: u64 = 4;
+const HTTP2: u64 = 3;
 
 /// The same for Kafka.
 const KAFKA: &str = "
