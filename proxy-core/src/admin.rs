@@ -257,8 +257,8 @@ impl Control {
             "listeners": listeners,
             "peers": peers,
             "policy": {
-                "paths": config.policy.paths,
-                "watch": config.policy.watch,
+                "paths": config.policy.files().map(|files| &files.paths),
+                "watch": config.policy.files().is_some_and(|files| files.watch),
                 "enforcement": format!("{:?}", config.options.enforcement).to_lowercase(),
                 "mode": if config.options.audit { "audit" } else { "enforce" },
             },

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use portreeve_policy::{Endpoint, Options, Peer, TrafficDirection};
+use portreeve_policy::{Endpoint, Options, Peer, Source, TrafficDirection};
 pub use portreeve_protocols::kafka::Advertised;
 
 use crate::limits::Limits;
-use crate::telemetry::AccessLogConfig;
+use crate::observer::Observing;
+use crate::policy_files::{self, PolicyFilesError};
+use crate::telemetry::{AccessLogConfig, AccessLogMode};
 
 /// Everything one proxy needs to know.
 #[derive(Clone, Debug)]
@@ -22,7 +24,7 @@ pub struct ProxyConfig {
     /// Where traffic comes in.
     pub listeners: Vec<ListenerConfig>,
     /// Where policy comes from.
-    pub policy: PolicyFiles,
+    pub policy: PolicySource,
     /// Bounds and time-outs.
     pub limits: Limits,
     /// Worker threads; `None`: as many as the process has cores.
@@ -31,6 +33,71 @@ pub struct ProxyConfig {
     pub access_log: AccessLogConfig,
     /// Where the admin server listens; `None`: nowhere.
     pub admin: Option<SocketAddr>,
+    /// Who is told of every decision.
+    pub observer: Observing,
+}
+
+impl ProxyConfig {
+    /// A proxy in front of a workload, with everything else as it is by default, but that a program's
+    /// own proxy writes no access log and has no admin server unless it is told to.
+    pub fn new(
+        endpoint: Endpoint,
+        policy: impl Into<PolicySource>,
+        listeners: Vec<ListenerConfig>,
+    ) -> Self {
+        Self {
+            endpoint,
+            peers: Vec::new(),
+            options: Options::default(),
+            listeners,
+            policy: policy.into(),
+            limits: Limits::default(),
+            workers: None,
+            access_log: AccessLogConfig { mode: AccessLogMode::Off, ..Default::default() },
+            admin: None,
+            observer: Observing::default(),
+        }
+    }
+}
+
+/// Where policy comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicySource {
+    /// Files and folders.
+    Files(PolicyFiles),
+    /// Documents that the program hands over, and may replace while it runs.
+    Documents(Vec<Source>),
+}
+
+impl PolicySource {
+    /// The files, if policy comes from files.
+    #[must_use]
+    pub fn files(&self) -> Option<&PolicyFiles> {
+        match self {
+            Self::Files(files) => Some(files),
+            Self::Documents(_) => None,
+        }
+    }
+
+    /// The documents as they are now.
+    pub(crate) fn read(&self) -> Result<Vec<Source>, PolicyFilesError> {
+        match self {
+            Self::Files(files) => policy_files::read(&files.paths),
+            Self::Documents(documents) => Ok(documents.clone()),
+        }
+    }
+}
+
+impl From<PolicyFiles> for PolicySource {
+    fn from(files: PolicyFiles) -> Self {
+        Self::Files(files)
+    }
+}
+
+impl From<Vec<Source>> for PolicySource {
+    fn from(documents: Vec<Source>) -> Self {
+        Self::Documents(documents)
+    }
 }
 
 /// Files and folders that policy is read from.
@@ -59,6 +126,20 @@ pub struct ListenerConfig {
     /// What Kafka clients are told in place of the addresses that brokers give of themselves;
     /// `None`: these.
     pub advertised: Option<Advertised>,
+}
+
+impl ListenerConfig {
+    /// In front of a workload that listens at `upstream`; policy sees the upstream's port.
+    pub fn ingress(name: impl Into<String>, listen: SocketAddr, upstream: SocketAddr) -> Self {
+        Self {
+            name: name.into(),
+            direction: TrafficDirection::Ingress,
+            listen,
+            upstream: UpstreamConfig::Fixed(upstream),
+            policy_port: None,
+            advertised: None,
+        }
+    }
 }
 
 /// Where a listener's connections go.

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use portreeve_policy::{EndpointPolicy, Source};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin;
@@ -20,6 +21,8 @@ use crate::watch::PolicyWatch;
 pub(crate) enum Command {
     /// Read policy again; the answer is the new revision or the error in full.
     Reload(Option<oneshot::Sender<Result<u64, String>>>),
+    /// Put documents in the place of those in force.
+    Update(Vec<Source>, oneshot::Sender<Result<u64, LoadError>>),
     Drain,
     Stop,
     /// The workers have ended.
@@ -71,6 +74,10 @@ async fn run(
                         let _ = answer.send(result);
                     }
                 }
+                Some(Command::Update(documents, answer)) => {
+                    let policy = control.loader.replace(documents);
+                    let _ = answer.send(control.put_in_force(policy));
+                }
                 Some(Command::Drain) => control.drain(),
                 Some(Command::Stop) => {
                     control.stage.send_replace(Stage::Stopping);
@@ -95,7 +102,11 @@ async fn changed(watched: &mut Option<PolicyWatch>) {
 impl Control {
     /// Reads policy again and puts it in force. On any error the old one stays.
     fn reload(&self) -> Result<u64, LoadError> {
-        match self.loader.load() {
+        self.put_in_force(self.loader.load())
+    }
+
+    fn put_in_force(&self, policy: Result<EndpointPolicy, LoadError>) -> Result<u64, LoadError> {
+        match policy {
             Ok(policy) => {
                 let revision = self.snapshots.replace(policy);
                 self.telemetry.policy_reloaded(true);

@@ -10,6 +10,7 @@
 //! | `relay` | the I/O loop of protocols with a gate: client, gate, upstream |
 //! | `http2` | HTTP/2: two connections paired stream by stream |
 //! | `runtime` | worker threads, deadlines, draining |
+//! | [`observer`] | decisions as a program hears of them |
 //! | `policy_files`, `policy_loader`, `watch` | policy read from files, compiled, watched |
 //! | `control` | the control thread |
 //! | [`telemetry`] | access log and metrics |
@@ -25,6 +26,7 @@ mod http2;
 mod inspect;
 pub mod limits;
 mod listener;
+pub mod observer;
 mod policy_files;
 mod policy_loader;
 pub mod proxy;
@@ -35,7 +37,7 @@ pub mod telemetry;
 mod watch;
 
 pub use self::config::{
-    Advertised, ListenerConfig, PolicyFiles, ProxyConfig, Transparent, UpstreamConfig,
+    Advertised, ListenerConfig, PolicyFiles, PolicySource, ProxyConfig, Transparent, UpstreamConfig,
 };
 pub use self::limits::Limits;
 pub use self::policy_files::{PolicyFilesError, read as read_policy_files};

@@ -1,15 +1,15 @@
 //! From policy files to the snapshot in force; a failure changes nothing and is remembered.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use portreeve_policy::{
     Diagnostics, Directory, Endpoint, EndpointPolicy, Enforcement, Options, PolicySummary,
-    Repository, ResolveError, TrafficDirection,
+    Repository, ResolveError, Source, TrafficDirection,
 };
 
-use crate::config::{PolicyFiles, ProxyConfig};
-use crate::policy_files::{self, PolicyFilesError};
+use crate::config::{PolicySource, ProxyConfig};
+use crate::policy_files::PolicyFilesError;
 
 /// Why a policy did not come into force.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +23,12 @@ pub enum LoadError {
     /// It can't be computed for this workload.
     #[error("{0}")]
     Resolve(#[from] ResolveError),
+    /// Documents were handed over where files are read.
+    #[error("policy is read from files here; it can't be replaced by documents of the program")]
+    ReadFromFiles,
+    /// There is nobody left to put it in force.
+    #[error("the proxy has ended")]
+    Ended,
 }
 
 /// Loads the policy that a proxy of this configuration would read, and returns its warnings.
@@ -35,10 +41,10 @@ pub fn check_policy(config: &ProxyConfig) -> Result<Vec<String>, LoadError> {
     Ok(loader.status().warnings)
 }
 
-/// Compiles the policy files for one workload.
+/// Compiles the policy for one workload.
 #[derive(Debug)]
 pub(crate) struct PolicyLoader {
-    pub(crate) files: PolicyFiles,
+    source: Mutex<PolicySource>,
     pub(crate) endpoint: Endpoint,
     pub(crate) directory: Directory,
     pub(crate) options: Options,
@@ -61,7 +67,7 @@ impl PolicyLoader {
             config.listeners.iter().map(|listener| listener.direction).collect();
         directions.dedup();
         Self {
-            files: config.policy.clone(),
+            source: Mutex::new(config.policy.clone()),
             endpoint: config.endpoint.clone(),
             directory: config.peers.clone().into(),
             options: config.options.clone(),
@@ -75,7 +81,32 @@ impl PolicyLoader {
     /// # Errors
     /// [`LoadError`]; it is also kept for [`PolicyLoader::status`].
     pub(crate) fn load(&self) -> Result<EndpointPolicy, LoadError> {
-        let result = self.compile();
+        let source = self.source().clone();
+        self.keep_status(self.compile(&source))
+    }
+
+    /// Compiles documents in place of those that were in force; they stay if these have errors.
+    ///
+    /// # Errors
+    /// [`LoadError`]; it is also kept for [`PolicyLoader::status`].
+    pub(crate) fn replace(&self, documents: Vec<Source>) -> Result<EndpointPolicy, LoadError> {
+        let source = match &*self.source() {
+            PolicySource::Files(_) => return Err(LoadError::ReadFromFiles),
+            PolicySource::Documents(_) => PolicySource::Documents(documents),
+        };
+        let policy = self.keep_status(self.compile(&source))?;
+        *self.source() = source;
+        Ok(policy)
+    }
+
+    fn source(&self) -> MutexGuard<'_, PolicySource> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep_status(
+        &self,
+        result: Result<(Repository, EndpointPolicy), LoadError>,
+    ) -> Result<EndpointPolicy, LoadError> {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok((repository, policy)) => {
@@ -120,8 +151,8 @@ impl PolicyLoader {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn compile(&self) -> Result<(Repository, EndpointPolicy), LoadError> {
-        let repository = Repository::parse(policy_files::read(&self.files.paths)?)?;
+    fn compile(&self, source: &PolicySource) -> Result<(Repository, EndpointPolicy), LoadError> {
+        let repository = Repository::parse(source.read()?)?;
         let policy =
             EndpointPolicy::resolve(&repository, &self.endpoint, &self.directory, &self.options)?;
         Ok((repository, policy))

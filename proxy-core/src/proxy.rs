@@ -1,12 +1,14 @@
 //! A whole proxy: started from a configuration, reloaded, drained, joined.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use tokio::sync::{mpsc, watch};
+use portreeve_policy::Source;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::ProxyConfig;
 use crate::control::{self, Command, Control};
@@ -79,6 +81,8 @@ pub struct Proxy {
     workers: Vec<JoinHandle<()>>,
     control: JoinHandle<()>,
     telemetry: Arc<Telemetry>,
+    /// Held by every worker: it closes with the last one.
+    working: mpsc::Receiver<Infallible>,
 }
 
 impl Proxy {
@@ -88,9 +92,9 @@ impl Proxy {
     /// # Errors
     /// [`StartError`], with nothing left behind.
     pub fn start(config: ProxyConfig) -> Result<Self, StartError> {
-        let watched = config.policy.watch.then(|| PolicyWatch::new(config.policy.paths.clone()));
+        let watched = PolicyWatch::of(&config.policy);
         let loader = Arc::new(PolicyLoader::new(&config));
-        let telemetry = Telemetry::new(&config.access_log)?;
+        let telemetry = Telemetry::new(&config.access_log, config.observer.clone())?;
         let snapshots = Arc::new(SnapshotStore::new(loader.load()?));
         let workers = worker_count(config.workers);
         let listeners = bind_all(&config, workers)?;
@@ -103,7 +107,8 @@ impl Proxy {
 
         let (stage, _) = watch::channel(Stage::Running);
         let shared = Shared { config: &config, telemetry: &telemetry, snapshots: &snapshots };
-        let workers = shared.spawn_workers(listeners, workers, &stage)?;
+        let (works, working) = mpsc::channel(1);
+        let workers = shared.spawn_workers(listeners, workers, &stage, &works)?;
         let (commands, receiver) = mpsc::unbounded_channel();
         let control = Control {
             config: Arc::new(config),
@@ -115,7 +120,7 @@ impl Proxy {
         };
         let control = control::spawn(control, receiver, watched, admin_listener)
             .map_err(StartError::Thread)?;
-        Ok(Self { addresses, admin, commands, workers, control, telemetry })
+        Ok(Self { addresses, admin, commands, workers, control, telemetry, working })
     }
 
     /// Where each listener listens, in the order of the configuration.
@@ -134,6 +139,14 @@ impl Proxy {
     #[must_use]
     pub fn remote(&self) -> Remote {
         Remote { commands: self.commands.clone(), telemetry: self.telemetry.clone() }
+    }
+
+    /// The same as [`Proxy::join`] for who must not block: waits until the proxy has drained. To stop
+    /// waiting leaves it running, with [`Remote`] to steer it.
+    pub async fn ended(mut self) {
+        while self.working.recv().await.is_some() {}
+        // The workers are gone; what is left takes no time.
+        self.join();
     }
 
     /// Waits until the proxy has drained. Returns at once only if it already has.
@@ -158,6 +171,18 @@ impl Remote {
     /// Reads policy again. The outcome is logged and shown by the admin server.
     pub fn reload(&self) {
         let _ = self.commands.send(Command::Reload(None));
+    }
+
+    /// Puts other documents in the place of those that the program handed over, for the next request
+    /// of every connection. If they have errors, those in force stay.
+    ///
+    /// # Errors
+    /// [`LoadError`]; [`LoadError::ReadFromFiles`] if policy comes from files, [`LoadError::Ended`] if
+    /// the proxy has ended.
+    pub async fn update(&self, documents: Vec<Source>) -> Result<u64, LoadError> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Update(documents, answer));
+        answered.await.unwrap_or(Err(LoadError::Ended))
     }
 
     /// Stops accepting, lets connections end between messages, and cuts what is left after the
@@ -214,6 +239,7 @@ impl Shared<'_> {
         listeners: Vec<Vec<Bound>>,
         count: usize,
         stage: &watch::Sender<Stage>,
+        works: &mpsc::Sender<Infallible>,
     ) -> Result<Vec<JoinHandle<()>>, StartError> {
         let limits = Arc::new(self.config.limits.clone());
         let http1 = Arc::new(limits.http1.clone());
@@ -242,9 +268,11 @@ impl Shared<'_> {
                 unreachable: Throttle::default(),
                 undirected: Throttle::default(),
             });
+            let works = works.clone();
             let thread = thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || {
+                    let _works = works;
                     if let Err(error) = runtime::run(worker, sockets) {
                         tracing::error!(%error, "worker {index} can't run");
                     }

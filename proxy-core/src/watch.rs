@@ -7,6 +7,7 @@ use std::time::Duration;
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
+use crate::config::PolicySource;
 use crate::policy_files::{Fingerprint, fingerprint, folders};
 
 /// How long to wait for a change to be complete: editors and tools write in several steps.
@@ -25,6 +26,11 @@ pub(crate) struct PolicyWatch {
 }
 
 impl PolicyWatch {
+    /// Watches where policy comes from, if that is files that are to be watched.
+    pub(crate) fn of(source: &PolicySource) -> Option<Self> {
+        source.files().filter(|files| files.watch).map(|files| Self::new(files.paths.clone()))
+    }
+
     /// Starts to watch. What the files are now counts as seen.
     pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
         let told = Arc::new(Notify::new());

@@ -26,19 +26,12 @@ pub(crate) fn run(arguments: Box<RunArguments>) -> Result<(), Failure> {
         tracing::info!("admin server listens on {address}");
     }
     let remote = proxy.remote();
-    let (ended, mut end) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name("join".to_owned())
-        .spawn(move || {
-            proxy.join();
-            let _ = ended.send(());
-        })
-        .map_err(Failure::new)?;
     runtime.block_on(async {
+        let mut ended = std::pin::pin!(proxy.ended());
         let mut asked = false;
         loop {
             tokio::select! {
-                _ = &mut end => return,
+                () = &mut ended => return,
                 received = signals.next() => asked = obey(received, asked, &remote),
             }
         }

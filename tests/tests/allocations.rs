@@ -110,11 +110,12 @@ fn counted(
             policy_port: Some(80),
             advertised: None,
         }],
-        policy: PolicyFiles { paths: vec![policy], watch: false },
+        policy: PolicyFiles { paths: vec![policy], watch: false }.into(),
         limits: Limits::default(),
         workers: NonZeroUsize::new(1),
         access_log: AccessLogConfig { mode, sink: Sink::File("/dev/null".into()), query: false },
         admin: None,
+        observer: Default::default(),
     })
     .expect("the proxy starts");
     let mut client = TcpStream::connect(proxy.addresses()[0]).expect("it listens");

@@ -123,13 +123,22 @@ impl Connection {
         self.decided(Verdict::Audit, verdict);
     }
 
+    /// Tells an observer, if there is one, that it passes unseen.
+    pub(super) fn passed(&self, verdict: &ConnectionVerdict) {
+        self.worker.telemetry.connection_passed(|| self.record(Verdict::Allow, verdict));
+    }
+
     fn decided(&self, outcome: Verdict, verdict: &ConnectionVerdict) {
-        let (source, destination) = self.parties();
-        let rule = verdict.rule.map(|rule| self.snapshot.policy.rule(rule));
         if let Some(rule) = verdict.rule {
             self.snapshot.count(rule);
         }
-        self.worker.telemetry.connection_judged(&ConnectionRecord {
+        self.worker.telemetry.connection_judged(&self.record(outcome, verdict));
+    }
+
+    fn record(&self, outcome: Verdict, verdict: &ConnectionVerdict) -> ConnectionRecord<'_> {
+        let (source, destination) = self.parties();
+        let rule = verdict.rule.map(|rule| self.snapshot.policy.rule(rule));
+        ConnectionRecord {
             time: SystemTime::now(),
             direction: self.direction,
             verdict: outcome,
@@ -139,7 +148,7 @@ impl Connection {
             policy: rule.map_or("", |rule| rule.policy()),
             reason: verdict.reason.as_str(),
             revision: self.snapshot.revision,
-        });
+        }
     }
 
     pub(super) fn upstream_opened(&self) {

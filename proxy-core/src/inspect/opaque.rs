@@ -36,6 +36,8 @@ impl OpaqueSession {
     pub(super) fn new(connection: Connection, verdict: &ConnectionVerdict) -> Self {
         if verdict.audited {
             connection.audited(verdict);
+        } else {
+            connection.passed(verdict);
         }
         Self(connection)
     }

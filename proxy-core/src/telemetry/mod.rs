@@ -10,6 +10,7 @@
 //! | `series.rs` | counters by names that clients make up, as many as there is room for |
 //! | `metrics.rs` | all counters as one Prometheus exposition |
 //! | `access_log.rs` | a line a request: JSON |
+//! | `observed.rs` | what an observer is told: the same records |
 //! | `log_writer.rs` | the thread that writes lines out |
 //! | `names.rs` | names of metrics, labels and log fields: an interface |
 //!
@@ -22,6 +23,7 @@ mod kafka;
 mod log_writer;
 mod metrics;
 pub mod names;
+mod observed;
 mod record;
 mod series;
 
@@ -42,6 +44,7 @@ pub(crate) use self::record::{
     KafkaRecord, LoggedTopics, Method, Party, Refused, RefusedRecord, RequestId, TimeoutPhase,
     Verdict,
 };
+use crate::observer::{Flow, Observing};
 use crate::snapshot::Snapshot;
 
 /// Log and metrics of one proxy.
@@ -50,6 +53,7 @@ pub struct Telemetry {
     mode: Arc<access_log::Switch>,
     query: bool,
     writer: LogWriter,
+    observer: Observing,
     workers: Mutex<Vec<Arc<Counters>>>,
     reloads: AtomicU64,
     reload_errors: AtomicU64,
@@ -57,11 +61,15 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    pub(crate) fn new(config: &AccessLogConfig) -> Result<Arc<Self>, TelemetryError> {
+    pub(crate) fn new(
+        config: &AccessLogConfig,
+        observer: Observing,
+    ) -> Result<Arc<Self>, TelemetryError> {
         Ok(Arc::new(Self {
             mode: Arc::new(access_log::Switch::new(config.mode)),
             query: config.query,
             writer: LogWriter::start(&config.sink)?,
+            observer,
             workers: Mutex::default(),
             reloads: AtomicU64::new(0),
             reload_errors: AtomicU64::new(0),
@@ -78,6 +86,7 @@ impl Telemetry {
             mode: self.mode.clone(),
             query: self.query,
             lines: self.writer.sender(),
+            observer: self.observer.clone(),
         })
     }
 
@@ -127,6 +136,7 @@ pub(crate) struct WorkerTelemetry {
     mode: Arc<access_log::Switch>,
     query: bool,
     lines: log_writer::Lines,
+    observer: Observing,
 }
 
 impl WorkerTelemetry {
@@ -150,13 +160,26 @@ impl WorkerTelemetry {
             Verdict::Audit => counters.audited.add(1),
             Verdict::Allow => {}
         }
-        if self.wants(record.verdict) {
+        if self.logs(record.verdict) {
             self.lines.append(|line| access_log::write_connection(line, record));
+        }
+        self.observer.tell(|| Flow::from(record));
+    }
+
+    /// A connection that passes unseen: for the observer alone. `record` is made if there is one.
+    pub(crate) fn connection_passed<'a>(&self, record: impl FnOnce() -> ConnectionRecord<'a>) {
+        if self.observer.is_on() {
+            let record = record();
+            self.observer.tell(|| Flow::from(&record));
         }
     }
 
-    /// Whether a request of this verdict is logged.
+    /// Whether a request of this verdict is told to anybody.
     pub(crate) fn wants(&self, verdict: Verdict) -> bool {
+        self.observer.is_on() || self.logs(verdict)
+    }
+
+    fn logs(&self, verdict: Verdict) -> bool {
         match self.mode.get() {
             AccessLogMode::Off => false,
             AccessLogMode::All => true,
@@ -181,7 +204,10 @@ impl WorkerTelemetry {
     }
 
     pub(crate) fn http_logged(&self, record: &HttpRecord<'_>) {
-        self.lines.append(|line| access_log::write_http(line, record, self.query));
+        if self.logs(record.verdict) {
+            self.lines.append(|line| access_log::write_http(line, record, self.query));
+        }
+        self.observer.tell(|| Flow::from(record));
     }
 
     /// The counters of a gRPC method, by the path that names it; to be kept by the connection.
@@ -211,7 +237,10 @@ impl WorkerTelemetry {
     }
 
     pub(crate) fn kafka_logged(&self, record: &KafkaRecord<'_>) {
-        self.lines.append(|line| access_log::write_kafka(line, record));
+        if self.logs(record.verdict) {
+            self.lines.append(|line| access_log::write_kafka(line, record));
+        }
+        self.observer.tell(|| Flow::from(record));
     }
 
     /// A message that was not accepted.
@@ -220,6 +249,7 @@ impl WorkerTelemetry {
         if self.mode.get() != AccessLogMode::Off {
             self.lines.append(|line| access_log::write_refused(line, record));
         }
+        self.observer.tell(|| Flow::from(record));
     }
 
     pub(crate) fn upstream_connect(&self, outcome: ConnectOutcome) {

@@ -83,7 +83,7 @@ fn resolve(file: &file::File, path: &Path) -> Result<ProxyConfig, Wrong> {
             ..Options::default()
         },
         listeners,
-        policy: PolicyFiles { paths, watch: file.policy.watch },
+        policy: PolicyFiles { paths, watch: file.policy.watch }.into(),
         limits: limits::resolve(&file.limits)?,
         workers: file.workers,
         access_log: AccessLogConfig {
@@ -96,6 +96,7 @@ fn resolve(file: &file::File, path: &Path) -> Result<ProxyConfig, Wrong> {
             query: file.access_log.query,
         },
         admin: admin(&file.admin.listen).map_err(|error| wrong("admin.listen", error))?,
+        observer: Default::default(),
     })
 }
 
@@ -265,11 +266,12 @@ fn flags_only(arguments: &RunArguments) -> Result<ProxyConfig, Wrong> {
             )
             .map_err(|error| wrong("advertised", error))?,
         }],
-        policy: PolicyFiles { paths: arguments.policy.clone(), watch: true },
+        policy: PolicyFiles { paths: arguments.policy.clone(), watch: true }.into(),
         limits: Limits::default(),
         workers: None,
         access_log: AccessLogConfig::default(),
         admin: admin(file::ADMIN).map_err(|error| wrong("admin", error))?,
+        observer: Default::default(),
     })
 }
 

@@ -21,7 +21,8 @@ fn the_example_is_a_valid_file_with_the_defaults_it_claims() {
     let config = from_file(&file, Path::new("/etc/portreeve/example.yaml"))
         .unwrap_or_else(|failure| panic!("{}", failure.message));
     assert_eq!(config.limits, portreeve_core::Limits::default());
-    assert_eq!(config.policy.paths, [Path::new("/etc/portreeve/policies/")]);
+    let paths = config.policy.files().map(|files| files.paths.as_slice());
+    assert_eq!(paths, Some(&[Path::new("/etc/portreeve/policies/").to_owned()][..]));
 }
 
 const MINIMAL: &str = "workload: {labels: {app: shop}}\npolicy: {paths: [p.yaml]}\n";

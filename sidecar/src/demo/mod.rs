@@ -89,7 +89,7 @@ impl Demo {
                     policy_port: Some(policy_port),
                     advertised: None,
                 }],
-                policy: PolicyFiles { paths: vec![policy.clone()], watch: true },
+                policy: PolicyFiles { paths: vec![policy.clone()], watch: true }.into(),
                 limits: Limits::default(),
                 workers: None,
                 access_log: AccessLogConfig {
@@ -98,6 +98,7 @@ impl Demo {
                     query: false,
                 },
                 admin: Some((Ipv4Addr::LOCALHOST, admin).into()),
+                observer: Default::default(),
             })
         };
         let proxy = Proxy::start(config(PORT, PORT - 6)?)
