@@ -10,7 +10,9 @@
 //! | `relay` | the I/O loop of protocols with a gate: client, gate, upstream |
 //! | `http2` | HTTP/2: two connections paired stream by stream |
 //! | `runtime` | worker threads, deadlines, draining |
+//! | [`guard`] | one workload's policy for requests that somebody else has read |
 //! | [`observer`] | decisions as a program hears of them |
+//! | `tower` | a layer for services of hyper, axum and tonic (feature `tower`) |
 //! | `policy_files`, `policy_loader`, `watch` | policy read from files, compiled, watched |
 //! | `control` | the control thread |
 //! | [`telemetry`] | access log and metrics |
@@ -19,6 +21,7 @@
 pub mod admin;
 pub mod config;
 mod control;
+pub mod guard;
 #[cfg(feature = "fuzzing")]
 pub mod http2;
 #[cfg(not(feature = "fuzzing"))]
@@ -34,6 +37,8 @@ mod relay;
 mod runtime;
 pub mod snapshot;
 pub mod telemetry;
+#[cfg(feature = "tower")]
+pub mod tower;
 mod watch;
 
 pub use self::config::{

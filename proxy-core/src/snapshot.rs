@@ -24,7 +24,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// A snapshot; rules that the one before had, too, go on counting.
-    fn new(revision: u64, policy: EndpointPolicy, before: Option<&Self>) -> Self {
+    pub(crate) fn new(revision: u64, policy: EndpointPolicy, before: Option<&Self>) -> Self {
         let mut counted = HashMap::new();
         if let Some(before) = before {
             for (rule, hits) in before.policy.rules().iter().zip(&before.hits) {
@@ -37,6 +37,11 @@ impl Snapshot {
         });
         let hits = hits.collect();
         Self { revision, since: SystemTime::now(), policy, hits }
+    }
+
+    /// The same policy in force, knowing more peers than before.
+    pub(crate) fn knowing(&self, policy: EndpointPolicy) -> Self {
+        Self { since: self.since, ..Self::new(self.revision, policy, Some(self)) }
     }
 
     /// Counts a decision of this rule.

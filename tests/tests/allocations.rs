@@ -7,10 +7,12 @@ use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Instant;
 
+use portreeve_core::guard::{self, Guard, GuardConfig};
 use portreeve_core::telemetry::{AccessLogConfig, AccessLogMode, Sink};
 use portreeve_core::{Limits, ListenerConfig, PolicyFiles, Proxy, ProxyConfig, UpstreamConfig};
-use portreeve_policy::{Endpoint, Options, Peer, TrafficDirection};
+use portreeve_policy::{Endpoint, Options, Peer, Source, TrafficDirection};
 use portreeve_tests::sidecar::POLICY;
 use portreeve_tests::upstream::OK;
 
@@ -130,6 +132,27 @@ fn counted(
     counted
 }
 
+/// Allocations and nanoseconds of judging by a guard, a check each; the request itself is made before.
+fn guarded(path: &str) -> (u64, u128) {
+    let labels = |text: &str| text.parse().expect("labels");
+    let endpoint = Endpoint::new("shop", "default", labels("app=shop"));
+    let policy = vec![Source::new("shop.yaml", POLICY)];
+    let guard = Guard::new(GuardConfig::new(endpoint, 80, policy)).expect("a good policy");
+    let client = labels("app=client");
+    let request = http::Request::get(path).header("host", "shop").header("x-token", "42");
+    let (mut parts, ()) = request.body(()).expect("a request").into_parts();
+    let mut ask = |times: usize| {
+        for _ in 0..times {
+            std::hint::black_box(guard.check(guard::Peer::Labels(&client), &mut parts, None));
+        }
+    };
+    ask(500);
+    let (before, began) = (ALLOCATIONS.load(Ordering::Relaxed), Instant::now());
+    ask(REQUESTS);
+    let took = began.elapsed().as_nanos() / REQUESTS as u128;
+    (ALLOCATIONS.load(Ordering::Relaxed) - before, took)
+}
+
 /// One test: nothing else may allocate meanwhile.
 #[test]
 fn requests_in_steady_state_allocate_nothing_and_http2_little() {
@@ -209,4 +232,9 @@ fn http2_allocations(mode: AccessLogMode) -> u64 {
         }
         id += 2;
     })
+    for path in ["/public/a", "/private"] {
+        let (allocations, nanoseconds) = guarded(path);
+        println!("a guard judges {path} in {nanoseconds} ns");
+        assert!(allocations <= 2, "{allocations} allocations for {REQUESTS} checks: {path}");
+    }
 }
