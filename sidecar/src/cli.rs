@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::authz::AuthzCommand;
 use crate::policy::Output;
 
 const EXIT_CODES: &str = "\
@@ -35,6 +36,9 @@ pub(crate) enum Command {
     /// Policy files: check, test, explain and compare them before they are applied
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Decide for other proxies: Envoy's ext_authz, nginx's auth_request
+    #[command(subcommand)]
+    Authz(AuthzCommand),
     /// Print the version
     Version,
 }

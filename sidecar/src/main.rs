@@ -6,9 +6,11 @@
 //! | `config` | the configuration file: reading, checking, the commented example |
 //! | `run` | `portreeve run`: starts the proxy, obeys signals |
 //! | `policy` | `portreeve policy …`: policy checked, tested, explained, compared |
+//! | `authz` | `portreeve authz …`: Envoy and nginx ask, the policy answers |
 //! | `demo` | `portreeve demo`: policy at work in one command |
 //! | `logging` | messages on standard error |
 
+mod authz;
 mod cli;
 mod config;
 mod demo;
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Command::Config(ConfigCommand::Example) => print(config::EXAMPLE),
         Command::Config(ConfigCommand::Check { file }) => config::check(&file),
         Command::Policy(command) => policy::run(command),
+        Command::Authz(command) => authz::run(&command),
         Command::Version => print(concat!("portreeve ", env!("CARGO_PKG_VERSION"), "\n")),
     };
     match result {

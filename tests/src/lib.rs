@@ -4,6 +4,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`sidecar`] | the `portreeve` binary as a process |
+//! | [`authz`] | `portreeve authz serve`, and the proxies that ask it |
 //! | [`upstream`] | servers behind it, from a script or from a system program |
 //! | [`client`] | a client that sends exactly the bytes it is told to |
 //! | [`http2`] | HTTP/2 by hand and by the `h2` crate, and a server that does as it is told |
@@ -14,6 +15,7 @@
 //! | [`kafka_oracle`] | how `kafka-protocol` reads the same bytes |
 //! | [`hyper_oracle`] | how hyper reads the same bytes |
 
+pub mod authz;
 pub mod client;
 pub mod grpc;
 pub mod grpc_tonic;
@@ -110,6 +112,8 @@ pub enum Need {
     Files(u64),
     /// A part of what a suite's `fetch` brings.
     Fetched(&'static str, &'static str),
+    /// Envoy: `ENVOY`, the path, or what `tests/envoy/fetch` brings.
+    Envoy,
 }
 
 impl Need {
@@ -128,6 +132,7 @@ impl Need {
                 let made = ip("add").and_then(|_| ip("del"));
                 made.is_none().then(|| "no network namespaces here".to_owned())
             }
+            Self::Envoy => authz::envoy().is_none().then(|| "no envoy here".to_owned()),
             Self::Fetched(suite, part) => {
                 let missing = !peers::fetched(suite).join(part).is_dir();
                 missing.then(|| format!("tests/{suite}/fetch has not brought `{part}`"))

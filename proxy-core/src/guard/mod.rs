@@ -128,11 +128,22 @@ impl Guard {
     /// Brings a head into the form that is judged and forwarded, judges it, and makes the changes that
     /// rules ask for. `protocol` is what extended CONNECT (RFC 8441) asks for.
     pub fn check(&self, peer: Peer<'_>, parts: &mut Parts, protocol: Option<&str>) -> Checked {
+        self.check_at(peer, self.0.config.port, parts, protocol)
+    }
+
+    /// The same, as a request to another port.
+    pub fn check_at(
+        &self,
+        peer: Peer<'_>,
+        port: u16,
+        parts: &mut Parts,
+        protocol: Option<&str>,
+    ) -> Checked {
         let prepared = http2::prepare(parts, protocol, &self.0.config.limits);
         let request = Request::of(parts);
         let refusal = match prepared {
             Ok(Prepared::Ready) => {
-                let judged = self.judge(peer, &request);
+                let judged = self.judge_at(peer, port, &request);
                 if !judged.is_allowed() {
                     return Checked::Deny(judged, Reply::new(403, request.grpc));
                 }

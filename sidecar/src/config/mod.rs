@@ -6,9 +6,11 @@
 //! | `read.rs` | reading it, and errors with file, line and what to do |
 //! | `limits.rs` | the limits, each within its range |
 //! | `resolve.rs` | from file or flags to what the proxy is told |
+//! | `authz.rs` | from file or flags to what `portreeve authz` is told |
 //! | `example.yaml` | every key with its default and what it is for; also the source of `docs/configuration.md` |
 
 mod advertised;
+mod authz;
 mod file;
 mod limits;
 mod read;
@@ -18,6 +20,7 @@ mod tests;
 
 use std::path::Path;
 
+pub(crate) use self::authz::guard_from_flags;
 pub(crate) use self::read::read;
 pub(crate) use self::resolve::{from_file, from_flags};
 use crate::Failure;

@@ -17,8 +17,8 @@ use crate::cli::RunArguments;
 
 /// What is wrong with one key.
 pub(super) struct Wrong {
-    key: String,
-    message: String,
+    pub(super) key: String,
+    pub(super) message: String,
 }
 
 pub(super) fn wrong(key: impl Into<String>, message: impl ToString) -> Wrong {
@@ -225,7 +225,7 @@ pub(crate) fn from_flags(arguments: &RunArguments) -> Result<ProxyConfig, Failur
     Ok(config)
 }
 
-fn usage(message: &str) -> Failure {
+pub(super) fn usage(message: &str) -> Failure {
     Failure { code: 2, message: format!("error: {message}\n\nFor more information, try '--help'.") }
 }
 
@@ -276,7 +276,7 @@ fn flags_only(arguments: &RunArguments) -> Result<ProxyConfig, Wrong> {
 }
 
 /// `10.0.0.0/8=app=client,env=prod`.
-fn flag_peer(text: &str) -> Result<Peer, Wrong> {
+pub(super) fn flag_peer(text: &str) -> Result<Peer, Wrong> {
     let Some((addresses, labels)) = text.split_once('=') else {
         let message = format!("`{text}` is not a prefix and labels, such as 10.0.0.0/8=app=client");
         return Err(wrong("peer", message));
