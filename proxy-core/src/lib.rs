@@ -41,6 +41,10 @@ pub mod telemetry;
 pub mod tower;
 mod watch;
 
+#[cfg(all(doctest, feature = "tower"))]
+#[doc = include_str!("../../docs/embedding.md")]
+mod embedding {}
+
 pub use self::config::{
     Advertised, ListenerConfig, PolicyFiles, PolicySource, ProxyConfig, Transparent, UpstreamConfig,
 };

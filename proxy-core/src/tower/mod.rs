@@ -13,8 +13,11 @@
 //! has chosen its route by then has chosen it by another path than the one that was judged. With axum
 //! that means around the [`Router`]; its own method `layer` runs after routing:
 //!
-//! ```ignore
-//! let app = Router::new().fallback_service(PolicyLayer::new(guard).layer(routes));
+//! ```
+//! # use {axum::Router, portreeve_core::{guard::Guard, tower::PolicyLayer}, tower::Layer};
+//! # fn app(guard: Guard, routes: Router) -> Router {
+//! Router::new().fallback_service(PolicyLayer::new(guard).layer(routes))
+//! # }
 //! ```
 //!
 //! Where that is not to be had, [`PolicyLayer::after_routing`] refuses paths that are not in normal
@@ -27,15 +30,21 @@
 //! none of them comes from nobody known, and is denied wherever policy says anything at all. Header
 //! fields such as `X-Forwarded-For` say nothing about who asks.
 //!
-//! ```ignore
+//! ```
+//! # use std::net::SocketAddr;
+//! # use axum::extract::ConnectInfo;
+//! # use portreeve_core::tower::{PeerAddr, PolicyLayer};
+//! # use tonic::transport::server::TcpConnectInfo;
+//! # fn layers(layer: PolicyLayer) -> [PolicyLayer; 2] {
 //! // axum, with `into_make_service_with_connect_info::<SocketAddr>()`:
-//! layer.peer_from(|extensions| {
+//! let for_axum = layer.clone().peer_from(|extensions| {
 //!     Some(PeerAddr(extensions.get::<ConnectInfo<SocketAddr>>()?.0).into())
 //! });
-//! // tonic:
-//! layer.peer_from(|extensions| {
+//! let for_tonic = layer.peer_from(|extensions| {
 //!     Some(PeerAddr(extensions.get::<TcpConnectInfo>()?.remote_addr()?).into())
 //! });
+//! # [for_axum, for_tonic]
+//! # }
 //! ```
 //!
 //! [`Router`]: https://docs.rs/axum/latest/axum/struct.Router.html
