@@ -53,6 +53,26 @@ pub(crate) struct PolicyLoader {
     status: Mutex<LoadStatus>,
 }
 
+/// That policy restricts nothing in this direction, which is surely not meant.
+pub(crate) fn unrestricted(
+    policy: &EndpointPolicy,
+    endpoint: &Endpoint,
+    options: &Options,
+    direction: TrafficDirection,
+) -> Option<String> {
+    let never = options.enforcement == Enforcement::Never || options.audit;
+    (!never && !policy.is_enforced(direction)).then(|| {
+        format!(
+            "warning: no policy speaks of {} for this workload, so all of it is allowed\n  \
+             hint: compare `endpointSelector` and `metadata.namespace` with the workload's \
+             labels `{}` and namespace `{}`, or set `enforcement: always`",
+            direction.as_str(),
+            endpoint.labels,
+            endpoint.namespace,
+        )
+    })
+}
+
 /// What is loaded, and what the last attempt said.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LoadStatus {
@@ -131,18 +151,8 @@ impl PolicyLoader {
     fn warnings(&self, repository: &Repository, policy: &EndpointPolicy) -> Vec<String> {
         let mut warnings: Vec<String> =
             repository.warnings().iter().filter(|w| !w.advice).map(ToString::to_string).collect();
-        let never = self.options.enforcement == Enforcement::Never || self.options.audit;
         for direction in &self.directions {
-            if !never && !policy.is_enforced(*direction) {
-                warnings.push(format!(
-                    "warning: no policy speaks of {} for this workload, so all of it is allowed\n  \
-                     hint: compare `endpointSelector` and `metadata.namespace` with the workload's \
-                     labels `{}` and namespace `{}`, or set `enforcement: always`",
-                    direction.as_str(),
-                    self.endpoint.labels,
-                    self.endpoint.namespace,
-                ));
-            }
+            warnings.extend(unrestricted(policy, &self.endpoint, &self.options, *direction));
         }
         warnings
     }

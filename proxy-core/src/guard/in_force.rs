@@ -11,7 +11,7 @@ use portreeve_policy::{
 };
 
 use super::{GuardConfig, Peer};
-use crate::policy_loader::LoadError;
+use crate::policy_loader::{LoadError, unrestricted};
 use crate::snapshot::Snapshot;
 
 /// Most sets of labels that peers are known by, beside those configured. A mesh has as many as
@@ -92,10 +92,16 @@ pub(super) fn engine<'a>(
     for labels in known {
         settled(introduce(&mut engine, &config.endpoint, labels))?;
     }
+    for warning in engine.apply(sources)?.warnings.iter().filter(|warning| !warning.advice) {
+        tracing::warn!("{warning}");
+    }
     // Last, so that the policy is computed once.
-    engine.apply(sources)?;
     settled(engine.upsert_endpoint(config.endpoint.clone()))?;
     let policy = engine.policy(&config.endpoint.name).ok_or(ResolveError::OutOfIdentities)?;
+    let GuardConfig { endpoint, options, direction, .. } = config;
+    if let Some(warning) = unrestricted(&policy, endpoint, options, *direction) {
+        tracing::warn!("{warning}");
+    }
     Ok((engine, policy))
 }
 

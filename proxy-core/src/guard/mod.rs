@@ -9,7 +9,7 @@
 //! | `in_force.rs` | the policy in force, and who is known to it |
 //! | `follow.rs` | policy files followed as they change |
 //!
-//! The [`tower`](crate::tower) layer and `portreeve authz` stand on it.
+//! The `tower` layer and `portreeve authz` stand on it.
 
 mod edits;
 mod follow;
@@ -268,25 +268,31 @@ impl Guard {
     #[cold]
     fn meet(&self, peer: Peer<'_>) -> (Arc<Snapshot>, Identity) {
         let config = &self.0.config;
+        let unknown = |in_force: &InForce| (in_force.snapshot.clone(), Identity::UNKNOWN);
+        let in_force = self.0.in_force.load();
         let (labels, spiffe) = match peer {
-            Peer::Labels(labels) => (Some(labels.clone()), None),
+            Peer::Labels(labels) => (labels.clone(), None),
             Peer::Spiffe(id) => match spiffe_labels(id, &config.trust_domains) {
-                Ok(labels) => (Some(labels), Some(id)),
+                Ok(labels) => (labels, Some(id)),
                 Err(error) => {
                     tracing::debug!("peer without identity: {error}");
-                    (None, None)
+                    return unknown(&in_force);
                 }
             },
-            Peer::Address(_) | Peer::Unknown => (None, None),
+            Peer::Address(_) | Peer::Unknown => return unknown(&in_force),
         };
-        let mut making = self.making();
-        let in_force = self.0.in_force.load_full();
-        let unknown = |in_force: &InForce| (in_force.snapshot.clone(), Identity::UNKNOWN);
-        let Some(labels) = labels.map(Arc::new).filter(|_| !in_force.is_full()) else {
+        if in_force.is_full() {
             return unknown(&in_force);
-        };
+        }
+        let labels = Arc::new(labels);
+        let mut making = self.making();
+        // Others may have come first.
+        let in_force = self.0.in_force.load_full();
         if let Some(identity) = in_force.identify(peer) {
             return (in_force.snapshot.clone(), identity);
+        }
+        if in_force.is_full() {
+            return unknown(&in_force);
         }
         let met = in_force::introduce(&mut making.engine, &config.endpoint, &labels);
         if let Err(error) = in_force::settled(met) {

@@ -107,9 +107,9 @@ fn judge(guard: &Guard, Asked { mut parts, peer, port }: Asked<'_>) -> CheckResp
     let forwarded = parts.uri.clone();
     let is_grpc = grpc::is_grpc(&parts.headers);
     match guard.check_at(peer, port, &mut parts, None) {
-        // Envoy forwards the path that it has, not the one that was judged. It could be told to
-        // rewrite it, but ignores that where mutation rules forbid it, and has chosen its route by
-        // then: the client is to ask for the clean path by itself.
+        // Envoy forwards the path that it has, not the one that was judged. Rewriting it from here
+        // would come after the route was chosen, and is ignored without a word where mutation rules
+        // forbid it: the client is to ask for the clean path by itself.
         Checked::Forward(_) if parts.uri != forwarded => {
             let clean = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
             denied(&Reply::redirect(clean, is_grpc), &[("reason", "path_not_normalized")])

@@ -48,21 +48,22 @@ pub(super) async fn answer(
     match unframed(&body.to_bytes()).map(CheckRequest::decode) {
         Ok(Ok(request)) => message(&check(&guard, port, &request)),
         Ok(Err(_)) => trouble(Trouble::InvalidArgument, "the check is malformed"),
-        Err(unreadable) => unreadable,
+        Err((code, what)) => trouble(code, what),
     }
 }
 
 /// The one message of a call's body.
-fn unframed(body: &[u8]) -> Result<&[u8], Response<Body>> {
-    let malformed = || trouble(Trouble::InvalidArgument, "the check is not framed as gRPC");
-    let (prefix, message) = body.split_first_chunk::<PREFIX>().ok_or_else(malformed)?;
+fn unframed(body: &[u8]) -> Result<&[u8], (Trouble, &'static str)> {
+    const MALFORMED: (Trouble, &str) =
+        (Trouble::InvalidArgument, "the check is not framed as gRPC");
+    let (prefix, message) = body.split_first_chunk::<PREFIX>().ok_or(MALFORMED)?;
     let [compressed, length @ ..] = *prefix;
     if compressed != 0 {
-        return Err(trouble(Trouble::Unimplemented, "messages are not to be compressed"));
+        return Err((Trouble::Unimplemented, "messages are not to be compressed"));
     }
     match u32::from_be_bytes(length) as usize == message.len() {
         true => Ok(message),
-        false => Err(malformed()),
+        false => Err(MALFORMED),
     }
 }
 

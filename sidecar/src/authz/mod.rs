@@ -56,7 +56,11 @@ fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
         let server = serve::Server::start(services);
         loop {
             tokio::select! {
-                _ = hangup.recv() => reload(&guard),
+                _ = hangup.recv() => {
+                    // Checks go on meanwhile.
+                    let guard = guard.clone();
+                    tokio::task::spawn_blocking(move || reload(&guard));
+                }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }
