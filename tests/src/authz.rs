@@ -104,6 +104,35 @@ impl Drop for Authz {
 /// Envoy in front of `upstream`, asking `authz`; what its access log says is in `access.log`.
 #[must_use]
 pub fn envoy_asking(envoy: &Path, authz: SocketAddr, upstream: SocketAddr) -> Program {
+    envoy_with(envoy, authz, upstream, "name: plain")
+}
+
+/// The same, with mutual TLS: clients have a certificate of the authority in `pki`.
+///
+/// # Panics
+/// When `pki` is at no path that can be written down.
+#[must_use]
+pub fn envoy_with_tls(
+    envoy: &Path,
+    authz: SocketAddr,
+    upstream: SocketAddr,
+    pki: &Path,
+) -> Program {
+    let at = |name: &str| format!("{{filename: '{}'}}", pki.join(name).display());
+    let tls = format!(
+        "transport_socket: {{name: envoy.transport_sockets.tls, typed_config: {{\
+         \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, \
+         require_client_certificate: true, common_tls_context: {{\
+         validation_context: {{trusted_ca: {ca}}}, \
+         tls_certificates: [{{certificate_chain: {chain}, private_key: {key}}}]}}}}}}",
+        ca = at("ca.pem"),
+        chain = at("server.pem"),
+        key = at("server.key"),
+    );
+    envoy_with(envoy, authz, upstream, &tls)
+}
+
+fn envoy_with(envoy: &Path, authz: SocketAddr, upstream: SocketAddr, tls: &str) -> Program {
     Program::start(|folder, address| {
         let cluster = |name: &str, at: SocketAddr, more: &str| {
             let (ip, port) = (at.ip(), at.port());
@@ -120,6 +149,7 @@ pub fn envoy_asking(envoy: &Path, authz: SocketAddr, upstream: SocketAddr) -> Pr
         let config = include_str!("../envoy/envoy.yaml")
             .replace("@ADDRESS@", &address.ip().to_string())
             .replace("@PORT@", &address.port().to_string())
+            .replace("@TLS@", tls)
             .replace("@LOG@", &folder.join("access.log").display().to_string())
             .replace(
                 "@CLUSTERS@",

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use portreeve_tests::authz::{Authz, envoy, envoy_asking, nginx_asking};
+use portreeve_tests::authz::{Authz, envoy, envoy_asking, envoy_with_tls, nginx_asking};
 use portreeve_tests::client::Client;
 use portreeve_tests::upstream::{OK, Program, Received, answering};
 use portreeve_tests::{Need, eventually, needed, trial};
@@ -17,6 +17,11 @@ fn main() {
         trial("envoy_tells_grpc_clients_in_their_words", &[envoy, curl], envoy_tells_grpc_clients),
         trial("envoy_denies_while_nobody_answers_it", &[envoy], envoy_denies_unanswered),
         trial("envoy_sees_new_policy_on_the_next_request", &[envoy], envoy_sees_new_policy),
+        trial(
+            "envoy_names_callers_by_the_certificates_it_has_verified",
+            &[envoy, curl, Need::Program("openssl")],
+            envoy_names_callers,
+        ),
         trial("nginx_lets_pass_what_policy_allows", &[nginx], nginx_lets_pass),
         trial("nginx_believes_its_own_fields_only", &[nginx], nginx_believes_its_own_fields),
         trial("it_starts_and_ends_in_order", &[], it_starts_and_ends_in_order),
@@ -156,6 +161,61 @@ fn envoy_sees_new_policy() {
     authz.replace_policy("kind: Nonsense");
     assert!(authz.messages().contains("policy not reloaded, revision 2 stays in force"));
     assert_eq!(client.get("/open/a").status, 200);
+}
+
+fn envoy_names_callers() {
+    let pki = tempfile::tempdir().expect("a folder");
+    let openssl = |arguments: &str| {
+        let run = Command::new(needed("openssl"))
+            .args(arguments.split(' '))
+            .current_dir(&pki)
+            .output()
+            .expect("openssl runs");
+        assert!(run.status.success(), "{arguments}: {}", String::from_utf8_lossy(&run.stderr));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    for authority in ["ca", "other"] {
+        openssl(&format!(
+            "req -x509 {key} -keyout {authority}.key -out {authority}.pem -subj /CN={authority} -days 2"
+        ));
+    }
+    let frontend = "URI:spiffe://cluster.local/ns/web/sa/frontend";
+    let certify = |name: &str, authority: &str, san: &str| {
+        openssl(&format!(
+            "req -x509 {key} -keyout {name}.key -out {name}.pem -subj /CN={name} -days 2 \
+             -CA {authority}.pem -CAkey {authority}.key -addext basicConstraints=critical,CA:FALSE \
+             -addext subjectAltName={san}"
+        ));
+    };
+    certify("server", "ca", "DNS:shop");
+    certify("frontend", "ca", frontend);
+    certify("billing", "ca", "URI:spiffe://cluster.local/ns/web/sa/billing");
+    certify("foreign", "ca", "URI:spiffe://evil.example/ns/web/sa/frontend");
+    certify("forged", "other", frontend);
+
+    let policy = POLICY.replace(
+        "{app: client}",
+        "{'k8s:io.kubernetes.pod.namespace': web, 'k8s:io.cilium.k8s.policy.serviceaccount': frontend}",
+    );
+    let authz = Authz::start(&policy, &["--trust-domain", "cluster.local"]);
+    let (upstream, _) = answering(OK);
+    let envoy = envoy().expect("it is among the needs");
+    let envoy = envoy_with_tls(&envoy, authz.grpc, upstream, pki.path());
+    let ask = |name: &str| {
+        let output = Command::new(needed("curl"))
+            .args(["--silent", "--insecure", "--max-time", "10", "--output", "/dev/null"])
+            .args(["--write-out", "%{http_code}"])
+            .args(["--cert", &format!("{name}.pem"), "--key", &format!("{name}.key")])
+            .arg(format!("https://{}/public/a", envoy.address))
+            .current_dir(&pki)
+            .output()
+            .expect("curl runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(ask("frontend"), "200");
+    assert_eq!(ask("billing"), "403");
+    assert_eq!(ask("foreign"), "403");
+    assert_eq!(ask("forged"), "000", "no connection for who is of another authority");
 }
 
 fn nginx_lets_pass() {
