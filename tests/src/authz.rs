@@ -80,13 +80,18 @@ impl Authz {
         eventually("the new policy to be noticed", || (noticed() > before).then_some(()));
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Sends a signal.
     ///
     /// # Panics
-    /// When it does not.
-    pub fn end(&mut self) -> ExitStatus {
+    /// When the process is gone.
+    pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
-        kill_process(pid, Signal::TERM).expect("the process is there");
+        kill_process(pid, signal).expect("the process is there");
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn end(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
         eventually("it to end", || self.child.try_wait().ok().flatten())
     }
 }

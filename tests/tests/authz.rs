@@ -6,6 +6,7 @@ use portreeve_tests::authz::{Authz, envoy, envoy_asking, envoy_with_tls, nginx_a
 use portreeve_tests::client::Client;
 use portreeve_tests::upstream::{OK, Program, Received, answering};
 use portreeve_tests::{Need, eventually, needed, trial};
+use rustix::process::Signal;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
@@ -289,6 +290,10 @@ fn it_starts_and_ends_in_order() {
     let messages = authz.messages();
     assert!(messages.contains(&format!("ext_authz listens on {}", authz.grpc)), "{messages}");
     assert!(messages.contains(&format!("auth_request listens on {}", authz.http)), "{messages}");
+    authz.signal(Signal::HUP);
+    eventually("policy to be read again", || {
+        authz.messages().contains("policy reloaded revision=2").then_some(())
+    });
     assert_eq!(authz.end().code(), Some(0));
     let run = |arguments: &[&str]| {
         portreeve_tests::sidecar::portreeve(&[&["authz", "serve"], arguments].concat())
@@ -299,4 +304,15 @@ fn it_starts_and_ends_in_order() {
     let (code, _, error) = run(&[&flags[..], &["--listen", "127.0.0.1:0"]].concat());
     assert_eq!(code, 78, "{error}");
     assert!(error.contains("can't read policy `/nonexistent`"), "{error}");
+    // A sidecar's file does as well.
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("sidecar.yaml");
+    let config = "workload: {labels: {app: shop}}\n\
+                  inbound: [{listen: '127.0.0.1:0', upstream: '127.0.0.1:80'}]\n\
+                  policy: {paths: [missing.yaml]}\n";
+    std::fs::write(&file, config).expect("a file");
+    let (code, _, error) =
+        run(&["--config", &file.display().to_string(), "--listen", "127.0.0.1:0"]);
+    assert_eq!(code, 78, "{error}");
+    assert!(error.contains("missing.yaml"), "{error}");
 }
