@@ -56,6 +56,7 @@ pub enum Checked {
     Forward(Judged),
     /// Policy denies it: this is the answer.
     Deny(Judged, Reply),
-    /// Whatever policy says, it has no meaning that all readers agree on: this is the answer.
-    Refuse(Reply),
+    /// Whatever policy says, it has no meaning that all readers agree on: why, as logs name it, and the
+    /// answer.
+    Refuse(&'static str, Reply),
 }

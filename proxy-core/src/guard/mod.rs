@@ -141,7 +141,7 @@ impl Guard {
     ) -> Checked {
         let prepared = http2::prepare(parts, protocol, &self.0.config.limits);
         let request = Request::of(parts);
-        let refusal = match prepared {
+        let (reason, reply) = match prepared {
             Ok(Prepared::Ready) => {
                 let judged = self.judge_at(peer, port, &request);
                 if !judged.is_allowed() {
@@ -150,12 +150,12 @@ impl Guard {
                 judged.edits.apply(&mut parts.headers);
                 return Checked::Forward(judged);
             }
-            Ok(Prepared::Redirect(path)) => (Reply::redirect(&path, request.grpc), ANSWERED),
-            Ok(Prepared::Connect) => (Reply::new(405, request.grpc), ANSWERED),
-            Err(refusal) => (Reply::new(refusal.status(), request.grpc), refusal.name()),
+            Ok(Prepared::Redirect(path)) => (ESCAPED_SLASH, Reply::redirect(&path, request.grpc)),
+            Ok(Prepared::Connect) => (CONNECT, Reply::new(405, request.grpc)),
+            Err(refusal) => (refusal.name(), Reply::new(refusal.status(), request.grpc)),
         };
-        self.tell_refused(peer, refusal.1);
-        Checked::Refuse(refusal.0)
+        self.tell_refused(peer, reason);
+        Checked::Refuse(reason, reply)
     }
 
     /// Judges a request whose head [`http2::prepare`] has found ready.
@@ -387,8 +387,11 @@ impl std::fmt::Debug for Guard {
     }
 }
 
-/// The reason of an answer that policy was not asked for.
-const ANSWERED: &str = "answered_by_proxy";
+/// Some servers take an escaped slash for one, others don't.
+const ESCAPED_SLASH: &str = "escaped_slash";
+
+/// This is no proxy for others.
+const CONNECT: &str = "connect";
 
 /// What can't be carried out where only HTTP requests are seen is a denial: to have the peer prove who
 /// it is, and to judge other protocols.

@@ -52,7 +52,7 @@ fn parts(path: &str) -> Parts {
 fn status(guard: &Guard, peer: Peer<'_>, path: &str) -> u16 {
     match guard.check(peer, &mut parts(path), None) {
         Checked::Forward(_) => 200,
-        Checked::Deny(_, reply) | Checked::Refuse(reply) => reply.status(),
+        Checked::Deny(_, reply) | Checked::Refuse(_, reply) => reply.status(),
     }
 }
 
@@ -151,7 +151,7 @@ fn what_is_judged_is_what_goes_on() {
     assert_eq!(status(&guard, client(), "/public/..;/private"), 400);
     let mut two = parts("/public/a");
     two.headers.append("host", HeaderValue::from_static("other"));
-    assert!(matches!(guard.check(client(), &mut two, None), Checked::Refuse(_)));
+    assert!(matches!(guard.check(client(), &mut two, None), Checked::Refuse("host_repeated", _)));
 }
 
 #[test]

@@ -141,7 +141,7 @@ impl<S> PolicyService<S> {
                 Err(Reply::new(400, grpc::is_grpc(&parts.headers)))
             }
             Checked::Forward(_) => Ok(Request::from_parts(parts, body)),
-            Checked::Deny(_, reply) | Checked::Refuse(reply) => Err(reply),
+            Checked::Deny(_, reply) | Checked::Refuse(_, reply) => Err(reply),
         }
     }
 }

@@ -64,7 +64,7 @@ fn verdict(guard: &Guard, subrequest: &Parts) -> Result<Judged, Refused> {
             Err(("header_edits_not_possible", Some(judged)))
         }
         Checked::Forward(judged) | Checked::Deny(judged, _) => Ok(judged),
-        Checked::Refuse(_) => Err(("refused", None)),
+        Checked::Refuse(reason, _) => Err((reason, None)),
     }
 }
 

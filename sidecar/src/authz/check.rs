@@ -116,7 +116,7 @@ fn judge(guard: &Guard, Asked { mut parts, peer, port }: Asked<'_>) -> CheckResp
         }
         Checked::Forward(judged) => allowed(&judged, &parts),
         Checked::Deny(judged, reply) => denied(&reply, &described(&judged)),
-        Checked::Refuse(reply) => denied(&reply, &[("reason", "refused")]),
+        Checked::Refuse(reason, reply) => denied(&reply, &[("reason", reason)]),
     }
 }
 
