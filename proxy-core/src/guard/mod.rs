@@ -83,9 +83,9 @@ impl GuardConfig {
 
 /// Judges requests by the policy in force. Cheap to clone; all clones are the same guard.
 ///
-/// A request is judged without a lock and without an allocation, unless rules ask for changes of its
-/// head. Somebody who is seen for the first time, by labels or by SPIFFE id, costs a partial computing
-/// of the policy, once.
+/// A request is judged without a lock and without an allocation, unless its path has to be brought into
+/// normal form or rules ask for changes of its head. Somebody who is seen for the first time, by labels
+/// or by SPIFFE id, costs a partial computing of the policy, once.
 #[derive(Clone)]
 pub struct Guard(Arc<Shared>);
 
