@@ -112,6 +112,8 @@ pub struct Answer {
     pub status: u16,
     /// The proxy wrote it.
     pub local: bool,
+    /// The gRPC status, if it is a call and came so far.
+    pub grpc_status: Option<u8>,
     /// How long it took.
     pub duration: Duration,
 }

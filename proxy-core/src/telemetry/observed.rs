@@ -53,6 +53,7 @@ impl<'a> From<&HttpRecord<'a>> for Flow<'a> {
                 answer: Some(Answer {
                     status: record.status,
                     local: record.local,
+                    grpc_status: record.grpc.and_then(|call| call.status),
                     duration: record.duration,
                 }),
             },
