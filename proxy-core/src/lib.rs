@@ -9,6 +9,7 @@
 //! | `inspect` | a connection judged, and its protocol's requests as policy queries |
 //! | `relay` | the I/O loop of protocols with a gate: client, gate, upstream |
 //! | `http2` | HTTP/2: two connections paired stream by stream |
+//! | `edits` | changes to a head that rules ask for |
 //! | `runtime` | worker threads, deadlines, draining |
 //! | [`guard`] | one workload's policy for requests that somebody else has read |
 //! | [`observer`] | decisions as a program hears of them |
@@ -21,6 +22,7 @@
 pub mod admin;
 pub mod config;
 mod control;
+mod edits;
 pub mod guard;
 #[cfg(feature = "fuzzing")]
 pub mod http2;

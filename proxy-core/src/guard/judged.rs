@@ -5,7 +5,7 @@ use std::sync::Arc;
 use portreeve_policy::{Outcome, Reason, RuleId};
 use portreeve_protocols::http2::Reply;
 
-use super::edits::Edits;
+use crate::edits::Edits;
 use crate::snapshot::Snapshot;
 
 /// What was decided of a request.

@@ -5,13 +5,11 @@
 //! | `mod.rs` | [`Guard`]: asked for each request, told of new policy |
 //! | `peer.rs` | [`Peer`]: who asks, and what a SPIFFE id says |
 //! | `judged.rs` | [`Judged`], [`Checked`]: what was decided |
-//! | `edits.rs` | [`Edits`]: changes to a head that rules ask for |
 //! | `in_force.rs` | the policy in force, and who is known to it |
 //! | `follow.rs` | policy files followed as they change |
 //!
 //! The `tower` layer and `portreeve authz` stand on it.
 
-mod edits;
 mod follow;
 mod in_force;
 mod judged;
@@ -30,11 +28,11 @@ use portreeve_policy::{
 };
 use portreeve_protocols::http2::{self, Limits, Prepared, Reply, Request};
 
-pub use self::edits::{Edit, Edits};
 use self::in_force::InForce;
 pub use self::judged::{Checked, Judged};
 pub use self::peer::{Peer, SERVICE_ACCOUNT, SpiffeError, spiffe_labels};
 use crate::config::PolicySource;
+pub use crate::edits::{Edit, Edits};
 use crate::observer::{Asked, Flow, Observing, Party};
 use crate::policy_loader::LoadError;
 use crate::snapshot::Snapshot;

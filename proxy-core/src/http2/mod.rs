@@ -15,11 +15,9 @@
 //! | `upgrade.rs` | `Upgrade: h2c`: from HTTP/1.1 to here |
 //! | `wire.rs` | a socket whose frames are metered |
 //! | `ready.rs` | which parts have something to do |
-//! | `edits.rs` | changes to a head that rules ask for |
 //!
 //! HTTP/2 stays HTTP/2: nothing is translated, so nothing can be smuggled in translation.
 
-mod edits;
 mod exchange;
 mod flow;
 #[cfg(feature = "fuzzing")]
@@ -33,10 +31,10 @@ mod wire;
 use portreeve_protocols::http1;
 use portreeve_protocols::http2::{Refusal, Request};
 
-pub(crate) use self::edits::Edits;
 pub(crate) use self::pair::Pair;
 pub(crate) use self::upgrade::{KnownServers, grant};
 pub(crate) use self::upstream::ToUpstream;
+pub(crate) use crate::edits::Edits;
 use crate::relay::Session;
 
 /// What is to happen with a request.

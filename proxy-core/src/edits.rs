@@ -1,4 +1,5 @@
-//! Changes that rules ask for to the head of an allowed request.
+//! Changes that rules ask for to the head of an allowed request, on the types of the `http` crate. The
+//! HTTP/1.1 gate has its own, on bytes; both do the same.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use portreeve_policy::HeaderEdit;
@@ -31,7 +32,7 @@ const FIXED: [HeaderName; 6] = [
 
 impl Edits {
     /// Takes one down. Names and values were checked when the policy was read.
-    pub(super) fn note(&mut self, edit: HeaderEdit<'_>) {
+    pub(crate) fn note(&mut self, edit: HeaderEdit<'_>) {
         let name = |name: &str| {
             HeaderName::from_bytes(name.as_bytes()).ok().filter(|name| !FIXED.contains(name))
         };
