@@ -41,6 +41,7 @@ pub mod snapshot;
 pub mod telemetry;
 #[cfg(feature = "tower")]
 pub mod tower;
+mod view;
 mod watch;
 
 #[cfg(all(doctest, feature = "tower"))]

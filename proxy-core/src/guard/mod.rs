@@ -23,8 +23,8 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use http::request::Parts;
 use portreeve_policy::{
-    Action, ConnectionVerdict, Endpoint, Engine, HttpRequest, Identity, Inspection, Options,
-    Outcome, Protocol, Reason, RequestVerdict, Source, TrafficDirection,
+    Action, ConnectionVerdict, Endpoint, Engine, Identity, Inspection, Options, Outcome, Protocol,
+    Reason, RequestVerdict, Source, TrafficDirection,
 };
 use portreeve_protocols::http2::{self, Limits, Prepared, Reply, Request};
 
@@ -36,6 +36,7 @@ pub use crate::edits::{Edit, Edits};
 use crate::observer::{Asked, Flow, Observing, Party};
 use crate::policy_loader::LoadError;
 use crate::snapshot::Snapshot;
+use crate::view::View;
 use crate::watch::PolicyWatch;
 
 /// What a guard is told before it starts.
@@ -406,25 +407,4 @@ fn readable(verdict: ConnectionVerdict) -> ConnectionVerdict {
 /// A verdict on the connection as one on each of its requests.
 fn of_connection(verdict: &ConnectionVerdict, outcome: Outcome) -> RequestVerdict {
     RequestVerdict { outcome, rule: verdict.rule, reason: verdict.reason }
-}
-
-/// A request as the policy engine sees it.
-struct View<'a>(&'a Request<'a>);
-
-impl HttpRequest for View<'_> {
-    fn method(&self) -> &[u8] {
-        self.0.method.as_bytes()
-    }
-
-    fn path(&self) -> &[u8] {
-        self.0.path.as_bytes()
-    }
-
-    fn host(&self) -> &[u8] {
-        self.0.host.as_bytes()
-    }
-
-    fn header_values<'v>(&'v self, name: &'v str) -> impl Iterator<Item = &'v [u8]> {
-        self.0.values(name)
-    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use portreeve_policy::{Action, HttpRequest};
 use portreeve_protocols::http1;
-use portreeve_protocols::http2::{self, Refusal, Request};
+use portreeve_protocols::http2::{Refusal, Request};
 
 use super::Connection;
 use super::http::{Answered, Asked, HttpPolicy, verdict};
@@ -14,6 +14,7 @@ use super::session::Inspect;
 use crate::http2::{Decision, Edits, Judge, Passed};
 use crate::runtime::Worker;
 use crate::telemetry::{GrpcCall, HttpVersion, MethodCounters, Refused, Verdict};
+use crate::view::View;
 
 /// Methods whose counters a connection keeps at hand; further ones are looked up again.
 const METHODS: usize = 16;
@@ -116,27 +117,6 @@ impl Inspect for Http2Session {
 
     fn adopt(&mut self, action: Action) -> bool {
         self.policy.adopt(action)
-    }
-}
-
-/// A request as the policy engine sees it.
-struct View<'a>(&'a http2::Request<'a>);
-
-impl HttpRequest for View<'_> {
-    fn method(&self) -> &[u8] {
-        self.0.method.as_bytes()
-    }
-
-    fn path(&self) -> &[u8] {
-        self.0.path.as_bytes()
-    }
-
-    fn host(&self) -> &[u8] {
-        self.0.host.as_bytes()
-    }
-
-    fn header_values<'v>(&'v self, name: &'v str) -> impl Iterator<Item = &'v [u8]> {
-        self.0.values(name)
     }
 }
 
