@@ -131,13 +131,16 @@ const NOT_IN_TRAILERS: [&str; 8] = [
     "trailer",
 ];
 
+/// Whether a field may stand in a head only, whatever its name's case.
+pub(crate) fn belongs_into_head(name: &str) -> bool {
+    NOT_IN_TRAILERS.iter().any(|other| name.eq_ignore_ascii_case(other))
+}
+
 fn check_trailer(section: &[u8]) -> Result<(), Refusal> {
     let mut fields = [httparse::EMPTY_HEADER; 32];
     match httparse::parse_headers(section, &mut fields) {
         Ok(httparse::Status::Complete((_, fields))) => {
-            let forbidden =
-                |name: &str| NOT_IN_TRAILERS.iter().any(|n| name.eq_ignore_ascii_case(n));
-            match fields.iter().any(|field| forbidden(field.name)) {
+            match fields.iter().any(|field| belongs_into_head(field.name)) {
                 true => Err(Refusal::TrailerField),
                 false => Ok(()),
             }

@@ -48,6 +48,7 @@ use std::sync::Arc;
 
 use self::answering::Answering;
 use self::asking::Asking;
+pub(crate) use self::chunked::belongs_into_head;
 pub use self::edits::HeadEdits;
 pub(crate) use self::head::is_host;
 use self::in_flight::{InFlight, Pending};

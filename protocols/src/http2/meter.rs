@@ -42,6 +42,8 @@ pub struct Meter {
     /// Of the head under way.
     block: u64,
     continuations: u16,
+    /// A head has begun and is not complete.
+    in_head: bool,
     /// `budget <= most`.
     budget: u32,
     most: u32,
@@ -69,6 +71,7 @@ impl Meter {
             payload: 0,
             block: 0,
             continuations: 0,
+            in_head: false,
             budget: limits.control_frames,
             most: limits.control_frames,
             // On the wire heads are smaller than what they say; twice the bound is no head at all.
@@ -89,6 +92,12 @@ impl Meter {
         let earned = millis.saturating_mul(EARNED_A_SECOND.into()) / 1000;
         let earned = u32::try_from(earned).unwrap_or(u32::MAX);
         self.budget = self.budget.saturating_add(earned).min(self.most);
+    }
+
+    /// A head has begun and is not complete: so much of it has come, and no more.
+    #[must_use]
+    pub fn in_head(&self) -> bool {
+        self.in_head || (matches!(self.header[3], HEADERS | CONTINUATION) && self.payload > 0)
     }
 
     /// The first frame, which is the peer's SETTINGS (RFC 9113 section 3.4), has come whole.
@@ -152,7 +161,8 @@ impl Meter {
                 false => Refusal::HeaderFlood,
             });
         }
-        if flags & END_HEADERS == 0 { self.spend() } else { Ok(()) }
+        self.in_head = flags & END_HEADERS == 0;
+        if self.in_head { self.spend() } else { Ok(()) }
     }
 
     fn spend(&mut self) -> Result<(), Refusal> {

@@ -24,7 +24,7 @@ pub use self::limits::Limits;
 pub use self::meter::Meter;
 pub use self::refusal::Refusal;
 pub use self::reply::Reply;
-pub use self::request::{Prepared, Request, prepare};
+pub use self::request::{Prepared, Request, are_trailers, keep_trailers, prepare};
 
 /// What a client of HTTP/2 sends first (RFC 9113 section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

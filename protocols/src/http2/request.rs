@@ -8,12 +8,15 @@ use std::borrow::Cow;
 
 use http::header::{COOKIE, HOST};
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
 use super::Limits;
 use super::grpc::is_grpc;
-use crate::http1::{Normalized, Refusal, is_host, normalize};
+use crate::http1::{Normalized, Refusal, belongs_into_head, is_host, normalize};
+
+/// Fields that the trailers of a request may have, as in HTTP/1.1.
+const TRAILERS: usize = 32;
 
 /// What became of a head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,9 +62,12 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The values of the fields of this name, whatever its case, in order.
+    /// The values of the fields of this name, whatever its case, in order. `Host` is there even where
+    /// HTTP/2 says it as `:authority` alone.
     pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.headers.get_all(name).iter().map(HeaderValue::as_bytes)
+        let fields = self.headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        let said = HOST == name && !self.headers.contains_key(HOST);
+        fields.chain(said.then(|| self.host.as_bytes()))
     }
 }
 
@@ -77,6 +83,7 @@ pub fn prepare(
 ) -> Result<Prepared, Refusal> {
     check_fields(&parts.headers, limits)?;
     check_host(&parts.uri, &parts.headers)?;
+    settle_authority(parts)?;
     fold_cookies(&mut parts.headers);
     match (parts.method == Method::CONNECT, protocol) {
         (false, _) => {}
@@ -162,6 +169,39 @@ fn check_host(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
             Err(Refusal::HostMismatch)
         }
         _ => Ok(()),
+    }
+}
+
+/// HTTP/2 says the host in `:authority`, or in `Host` alone; the server gets it in `:authority` (RFC 9113
+/// section 8.3.1), with a scheme that is HTTP's.
+fn settle_authority(parts: &mut Parts) -> Result<(), Refusal> {
+    match parts.uri.scheme_str() {
+        None | Some("http" | "https") => {}
+        Some(_) => return Err(Refusal::Target),
+    }
+    if parts.version != Version::HTTP_2 || parts.uri.authority().is_some() {
+        return Ok(());
+    }
+    let Some(host) = parts.headers.get(HOST) else { return Err(Refusal::HostMissing) };
+    let mut uri = std::mem::take(&mut parts.uri).into_parts();
+    uri.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| Refusal::HostInvalid)?);
+    uri.scheme.get_or_insert(Scheme::HTTP);
+    uri.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+    parts.uri = Uri::from_parts(uri).map_err(|_| Refusal::Target)?;
+    Ok(())
+}
+
+/// Whether trailers of a request hold nothing that belongs into its head, where it would have been
+/// judged (RFC 9110 section 6.5.1).
+#[must_use]
+pub fn are_trailers(fields: &HeaderMap) -> bool {
+    fields.len() <= TRAILERS && fields.keys().all(|name| !belongs_into_head(name.as_str()))
+}
+
+/// Takes out of an answer's trailers what belongs into its head.
+pub fn keep_trailers(fields: &mut HeaderMap) {
+    while let Some(name) = fields.keys().find(|name| belongs_into_head(name.as_str())).cloned() {
+        fields.remove(name);
     }
 }
 
@@ -254,6 +294,25 @@ mod tests {
         let refused = prepared("http://shop/", &[("x", &long)]);
         assert_eq!(refused, Err(Refusal::HeadTooLong));
         assert!(prepared("http://shop/", &[("x_token", "2")]).is_ok());
+    }
+
+    #[test]
+    fn a_host_that_is_said_in_http2s_way_is_there_for_rules_too() {
+        let mut parts = parts("http://shop/", &[]);
+        parts.version = Version::HTTP_2;
+        prepare(&mut parts, None, &Limits::default()).expect("a good request");
+        assert_eq!(Request::of(&parts).values("Host").collect::<Vec<_>>(), [b"shop"]);
+        let mut parts = super::tests::parts("/a", &[("host", "shop:81")]);
+        parts.version = Version::HTTP_2;
+        prepare(&mut parts, None, &Limits::default()).expect("a good request");
+        assert_eq!(parts.uri.to_string(), "http://shop:81/a");
+        assert_eq!(Request::of(&parts).values("host").collect::<Vec<_>>(), [b"shop:81"]);
+    }
+
+    #[test]
+    fn schemes_are_https_and_http() {
+        assert_eq!(prepared("https://shop/a", &[]).as_deref(), Ok("/a"));
+        assert_eq!(prepared("ftp://shop/a", &[]), Err(Refusal::Target));
     }
 
     #[test]

@@ -16,10 +16,14 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{Request, Response};
+use portreeve_protocols::http1;
 use portreeve_protocols::http2::{Reply, grpc};
 
-use super::flow::{Flow, Moved};
+use super::flow::{Flow, Moved, Sink};
 use super::{GrpcPassed, Judge, Passed};
+
+/// Informational answers that one request may get.
+const INFORMATIONAL: u8 = 100;
 
 /// A request under way.
 pub(super) struct Exchange<T> {
@@ -39,6 +43,8 @@ struct Facts {
     grpc_status: Option<u8>,
     /// The request was HEAD: its answer has no body.
     to_head: bool,
+    /// 1xx that came before the answer.
+    informational: u8,
 }
 
 impl Facts {
@@ -78,11 +84,11 @@ pub(super) enum Stand {
     Cancelled,
 }
 
-/// Frames with something in them that were sent.
+/// Both connections, as far as sending on them is concerned.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sent {
-    pub(super) to_client: u32,
-    pub(super) to_upstream: u32,
+pub(super) struct Sinks {
+    pub(super) client: Sink,
+    pub(super) upstream: Sink,
 }
 
 impl<T: Send + Unpin> Exchange<T> {
@@ -100,6 +106,7 @@ impl<T: Send + Unpin> Exchange<T> {
                 grpc,
                 grpc_status: None,
                 to_head: head.method() == http::Method::HEAD,
+                informational: 0,
             },
             stage: Stage::Waiting { head, body, respond },
         }
@@ -125,7 +132,7 @@ impl<T: Send + Unpin> Exchange<T> {
                 // A handle of its own, so that none waits for another's stream to be opened.
                 match requests.clone().send_request(head, ended) {
                     Ok((answer, to)) => {
-                        let request = Flow::new(body, to, ended, self.facts.grpc);
+                        let request = Flow::of_request(body, to, ended, self.facts.grpc);
                         self.stage = Stage::Asked { request, answer, respond };
                     }
                     Err(_) => {
@@ -202,7 +209,7 @@ impl<T: Send + Unpin> Exchange<T> {
         &mut self,
         cx: &mut Context<'_>,
         judge: &mut impl Judge<Ticket = T>,
-        sent: &mut Sent,
+        sinks: &mut Sinks,
     ) -> Stand {
         let stand = match self.stage {
             Stage::Waiting { ref mut respond, .. } => match respond.poll_reset(cx) {
@@ -212,13 +219,13 @@ impl<T: Send + Unpin> Exchange<T> {
                     Stand::Cancelled
                 }
             },
-            Stage::Asked { .. } => match self.poll_asked(cx, judge, sent) {
+            Stage::Asked { .. } => match self.poll_asked(cx, judge, sinks) {
                 Stand::Under if matches!(self.stage, Stage::Answering { .. }) => {
-                    self.poll_answering(cx, judge, sent)
+                    self.poll_answering(cx, judge, sinks)
                 }
                 stand => stand,
             },
-            Stage::Answering { .. } => self.poll_answering(cx, judge, sent),
+            Stage::Answering { .. } => self.poll_answering(cx, judge, sinks),
             Stage::Over => Stand::Over,
         };
         if stand != Stand::Under {
@@ -231,30 +238,38 @@ impl<T: Send + Unpin> Exchange<T> {
         &mut self,
         cx: &mut Context<'_>,
         judge: &mut impl Judge<Ticket = T>,
-        sent: &mut Sent,
+        sinks: &mut Sinks,
     ) -> Stand {
         let Stage::Asked { request, answer, respond } = &mut self.stage else {
             return Stand::Over;
         };
-        let mut cancelled = None;
-        if let Moved::SenderFailed(error) = request.poll(cx, judge.now(), &mut sent.to_upstream) {
-            cancelled = Some(error.reason().unwrap_or(Reason::CANCEL));
-        } else if request.is_over()
-            && let Poll::Ready(reason) = respond.poll_reset(cx)
-        {
-            cancelled = Some(reason.unwrap_or(Reason::CANCEL));
-        }
+        let cancelled = match request.poll(cx, judge.now(), &mut sinks.upstream) {
+            Moved::SenderFailed(error) => Some(error.reason().unwrap_or(Reason::CANCEL)),
+            Moved::BadTrailers => return self.refuse_trailers(judge),
+            Moved::Rests if request.is_read() => match respond.poll_reset(cx) {
+                Poll::Ready(reason) => Some(reason.unwrap_or(Reason::CANCEL)),
+                Poll::Pending => None,
+            },
+            Moved::Rests => None,
+        };
         if let Some(reason) = cancelled {
             // Also the client's connection may be lost; then this reaches nobody.
             self.reset(reason, judge);
             return Stand::Cancelled;
         }
         while let Poll::Ready(Some(Ok(informational))) = answer.poll_informational(cx) {
+            // They are under no flow control: what the client does not read would pile up.
+            if self.facts.informational == INFORMATIONAL {
+                self.reset(Reason::ENHANCE_YOUR_CALM, judge);
+                return Stand::Over;
+            }
+            self.facts.informational += 1;
+            sinks.client.frames += 1;
             let _ = respond.send_informational(informational);
         }
         match Pin::new(answer).poll(cx) {
             Poll::Pending => Stand::Under,
-            Poll::Ready(Ok(response)) => self.begin_answer(response, judge, sent),
+            Poll::Ready(Ok(response)) => self.begin_answer(response, judge, sinks),
             Poll::Ready(Err(error)) => {
                 match unanswered(&error) {
                     Unanswered::Reset(reason) => self.reset(reason, judge),
@@ -269,7 +284,7 @@ impl<T: Send + Unpin> Exchange<T> {
         &mut self,
         response: Response<RecvStream>,
         judge: &mut impl Judge<Ticket = T>,
-        sent: &mut Sent,
+        sinks: &mut Sinks,
     ) -> Stand {
         let Stage::Asked { request, mut respond, .. } =
             std::mem::replace(&mut self.stage, Stage::Over)
@@ -285,7 +300,7 @@ impl<T: Send + Unpin> Exchange<T> {
         if let Some(ticket) = &mut self.ticket {
             judge.responded(ticket);
         }
-        sent.to_client += 1;
+        sinks.client.frames += 1;
         match respond.send_response(Response::from_parts(parts, ()), ended) {
             Ok(to) => {
                 let response = Flow::new(body, to, ended, self.facts.grpc);
@@ -306,16 +321,20 @@ impl<T: Send + Unpin> Exchange<T> {
         &mut self,
         cx: &mut Context<'_>,
         judge: &mut impl Judge<Ticket = T>,
-        sent: &mut Sent,
+        sinks: &mut Sinks,
     ) -> Stand {
         let Stage::Answering { request, response } = &mut self.stage else {
             return Stand::Over;
         };
         let now = judge.now();
         let mut failure = None;
-        if let Moved::SenderFailed(error) = request.poll(cx, now, &mut sent.to_upstream) {
+        let asked = request.poll(cx, now, &mut sinks.upstream);
+        if matches!(asked, Moved::BadTrailers) {
+            return self.refuse_trailers(judge);
+        }
+        if let Moved::SenderFailed(error) = asked {
             failure = Some(error.reason().unwrap_or(Reason::CANCEL));
-        } else if let Moved::SenderFailed(error) = response.poll(cx, now, &mut sent.to_client) {
+        } else if let Moved::SenderFailed(error) = response.poll(cx, now, &mut sinks.client) {
             match broken(&error) {
                 Broken::Lost if self.facts.grpc => {
                     response.end_as_unavailable();
@@ -337,7 +356,7 @@ impl<T: Send + Unpin> Exchange<T> {
             if request.poll_receiver(cx).is_ready() {
                 return Stand::Over;
             }
-        } else if (request.is_over() || response.is_over())
+        } else if (request.is_read() || response.is_over())
             // The client may take it back at any time, and what it sent has been read to its end.
             && let Poll::Ready(reason) = response.poll_receiver(cx)
         {
@@ -350,6 +369,13 @@ impl<T: Send + Unpin> Exchange<T> {
                 Stand::Over
             }
         }
+    }
+
+    /// What belongs into a head would have been judged there.
+    fn refuse_trailers(&mut self, judge: &mut impl Judge<Ticket = T>) -> Stand {
+        judge.refused_head(http1::Refusal::TrailerField);
+        self.reset(Reason::PROTOCOL_ERROR, judge);
+        Stand::Over
     }
 
     fn report_both(&mut self, judge: &mut impl Judge<Ticket = T>) {

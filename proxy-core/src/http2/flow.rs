@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderValue};
 use portreeve_protocols::http2::grpc::{self, Messages};
+use portreeve_protocols::http2::{are_trailers, keep_trailers};
 
 /// A body with its trailers.
 pub(super) struct Flow {
@@ -21,6 +23,10 @@ pub(super) struct Flow {
     grpc_status: Option<u8>,
     /// Since when the receiver takes nothing of what is held.
     blocked: Option<Instant>,
+    /// Nothing more comes but what is held, and trailers.
+    read: bool,
+    /// From the client to the server.
+    is_request: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +44,17 @@ pub(super) enum Moved {
     Rests,
     /// The sender gave up, or its connection did.
     SenderFailed(h2::Error),
+    /// The trailers of a request have something in them that belongs into its head.
+    BadTrailers,
+}
+
+/// The connection that a flow sends on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sink {
+    /// Its socket takes nothing: what is sent now only piles up, at a cost for each piece.
+    pub(super) choked: bool,
+    /// Frames with something in them that were sent.
+    pub(super) frames: u32,
 }
 
 impl Flow {
@@ -51,7 +68,24 @@ impl Flow {
             messages: grpc.then(Messages::default),
             grpc_status: None,
             blocked: None,
+            read: false,
+            is_request: false,
         }
+    }
+
+    /// The same for the body of a request.
+    pub(super) fn of_request(
+        from: RecvStream,
+        to: SendStream<Bytes>,
+        ended: bool,
+        grpc: bool,
+    ) -> Self {
+        Self { is_request: true, ..Self::new(from, to, ended, grpc) }
+    }
+
+    /// All that the sender sent has been read: a reset of its is not seen by reading.
+    pub(super) fn is_read(&self) -> bool {
+        self.read || self.is_over()
     }
 
     /// Nothing more will move.
@@ -94,9 +128,9 @@ impl Flow {
 
     /// Ends a gRPC answer whose server is lost: trailers are what all clients understand.
     pub(super) fn end_as_unavailable(&mut self) {
-        let mut trailers = http::HeaderMap::new();
-        trailers.insert("grpc-status", http::HeaderValue::from_static("14"));
-        let message = http::HeaderValue::from_static("The upstream connection was lost");
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("14"));
+        let message = HeaderValue::from_static("The upstream connection was lost");
         trailers.insert("grpc-message", message);
         self.grpc_status = Some(14);
         self.held = Bytes::new();
@@ -104,12 +138,12 @@ impl Flow {
         self.state = if sent.is_ok() { State::Ended } else { State::Cut };
     }
 
-    /// Moves what can be moved; `frames` counts what was sent.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, now: Instant, frames: &mut u32) -> Moved {
+    /// Moves what can be moved.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, now: Instant, sink: &mut Sink) -> Moved {
         while self.state == State::Flowing {
             if !self.held.is_empty() {
                 // As often as there is room: perhaps for a part only.
-                match self.send_held(cx, now, frames) {
+                match self.send_held(cx, now, sink) {
                     Poll::Pending => return self.gather(cx),
                     Poll::Ready(()) => continue,
                 }
@@ -122,20 +156,30 @@ impl Flow {
                     Poll::Pending => return Moved::Rests,
                     Poll::Ready(Err(error)) => return Moved::SenderFailed(error),
                     Poll::Ready(Ok(trailers)) => {
-                        *frames += 1;
-                        let sent = match trailers {
-                            None => self.to.send_data(Bytes::new(), true),
-                            Some(trailers) => {
-                                self.grpc_status = grpc::status(&trailers);
-                                self.to.send_trailers(trailers)
-                            }
-                        };
-                        self.state = if sent.is_ok() { State::Ended } else { State::Cut };
+                        sink.frames += 1;
+                        if !self.end(trailers) {
+                            return Moved::BadTrailers;
+                        }
                     }
                 },
             }
         }
         Moved::Rests
+    }
+
+    /// Sends the end, with trailers if there are any; `false`: with these, it may not be sent.
+    fn end(&mut self, trailers: Option<HeaderMap>) -> bool {
+        let sent = match trailers {
+            None => self.to.send_data(Bytes::new(), true),
+            Some(trailers) if self.is_request && !are_trailers(&trailers) => return false,
+            Some(mut trailers) => {
+                keep_trailers(&mut trailers);
+                self.grpc_status = grpc::status(&trailers);
+                self.to.send_trailers(trailers)
+            }
+        };
+        self.state = if sent.is_ok() { State::Ended } else { State::Cut };
+        true
     }
 
     /// Takes what has come while nothing can be sent: many small frames cost more where they are than
@@ -153,7 +197,11 @@ impl Flow {
                 }
                 Poll::Ready(Some(Err(error))) => return Moved::SenderFailed(error),
                 // The end is dealt with when what is held has gone.
-                Poll::Ready(None) | Poll::Pending => return Moved::Rests,
+                Poll::Ready(None) => {
+                    self.read = true;
+                    return Moved::Rests;
+                }
+                Poll::Pending => return Moved::Rests,
             }
         }
     }
@@ -171,7 +219,11 @@ impl Flow {
     }
 
     /// Sends as much of what is held as the receiver has room for.
-    fn send_held(&mut self, cx: &mut Context<'_>, now: Instant, frames: &mut u32) -> Poll<()> {
+    fn send_held(&mut self, cx: &mut Context<'_>, now: Instant, sink: &mut Sink) -> Poll<()> {
+        if sink.choked {
+            self.blocked.get_or_insert(now);
+            return Poll::Pending;
+        }
         self.to.reserve_capacity(self.held.len());
         let mut room = self.to.capacity();
         if room == 0 {
@@ -191,7 +243,8 @@ impl Flow {
         let part = self.held.split_to(room.min(self.held.len()));
         let n = part.len();
         let last = self.held.is_empty() && self.from.is_end_stream();
-        *frames += 1;
+        // `h2` cuts it into frames of this size, and the receiver may answer each.
+        sink.frames += u32::try_from(n.div_ceil(16 * 1024)).unwrap_or(u32::MAX).max(1);
         if self.to.send_data(part, last).is_err() {
             self.cut();
             return Poll::Ready(());

@@ -40,7 +40,7 @@ impl Wake for Part {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.shared.set(self.index);
-        if !self.shared.polling.load(Ordering::Acquire)
+        if !self.shared.polling.load(Ordering::SeqCst)
             && let Some(task) = self.shared.task.get()
         {
             task.wake_by_ref();
@@ -50,7 +50,7 @@ impl Wake for Part {
 
 impl Shared {
     fn set(&self, index: usize) {
-        self.bits[index / 64].fetch_or(1 << (index % 64), Ordering::AcqRel);
+        self.bits[index / 64].fetch_or(1 << (index % 64), Ordering::SeqCst);
     }
 }
 
@@ -67,13 +67,14 @@ impl Ready {
         if self.shared.task.get().is_none() {
             let _ = self.shared.task.set(task.clone());
         }
-        self.shared.polling.store(true, Ordering::Release);
+        self.shared.polling.store(true, Ordering::SeqCst);
     }
 
     /// The poll is over; whether a part is due nevertheless.
     pub(super) fn end(&self) -> bool {
-        self.shared.polling.store(false, Ordering::Release);
-        self.shared.bits.iter().any(|word| word.load(Ordering::Acquire) != 0)
+        self.shared.polling.store(false, Ordering::SeqCst);
+        // Whoever wakes sets a bit and then looks at `polling`: one of the two sees the other.
+        self.shared.bits.iter().any(|word| word.load(Ordering::SeqCst) != 0)
     }
 
     /// A part is to be polled.
@@ -103,19 +104,17 @@ impl Ready {
         self.shared.bits.len()
     }
 
-    /// The waker of a part.
-    pub(super) fn waker(&mut self, part: usize) -> Waker {
+    /// Polls a part with its own waker.
+    pub(super) fn poll<R>(&mut self, part: usize, poll: impl FnOnce(&mut Context<'_>) -> R) -> R {
+        poll(&mut Context::from_waker(self.waker(part)))
+    }
+
+    fn waker(&mut self, part: usize) -> &Waker {
         while self.wakers.len() <= part {
             let index = self.wakers.len();
             self.wakers.push(Arc::new(Part { shared: self.shared.clone(), index }).into());
         }
-        self.wakers[part].clone()
-    }
-
-    /// Polls a part with its own waker.
-    pub(super) fn poll<R>(&mut self, part: usize, poll: impl FnOnce(&mut Context<'_>) -> R) -> R {
-        let waker = self.waker(part);
-        poll(&mut Context::from_waker(&waker))
+        &self.wakers[part]
     }
 }
 
@@ -138,13 +137,13 @@ mod tests {
         let count = Arc::new(Count::default());
         let mut ready = Ready::new(200);
         ready.begin(&count.clone().into());
-        ready.waker(130).wake();
-        ready.waker(FRONT).wake();
+        ready.waker(130).wake_by_ref();
+        ready.waker(FRONT).wake_by_ref();
         assert_eq!(count.0.load(Ordering::Relaxed), 0);
         assert!(ready.take(FRONT) && !ready.take(FRONT));
         assert_eq!((ready.take_streams(0), ready.take_streams(2)), (0, 1 << 2));
         assert!(!ready.end());
-        ready.waker(5).wake();
+        ready.waker(5).wake_by_ref();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert!(ready.end());
         assert_eq!(ready.take_streams(0), 1 << 5);

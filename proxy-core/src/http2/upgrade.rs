@@ -25,6 +25,9 @@ const SERVERS: usize = 1024;
 /// Time that a server gets to say its SETTINGS.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Time that a client gets to go on, where heads have no limit.
+const LONGEST: Duration = Duration::from_secs(60);
+
 const GRANTED: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
 
@@ -97,13 +100,8 @@ pub(crate) async fn grant(
     }
     client.write_all(GRANTED).await?;
     let began = begin(client, unread[h2c.length..].to_vec(), &h2c);
-    match header_timeout {
-        None => began.await.map(Some),
-        Some(limit) => timeout(limit, began)
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-            .map(Some),
-    }
+    let limit = header_timeout.unwrap_or(LONGEST);
+    timeout(limit, began).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(Some)
 }
 
 /// Reads the preface and the SETTINGS that follow it, and puts the request behind them.

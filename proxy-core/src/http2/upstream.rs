@@ -113,6 +113,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Upstream<T> {
         }
     }
 
+    /// Whether its socket takes nothing.
+    pub(super) fn choked(&self) -> bool {
+        matches!(self, Self::Open(open) if open.tally.choked())
+    }
+
     /// Bytes written to the server.
     pub(super) fn written(&self) -> u64 {
         match self {

@@ -22,6 +22,10 @@ pub(super) struct Tally {
     sent: AtomicU32,
     /// The first frame, a peer's SETTINGS, has come.
     settled: AtomicBool,
+    /// A head has begun and is not complete.
+    in_head: AtomicBool,
+    /// The socket takes nothing.
+    choked: AtomicBool,
     /// 1 + the index of a [`Refusal`]; 0: none.
     fault: AtomicU8,
 }
@@ -41,6 +45,16 @@ impl Tally {
     /// Whether the peer's SETTINGS have come.
     pub(super) fn settled(&self) -> bool {
         self.settled.load(Ordering::Relaxed)
+    }
+
+    /// Whether a head has begun and is not complete.
+    pub(super) fn in_head(&self) -> bool {
+        self.in_head.load(Ordering::Relaxed)
+    }
+
+    /// Whether the socket takes nothing.
+    pub(super) fn choked(&self) -> bool {
+        self.choked.load(Ordering::Relaxed)
     }
 
     /// Why nothing more is read.
@@ -81,6 +95,7 @@ impl<T> Wire<T> {
         self.meter.earn(self.tally.sent.swap(0, Ordering::Relaxed));
         match self.meter.look(bytes) {
             Ok(()) => {
+                self.tally.in_head.store(self.meter.in_head(), Ordering::Relaxed);
                 if self.meter.has_settings() {
                     self.tally.settled.store(true, Ordering::Relaxed);
                 }
@@ -178,6 +193,7 @@ impl<T: AsyncRead + Unpin> Wire<T> {
 
 impl<T> Wire<T> {
     fn count(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.tally.choked.store(polled.is_pending(), Ordering::Relaxed);
         if let Poll::Ready(Ok(n)) = polled {
             let before = self.tally.written.load(Ordering::Relaxed);
             self.tally.written.store(before + n as u64, Ordering::Relaxed);

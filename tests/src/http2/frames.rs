@@ -114,6 +114,33 @@ impl RawClient {
         client
     }
 
+    /// The other side: takes a client's preface and sends these SETTINGS.
+    ///
+    /// # Panics
+    /// When the client does not begin with the preface.
+    #[must_use]
+    pub fn accept(mut stream: TcpStream, settings: &[u8]) -> Self {
+        let mut preface = [0; 24];
+        stream.read_exact(&mut preface).expect("a preface");
+        assert!(preface.starts_with(b"PRI * HTTP/2.0"), "{preface:?}");
+        stream.set_nodelay(true).expect("an option");
+        let mut server = Self { stream };
+        server.frame(kind::SETTINGS, 0, 0, settings);
+        server
+    }
+
+    /// The next frame that is not SETTINGS; those are acknowledged.
+    pub fn next(&mut self) -> Option<Frame> {
+        loop {
+            let frame = self.read()?;
+            match (frame.kind, frame.flags) {
+                (kind::SETTINGS, 0) => self.acknowledge(),
+                (kind::SETTINGS, _) => {}
+                _ => return Some(frame),
+            }
+        }
+    }
+
     /// Sends bytes; whether they were taken.
     pub fn raw(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()

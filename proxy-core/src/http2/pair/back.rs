@@ -29,16 +29,12 @@ where
             }
             Event::Failed(error) => {
                 self.judge.upstream_failed(&error);
-                for index in std::mem::take(&mut self.waiting) {
-                    if let Some(exchange) = &mut self.exchanges[index] {
-                        exchange.answer(503, &mut self.judge);
-                        self.ready.set(STREAMS + index);
-                    }
-                }
+                self.answer_waiting(503);
             }
             Event::Leaving => {
                 let leaving = std::mem::replace(&mut self.upstream, Upstream::Absent);
                 self.retired.push(leaving);
+                self.answer_waiting(503);
                 self.leave();
             }
             Event::Ended(refusal) => {
@@ -47,6 +43,7 @@ where
                 }
                 self.written += self.upstream.written();
                 self.upstream = Upstream::Absent;
+                self.answer_waiting(502);
                 self.leave();
             }
         }
@@ -54,12 +51,27 @@ where
         None
     }
 
+    /// Answers what waits for an upstream connection that is lost.
+    fn answer_waiting(&mut self, status: u16) {
+        for index in std::mem::take(&mut self.waiting) {
+            if let Some(exchange) = &mut self.exchanges[index] {
+                exchange.answer(status, &mut self.judge);
+                self.ready.set(STREAMS + index);
+            }
+        }
+    }
+
     fn poll_retired(&mut self) {
-        let (ready, written) = (&mut self.ready, &mut self.written);
-        self.retired.retain_mut(|upstream| {
-            let ended = matches!(ready.poll(BACK, |cx| upstream.poll(cx)), Event::Ended(_));
-            *written += if ended { upstream.written() } else { 0 };
-            !ended
+        let Self { ready, written, judge, retired, .. } = self;
+        retired.retain_mut(|upstream| {
+            let Event::Ended(refusal) = ready.poll(BACK, |cx| upstream.poll(cx)) else {
+                return true;
+            };
+            if let Some(refusal) = refusal {
+                judge.refused(refusal);
+            }
+            *written += upstream.written();
+            false
         });
     }
 
@@ -78,6 +90,7 @@ where
         let Some((requests, settled)) = self.upstream.requests() else { return };
         let tunnels = requests.is_extended_connect_protocol_enabled();
         let mut waiting = std::mem::take(&mut self.waiting);
+        let before = waiting.len();
         waiting.retain(|&index| {
             let Some(exchange) = &mut self.exchanges[index] else { return false };
             if exchange.is_tunnel() && !tunnels {
@@ -91,7 +104,10 @@ where
             self.ready.set(STREAMS + index);
             false
         });
+        // What still waits for SETTINGS is looked at when they have woken the connection.
+        if waiting.len() < before {
+            self.ready.set(BACK);
+        }
         self.waiting = waiting;
-        self.ready.set(BACK);
     }
 }

@@ -165,15 +165,6 @@ where
 /// The head as the server gets it.
 fn forwarded(mut parts: Parts, edits: Edits) -> Request<()> {
     edits.apply(&mut parts.headers);
-    if parts.uri.authority().is_none()
-        && let Some(host) = parts.headers.remove(http::header::HOST)
-    {
-        // RFC 9113 section 8.3.1: the two say the same, and a server looks for this one.
-        let mut uri = std::mem::take(&mut parts.uri).into_parts();
-        uri.authority = http::uri::Authority::try_from(host.as_bytes()).ok();
-        uri.scheme.get_or_insert(http::uri::Scheme::HTTP);
-        parts.uri = http::Uri::from_parts(uri).unwrap_or_default();
-    }
     Request::from_parts(parts, ())
 }
 

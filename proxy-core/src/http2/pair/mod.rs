@@ -20,13 +20,14 @@ use std::time::{Duration, Instant};
 
 use h2::Reason;
 use portreeve_protocols::gate::Phase;
+use portreeve_protocols::http1;
 use portreeve_protocols::http2::{Limits, Meter, Refusal};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::front::Front;
 use self::streams::Cancels;
 use super::Judge;
-use super::exchange::{Exchange, Sent};
+use super::exchange::{Exchange, Sinks};
 use super::ready::{BACK, FRONT, Ready, STREAMS};
 use super::upstream::{Connect, Upstream};
 use super::wire::{Tally, Wire};
@@ -64,8 +65,16 @@ pub(crate) struct Pair<F, C: Connect, J: Judge> {
     clock: Clock,
     /// A request has come since the deadline was set.
     moved: bool,
+    /// Since when.
+    idle_since: Instant,
+    /// Since when a head is under way.
+    head_since: Option<Instant>,
     /// A receiver took nothing in this turn.
     blocked: bool,
+    /// Since when some receiver takes nothing, at the least.
+    blocked_since: Option<Instant>,
+    /// Whether the sockets of either side took nothing when last looked at.
+    choked: [bool; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +140,11 @@ where
             stall,
             clock: Clock::Setup,
             moved: false,
+            idle_since: now,
+            head_since: None,
             blocked: false,
+            blocked_since: None,
+            choked: [false; 2],
         }
     }
 
@@ -147,7 +160,10 @@ where
             return Some(end);
         }
         for _ in 0..TURNS {
-            let mut sent = Sent::default();
+            // Without it sockets only pretend to be busy, and wake at once.
+            if !tokio::task::coop::has_budget_remaining() {
+                break;
+            }
             let mut moved = false;
             if self.ready.take(FRONT) {
                 moved = true;
@@ -161,9 +177,7 @@ where
                     return Some(end);
                 }
             }
-            moved |= self.poll_exchanges(&mut sent);
-            self.front_tally.sent(sent.to_client);
-            self.upstream.sent(sent.to_upstream);
+            moved |= self.run_exchanges();
             if !moved {
                 break;
             }
@@ -173,6 +187,25 @@ where
             cx.waker().wake_by_ref();
         }
         None
+    }
+
+    /// Carries on the exchanges that are due, and tells both sides what was sent.
+    fn run_exchanges(&mut self) -> bool {
+        let mut sinks = Sinks::default();
+        sinks.client.choked = self.front_tally.choked();
+        let upstreams = || self.retired.iter().chain([&self.upstream]);
+        sinks.upstream.choked = upstreams().any(Upstream::choked);
+        let choked = [sinks.client.choked, sinks.upstream.choked];
+        if self.choked.iter().zip(choked).any(|(was, is)| *was && !is) {
+            self.rouse();
+        }
+        self.choked = choked;
+        let moved = self.poll_exchanges(&mut sinks);
+        self.front_tally.sent(sinks.client.frames);
+        for upstream in self.retired.iter().chain([&self.upstream]) {
+            upstream.sent(sinks.upstream.frames);
+        }
+        moved
     }
 
     /// What the runtime wants of this connection.
@@ -202,6 +235,12 @@ where
                 self.judge.timed_out(Phase::Head);
                 Some(End::Closed)
             }
+            _ if self.head_deadline().is_some_and(|deadline| deadline <= now) => {
+                self.judge.refused_head(http1::Refusal::HeadTimeout);
+                self.judge.timed_out(Phase::Head);
+                self.end(Reason::PROTOCOL_ERROR);
+                None
+            }
             Clock::Idle => {
                 self.judge.timed_out(Phase::Idle);
                 self.end(Reason::NO_ERROR);
@@ -227,8 +266,8 @@ where
                 self.release(index);
             }
         }
-        let next = self.exchanges.iter().flatten().filter_map(|exchange| exchange.blocked()).min();
-        self.handle.set_deadline(next.map(|since| since + stall));
+        let blocked = self.exchanges.iter().flatten().filter_map(|exchange| exchange.blocked());
+        self.blocked_since = blocked.min();
     }
 
     /// Tells the client to open another connection for what it asks next.
@@ -237,6 +276,8 @@ where
             return;
         }
         self.state = State::Leaving;
+        // The clock of an idle connection is set anew.
+        self.moved = true;
         if let Front::Open(front) = &mut self.front {
             front.graceful_shutdown();
         }
@@ -264,24 +305,31 @@ where
             return;
         }
         let (moved, blocked) = (std::mem::take(&mut self.moved), std::mem::take(&mut self.blocked));
-        if self.exchanges.len() == self.free.len() {
-            if self.clock == Clock::Idle && !moved && self.handle.has_deadline() {
-                return;
+        if blocked {
+            self.blocked_since.get_or_insert(now);
+        }
+        let in_head = self.front_tally.in_head();
+        self.head_since = in_head.then(|| self.head_since.unwrap_or(now));
+        let deadline = if self.exchanges.len() == self.free.len() {
+            if self.clock != Clock::Idle || moved {
+                (self.clock, self.idle_since) = (Clock::Idle, now);
             }
-            self.clock = Clock::Idle;
+            self.blocked_since = None;
             // A client that was told to leave has nothing to wait for.
             let left = self.state == State::Leaving;
             let allowed = self.judge.time_allowed(if left { Phase::Head } else { Phase::Idle });
-            self.handle.set_deadline(allowed.map(|allowed| now + allowed));
-            return;
-        }
-        if self.clock != Clock::Busy {
+            allowed.map(|allowed| self.idle_since + allowed)
+        } else {
             self.clock = Clock::Busy;
-            self.handle.set_deadline(None);
-        }
-        if blocked && !self.handle.has_deadline() {
-            self.handle.set_deadline(self.stall.map(|stall| now + stall));
-        }
+            self.blocked_since.zip(self.stall).map(|(since, stall)| since + stall)
+        };
+        self.handle.set_deadline(deadline.into_iter().chain(self.head_deadline()).min());
+    }
+
+    /// When a head that is under way must be complete.
+    fn head_deadline(&self) -> Option<Instant> {
+        let allowed = self.judge.time_allowed(Phase::Head);
+        self.head_since.zip(allowed).map(|(since, allowed)| since + allowed)
     }
 }
 

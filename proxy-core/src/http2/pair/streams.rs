@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Pair, State};
 use crate::http2::Judge;
-use crate::http2::exchange::{Sent, Stand};
+use crate::http2::exchange::{Sinks, Stand};
 use crate::http2::ready::STREAMS;
 use crate::http2::upstream::Connect;
 
@@ -58,7 +58,7 @@ where
     J: Judge,
 {
     /// Carries on the exchanges that are due; whether there were any.
-    pub(super) fn poll_exchanges(&mut self, sent: &mut Sent) -> bool {
+    pub(super) fn poll_exchanges(&mut self, sinks: &mut Sinks) -> bool {
         let mut any = false;
         for word in 0..self.ready.words() {
             let mut due = self.ready.take_streams(word);
@@ -66,17 +66,17 @@ where
                 any = true;
                 let part = word * 64 + due.trailing_zeros() as usize;
                 due &= due - 1;
-                self.poll_exchange(part, sent);
+                self.poll_exchange(part, sinks);
             }
         }
         any
     }
 
-    fn poll_exchange(&mut self, part: usize, sent: &mut Sent) {
+    fn poll_exchange(&mut self, part: usize, sinks: &mut Sinks) {
         let index = part - STREAMS;
         let Some(Some(exchange)) = self.exchanges.get_mut(index) else { return };
         let judge = &mut self.judge;
-        match self.ready.poll(part, |cx| exchange.poll(cx, judge, sent)) {
+        match self.ready.poll(part, |cx| exchange.poll(cx, judge, sinks)) {
             Stand::Under => self.blocked |= exchange.blocked().is_some(),
             Stand::Over => {
                 self.moved = true;
@@ -95,6 +95,15 @@ where
         if !self.cancels.spend(self.judge.now()) && self.state != State::Ending {
             self.judge.refused(Refusal::ResetFlood);
             self.end(Reason::ENHANCE_YOUR_CALM);
+        }
+    }
+
+    /// All of them are to be looked at: a socket takes more again.
+    pub(super) fn rouse(&self) {
+        for (index, exchange) in self.exchanges.iter().enumerate() {
+            if exchange.is_some() {
+                self.ready.set(STREAMS + index);
+            }
         }
     }
 
