@@ -10,6 +10,10 @@ use http::{HeaderMap, HeaderValue};
 use portreeve_protocols::http2::grpc::{self, Messages};
 use portreeve_protocols::http2::{are_trailers, keep_trailers};
 
+/// Bytes of a request that are sent with its head. Peers' windows are at least as large, unless they say
+/// otherwise (RFC 9113 section 6.9.2).
+const FIRST: usize = 16 * 1024;
+
 /// A body with its trailers.
 pub(super) struct Flow {
     from: RecvStream,
@@ -27,6 +31,8 @@ pub(super) struct Flow {
     read: bool,
     /// From the client to the server.
     is_request: bool,
+    /// Some of it has been sent, or tried.
+    begun: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +76,7 @@ impl Flow {
             blocked: None,
             read: false,
             is_request: false,
+            begun: false,
         }
     }
 
@@ -226,6 +233,12 @@ impl Flow {
         }
         self.to.reserve_capacity(self.held.len());
         let mut room = self.to.capacity();
+        if room == 0 && self.is_request && !self.begun && self.held.len() <= FIRST {
+            // `h2` knows no room before the stream is open, which it is when its head has been written:
+            // given now, the body goes in the same write. It is held there as long as it must.
+            room = self.held.len();
+        }
+        self.begun = true;
         if room == 0 {
             room = match self.to.poll_capacity(cx) {
                 Poll::Pending => {

@@ -171,6 +171,8 @@ where
                     return Some(end);
                 }
             }
+            // Before the other side is written to, so that a head and its body go in one write.
+            moved |= self.run_exchanges();
             if self.ready.take(BACK) {
                 moved = true;
                 if let Some(end) = self.poll_back() {
