@@ -24,9 +24,6 @@ pub mod config;
 mod control;
 mod edits;
 pub mod guard;
-#[cfg(feature = "fuzzing")]
-pub mod http2;
-#[cfg(not(feature = "fuzzing"))]
 mod http2;
 mod inspect;
 pub mod limits;
@@ -51,6 +48,8 @@ mod embedding {}
 pub use self::config::{
     Advertised, ListenerConfig, PolicyFiles, PolicySource, ProxyConfig, Transparent, UpstreamConfig,
 };
+#[cfg(feature = "fuzzing")]
+pub use self::http2::fuzz;
 pub use self::limits::Limits;
 pub use self::policy_files::{PolicyFilesError, read as read_policy_files};
 pub use self::policy_loader::{LoadError, check_policy};

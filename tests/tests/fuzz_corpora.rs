@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use portreeve_core::http2::fuzz::http2_pairing;
+use portreeve_core::fuzz::http2_pairing;
 use portreeve_policy::fuzz::{policy_documents, policy_http_rules};
 use portreeve_protocols::http1::fuzz::{http1_gate, http1_path};
 use portreeve_protocols::kafka::fuzz::{kafka_gate, kafka_messages};

@@ -34,7 +34,7 @@ pub struct Even {
 
 type Times = Arc<Mutex<Vec<Duration>>>;
 
-/// [`RATE`] calls a second, over connections in turn.
+/// `RATE` calls a second, over connections in turn.
 pub fn rate(proxy: &Running) -> Result<Even, Failure> {
     pin_this_thread();
     run(AT_MOST, async {

@@ -35,7 +35,7 @@ pub struct Paced {
 const RATE: u32 = 2000;
 const PACED_FOR: Duration = Duration::from_secs(2);
 
-/// [`RATE`] requests a second over 16 connections, one after the other.
+/// `RATE` requests a second over 16 connections, one after the other.
 pub fn paced(proxy: &Running) -> Paced {
     pin_this_thread();
     let mut connections: Vec<TcpStream> =

@@ -67,7 +67,7 @@ impl<'a> Request<'a> {
     pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let fields = self.headers.get_all(name).iter().map(HeaderValue::as_bytes);
         let said = HOST == name && !self.headers.contains_key(HOST);
-        fields.chain(said.then(|| self.host.as_bytes()))
+        fields.chain(said.then_some(self.host.as_bytes()))
     }
 }
 
