@@ -96,7 +96,7 @@ fn a_reset_after_the_end_of_a_request_that_the_server_does_not_take_reaches_it()
     let seen = resets.clone();
     // SETTINGS_INITIAL_WINDOW_SIZE 0, and never a WINDOW_UPDATE.
     let upstream = by_hand(&[0, 4, 0, 0, 0, 0], move |server| {
-        while let Some(frame) = server.next() {
+        while let Some(frame) = server.said() {
             seen.fetch_add(usize::from(frame.kind == kind::RST_STREAM), Ordering::SeqCst);
         }
     });
@@ -114,7 +114,7 @@ fn a_reset_after_the_end_of_a_request_that_the_server_does_not_take_reaches_it()
 #[test]
 fn informational_answers_without_end_are_ended() {
     let upstream = by_hand(&[], |server| {
-        let _ = server.next();
+        let _ = server.said();
         for n in 0..20_000 {
             let hint = format!("{n:08}{}", "x".repeat(1000));
             let fields = block(&[(":status", "103"), ("link", &hint)]);
@@ -122,7 +122,7 @@ fn informational_answers_without_end_are_ended() {
                 return;
             }
         }
-        while server.next().is_some() {}
+        while server.said().is_some() {}
     });
     let sidecar = in_front_of(upstream).start();
     let before = sidecar.memory();
@@ -142,7 +142,7 @@ fn tiny_frames_for_a_client_that_does_not_read_hold_little() {
     let upstream = by_hand(&[], |server| {
         let mut streams = Vec::new();
         while streams.len() < 50 {
-            match server.next() {
+            match server.said() {
                 Some(frame) if frame.kind == kind::HEADERS => streams.push(frame.stream),
                 Some(_) => {}
                 None => return,
@@ -200,7 +200,7 @@ fn upload(sidecar: &Sidecar, size: usize) -> Result<u16, h2::Error> {
 /// Takes a body, with `updates` window updates for each frame, on the stream and on the connection.
 fn take_body(server: &mut RawClient, updates: u32, goes_away: bool) {
     let mut gone = !goes_away;
-    while let Some(frame) = server.next() {
+    while let Some(frame) = server.said() {
         match frame.kind {
             kind::HEADERS if !gone => {
                 gone = true;

@@ -130,7 +130,7 @@ impl RawClient {
     }
 
     /// The next frame that is not SETTINGS; those are acknowledged.
-    pub fn next(&mut self) -> Option<Frame> {
+    pub fn said(&mut self) -> Option<Frame> {
         loop {
             let frame = self.read()?;
             match (frame.kind, frame.flags) {
