@@ -328,7 +328,6 @@ fn pseudo_header_abuse() {
         ("one of answers", with(&[(":status", "200")])),
         ("an unknown one", with(&[(":secret", "1")])),
         (":protocol without CONNECT", with(&[(":protocol", "websocket")])),
-        ("upper case", with(&[("X-Token", "1")])),
         ("connection", with(&[("connection", "close")])),
         ("keep-alive", with(&[("keep-alive", "1")])),
         ("proxy-connection", with(&[("proxy-connection", "1")])),
@@ -384,6 +383,32 @@ fn frame_ended(client: &mut RawClient) -> bool {
         return true;
     }
     client.until(|frame| frame.kind == kind::PING && frame.flags == 1).is_none()
+}
+
+#[test]
+fn upper_case_header_names() {
+    let victim = Victim::new();
+    let mut client = victim.client();
+    for (n, name) in ["X-Token", "x-Token", "Host", "Cookie", ":Path"].into_iter().enumerate() {
+        let stream = 2 * u32::try_from(n).unwrap() + 1;
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", "shop"),
+            (":path", "/public/a"),
+            (name, "1"),
+        ];
+        client.head(stream, &fields, true);
+        let answer = client
+            .until(|f| (f.stream == stream && f.kind == kind::RST_STREAM) || f.kind == kind::GOAWAY)
+            .expect("a stream error");
+        assert_eq!(answer.code(), PROTOCOL_ERROR, "{name}");
+        if frame_ended(&mut client) {
+            client = victim.client();
+        }
+    }
+    assert_eq!(victim.seen.what().requests.len(), 1, "none of them");
+    victim.serves();
 }
 
 #[test]
