@@ -65,6 +65,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     drop(client);
     remote.drain();
     proxy.ended().await;
+    // Whoever could still steer the proxy keeps its observer, and with it the channel.
+    drop(remote);
     println!("decisions:");
     while let Some(line) = decisions.recv().await {
         println!("  {line}");
