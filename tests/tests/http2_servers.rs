@@ -237,6 +237,57 @@ fn a_body_goes_on_after_the_server_has_gone_away() {
     assert_eq!(upload(&sidecar, 10_000_000).ok(), Some(200));
 }
 
+/// As gRPC's C core does it: streams and their windows opened by a client that may have been told to go.
+#[test]
+fn a_stream_goes_on_while_others_are_opened_after_the_server_went_away() {
+    let (upstream, seen) = serve();
+    let sidecar = in_front_of(upstream).start();
+    let mut client = client(&sidecar);
+    open(&mut client, 1, "POST", "/public/echo");
+    // As every client does, it answers the PING by which a server finds out that it has been heard.
+    let answer = |client: &mut RawClient, stream: u32| {
+        while let Some(frame) = client.read() {
+            match (frame.kind, frame.flags & 1) {
+                (kind::PING, 0) => drop(client.frame(kind::PING, 1, 0, &frame.payload)),
+                (_, 1) if frame.stream == stream => return true,
+                _ => {}
+            }
+        }
+        false
+    };
+    client.until(|frame| frame.stream == 1 && frame.kind == kind::HEADERS).expect("a head");
+    client.get(3, "/public/leave");
+    assert!(answer(&mut client, 3));
+    for stream in [5, 7, 9] {
+        std::thread::sleep(Duration::from_millis(50));
+        client.get(stream, "/public/a");
+        client.frame(kind::WINDOW_UPDATE, 0, stream, &[0, 0, 1, 0]);
+        assert!(answer(&mut client, stream), "{stream}");
+    }
+    client.frame(kind::DATA, 1, 1, b"the rest");
+    let data = client.until(|frame| frame.stream == 1 && frame.kind == kind::DATA).expect("data");
+    assert_eq!(data.payload, b"the rest");
+    assert_eq!(client.goaway(), Some(0), "and then the client is told");
+    assert_eq!(seen.what().connections, 2);
+}
+
+/// Whoever neither ends its head nor reads is not waited for twice.
+#[test]
+fn a_head_that_does_not_end_has_one_time_out() {
+    let (upstream, _) = serve();
+    let sidecar = in_front_of(upstream).more("limits: {header_timeout: 300ms}").start();
+    let mut client = client(&sidecar);
+    client.frame(kind::SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+    client.frame(kind::WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]);
+    // Enough on its way that the socket takes no GOAWAY.
+    client.get(1, "/public/large/100000000");
+    std::thread::sleep(Duration::from_millis(500));
+    client.frame(kind::HEADERS, 0, 3, &block(&[(":method", "GET")]));
+    let active = "portreeve_connections_active{direction=\"ingress\"}";
+    eventually("the connection to end", || (sidecar.metric(active) == Some(0.0)).then_some(()));
+    assert_eq!(sidecar.metric("portreeve_timeouts_total{phase=\"head\"}"), Some(1.0));
+}
+
 #[test]
 fn an_idle_client_that_does_not_heed_goaway_is_left_soon() {
     let (upstream, _) = serve();

@@ -120,6 +120,11 @@ impl<T: Send + Unpin> Exchange<T> {
         }
     }
 
+    /// Whether its answer has begun.
+    pub(super) fn is_answering(&self) -> bool {
+        matches!(self.stage, Stage::Answering { .. })
+    }
+
     /// Sends the head, once the upstream is there.
     pub(super) fn ask(
         &mut self,

@@ -5,7 +5,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{Pair, State};
 use crate::http2::Judge;
 use crate::http2::ready::{BACK, STREAMS};
-use crate::http2::upstream::{Connect, Event, Upstream};
+use crate::http2::upstream::{Connect, Event, RETIRED, Upstream};
 use crate::relay::End;
 
 impl<F, C, J> Pair<F, C, J>
@@ -35,7 +35,10 @@ where
                 let leaving = std::mem::replace(&mut self.upstream, Upstream::Absent);
                 self.retired.push(leaving);
                 self.answer_waiting(503);
-                self.leave();
+                self.server_left = true;
+                if self.retired.len() > RETIRED {
+                    self.leave();
+                }
             }
             Event::Ended(refusal) => {
                 if let Some(refusal) = refusal {
@@ -44,7 +47,7 @@ where
                 self.written += self.upstream.written();
                 self.upstream = Upstream::Absent;
                 self.answer_waiting(502);
-                self.leave();
+                self.server_left = true;
             }
         }
         self.ask_waiting();

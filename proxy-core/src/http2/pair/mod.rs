@@ -60,6 +60,8 @@ pub(crate) struct Pair<F, C: Connect, J: Judge> {
     front_tally: Arc<Tally>,
     cancels: Cancels,
     state: State,
+    /// The server went away: the client is to go, too, when no answer is on its way.
+    server_left: bool,
     /// Time that waiting receivers get.
     stall: Option<Duration>,
     clock: Clock,
@@ -137,6 +139,7 @@ where
             cancels: Cancels::new(limits.cancelled_streams, now),
             limits,
             state: State::Running,
+            server_left: false,
             stall,
             clock: Clock::Setup,
             moved: false,
@@ -183,6 +186,12 @@ where
             if !moved {
                 break;
             }
+        }
+        // Not while an answer is on its way, which may be for hours: the `h2` crate ends a connection whose
+        // client, told to leave, still opens streams and their windows, as gRPC's C core does.
+        let answering = || self.exchanges.iter().flatten().any(|exchange| exchange.is_answering());
+        if self.server_left && !answering() {
+            self.leave();
         }
         self.watch_clock(now);
         if self.ready.end() {
@@ -237,6 +246,7 @@ where
                 self.judge.timed_out(Phase::Head);
                 Some(End::Closed)
             }
+            Clock::Linger => Some(End::Closed),
             _ if self.head_deadline().is_some_and(|deadline| deadline <= now) => {
                 self.judge.refused_head(http1::Refusal::HeadTimeout);
                 self.judge.timed_out(Phase::Head);
@@ -252,7 +262,6 @@ where
                 self.end_stalled(now);
                 None
             }
-            Clock::Linger => Some(End::Closed),
         }
     }
 
