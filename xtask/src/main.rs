@@ -1,0 +1,2 @@
+//! Tasks of the repository that cargo has no command for.
+fn main() {}
