@@ -1,0 +1,183 @@
+//! `connect()` of the workload: refused at once, let out, or turned to the proxy.
+
+use aya_ebpf::helpers::generated::bpf_set_retval;
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use portreeve_ebpf_common::{
+    Config, Counter, Direction, Endpoint, EventKind, EventReason, ListenerSlot, Verdict, flags,
+    protocol,
+};
+
+use crate::context::{Call, ECONNREFUSED, config};
+use crate::judge::{Judged, judge};
+use crate::maps::LISTENERS;
+use crate::report::{Parties, count, refuse, tell};
+use crate::services::{Balanced, balance};
+
+/// `connect()` over IPv4.
+#[cgroup_sock_addr(connect4)]
+pub fn portreeve_connect4(context: SockAddrContext) -> i32 {
+    connect(Call::v4(&context))
+}
+
+/// `connect()` over IPv6, to mapped addresses, too.
+#[cgroup_sock_addr(connect6)]
+pub fn portreeve_connect6(context: SockAddrContext) -> i32 {
+    connect(Call::v6(&context))
+}
+
+/// The program lets the system call go on.
+pub const GO_ON: i32 = 1;
+/// The system call ends with EPERM, or what `bpf_set_retval` has set.
+pub const STOP: i32 = 0;
+
+#[inline(always)]
+fn connect(call: Call) -> i32 {
+    let asked = call.endpoint();
+    let mut parties = Parties {
+        cookie: call.cookie(),
+        direction: Direction::Egress,
+        protocol: call.protocol(),
+        source: Endpoint::default(),
+        asked,
+        destination: asked,
+    };
+    let Some(config) = config() else {
+        refuse(EventReason::NotReady, &parties, &Judged::NOTHING);
+        return STOP;
+    };
+    match balance(asked, parties.protocol, call.netns()) {
+        Balanced::NotAService => {}
+        Balanced::Backend(backend) => parties.destination = backend,
+        Balanced::NoBackend => {
+            refuse(EventReason::NoBackend, &parties, &Judged::NOTHING);
+            // SAFETY: the helper takes a number.
+            unsafe { bpf_set_retval(-ECONNREFUSED) };
+            return STOP;
+        }
+    }
+    let judged = match judged(config, &parties) {
+        Ok(judged) => judged,
+        Err((reason, judged)) => {
+            refuse(reason, &parties, &judged);
+            return STOP;
+        }
+    };
+    match judged.verdict {
+        Verdict::Inspect => redirect(call, config, &parties, &judged),
+        _ => go_straight(call, &parties, &judged),
+    }
+}
+
+/// What is to happen with what the workload opens; an error is a refusal.
+#[inline(always)]
+pub fn judged(config: &Config, parties: &Parties) -> Result<Judged, (EventReason, Judged)> {
+    let peer = parties.destination.address.reached();
+    if config.flags & flags::LOOPBACK_IS_OWN != 0 && peer.is_loopback() {
+        return Ok(Judged { verdict: Verdict::Allow, ..Judged::NOTHING });
+    }
+    let known = parties.protocol == protocol::TCP || parties.protocol == protocol::UDP;
+    if !known && config.flags & flags::OTHER_SOCKETS != 0 {
+        return Ok(Judged { verdict: Verdict::Allow, ..Judged::NOTHING });
+    }
+    let port = parties.destination.port as u16;
+    let judged = judge(Direction::Egress, peer, parties.protocol, port);
+    if !judged.ready {
+        return Err((EventReason::NotReady, judged));
+    }
+    if !known {
+        return match judged.enforced {
+            true => Err((EventReason::SocketKind, judged)),
+            false => Ok(Judged { verdict: Verdict::Allow, ..judged }),
+        };
+    }
+    match judged.verdict {
+        Verdict::Deny => Err((EventReason::Policy, judged)),
+        // Nobody reads datagrams.
+        Verdict::Inspect if parties.protocol != protocol::TCP => Err((EventReason::Policy, judged)),
+        _ => Ok(judged),
+    }
+}
+
+#[inline(always)]
+fn go_straight(call: Call, parties: &Parties, judged: &Judged) -> i32 {
+    if parties.destination == parties.asked {
+        // The socket may have been somebody's before: a datagram socket can be connected again.
+        if let Some(state) = call.state() {
+            state.asked = Endpoint::default();
+            state.redirected = 0;
+        }
+        count(Counter::EgressAllowed);
+        return GO_ON;
+    }
+    let Some(state) = call.state_or_new() else {
+        refuse(EventReason::MapFull, parties, judged);
+        return STOP;
+    };
+    state.asked = parties.asked;
+    state.destination = parties.destination;
+    state.redirected = 0;
+    if !call.set(parties.destination) {
+        refuse(EventReason::NoBackend, parties, judged);
+        return STOP;
+    }
+    count(Counter::ServiceTranslated);
+    count(Counter::EgressAllowed);
+    GO_ON
+}
+
+#[inline(always)]
+fn redirect(call: Call, config: &Config, parties: &Parties, judged: &Judged) -> i32 {
+    let v4 = parties.asked.address.is_v4();
+    let (proxy, slot) = match v4 {
+        true => (config.proxy_v4, ListenerSlot::OutboundV4),
+        false => (config.proxy_v6, ListenerSlot::OutboundV6),
+    };
+    // Nobody else may take the proxy's port while it is away, and answer in its place.
+    if proxy.port == 0 || (config.flags & flags::FOREIGN_PROXY == 0 && !listens(slot)) {
+        refuse(EventReason::ProxyAway, parties, judged);
+        return STOP;
+    }
+    // The proxy's address is loopback, and each namespace has its own.
+    if call.netns() != config.netns {
+        refuse(EventReason::OtherNamespace, parties, judged);
+        return STOP;
+    }
+    let Some(state) = call.state_or_new() else {
+        refuse(EventReason::MapFull, parties, judged);
+        return STOP;
+    };
+    state.asked = parties.asked;
+    state.destination = parties.destination;
+    state.redirected = 1;
+    if !call.set(proxy) {
+        refuse(EventReason::ProxyAway, parties, judged);
+        return STOP;
+    }
+    if parties.destination != parties.asked {
+        count(Counter::ServiceTranslated);
+    }
+    count(Counter::EgressRedirected);
+    if config.flags & flags::TELL_REDIRECTS != 0 {
+        tell(EventKind::Redirected, EventReason::Policy, parties, judged);
+    }
+    GO_ON
+}
+
+/// Whether the proxy listens. Its sockets leave the map when they are closed, however it ended.
+#[inline(always)]
+pub fn listens(slot: ListenerSlot) -> bool {
+    let slot = slot as u32;
+    // SAFETY: the socket that was found is given back at once.
+    unsafe {
+        let found = aya_ebpf::helpers::generated::bpf_map_lookup_elem(
+            (&raw const LISTENERS).cast_mut().cast(),
+            (&raw const slot).cast_mut().cast(),
+        );
+        if found.is_null() {
+            return false;
+        }
+        aya_ebpf::helpers::generated::bpf_sk_release(found);
+    }
+    true
+}

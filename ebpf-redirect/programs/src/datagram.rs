@@ -1,0 +1,144 @@
+//! Datagrams of sockets that are not connected: each is judged, services are translated there and back.
+
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_set_retval};
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use portreeve_ebpf_common::{Counter, Direction, Endpoint, EventReason, ReplyKey, ReverseKey};
+
+use crate::connect::{GO_ON, STOP, judged};
+use crate::context::{Call, ECONNREFUSED, config};
+use crate::judge::Judged;
+use crate::maps::{REPLIES, REVERSE};
+use crate::report::{Parties, count, refuse};
+use crate::services::{Balanced, balance, still_serves};
+
+/// `sendmsg()` over IPv4.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn portreeve_sendmsg4(context: SockAddrContext) -> i32 {
+    send(Call::v4(&context))
+}
+
+/// `sendmsg()` over IPv6.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn portreeve_sendmsg6(context: SockAddrContext) -> i32 {
+    send(Call::v6(&context))
+}
+
+/// `recvmsg()` over IPv4.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn portreeve_recvmsg4(context: SockAddrContext) -> i32 {
+    receive(Call::v4(&context))
+}
+
+/// `recvmsg()` over IPv6.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn portreeve_recvmsg6(context: SockAddrContext) -> i32 {
+    receive(Call::v6(&context))
+}
+
+/// The keys' ways, see [`ReverseKey::way`].
+const TO_SERVICE: u32 = 0;
+const TO_BACKEND: u32 = 1;
+
+#[inline(always)]
+fn send(call: Call) -> i32 {
+    let asked = call.endpoint();
+    let mut parties = Parties {
+        cookie: call.cookie(),
+        direction: Direction::Egress,
+        protocol: call.protocol(),
+        source: Endpoint::default(),
+        asked,
+        destination: asked,
+    };
+    let Some(config) = config() else {
+        refuse(EventReason::NotReady, &parties, &Judged::NOTHING);
+        return STOP;
+    };
+    match backend(call, &parties) {
+        Balanced::NotAService => {}
+        Balanced::Backend(backend) => parties.destination = backend,
+        Balanced::NoBackend => {
+            refuse(EventReason::NoBackend, &parties, &Judged::NOTHING);
+            // SAFETY: the helper takes a number.
+            unsafe { bpf_set_retval(-ECONNREFUSED) };
+            return STOP;
+        }
+    }
+    let judged = match judged(config, &parties) {
+        Ok(judged) => judged,
+        Err((reason, judged)) => {
+            refuse(reason, &parties, &judged);
+            return STOP;
+        }
+    };
+    let translated = parties.destination != parties.asked;
+    if translated && !(remember(&parties) && call.set(parties.destination)) {
+        refuse(EventReason::MapFull, &parties, &judged);
+        return STOP;
+    }
+    await_reply(call, parties.destination);
+    count(Counter::EgressAllowed);
+    GO_ON
+}
+
+/// The backend that this socket has for a service, or a new one.
+#[inline(always)]
+fn backend(call: Call, parties: &Parties) -> Balanced {
+    let key = ReverseKey { cookie: parties.cookie, endpoint: parties.asked, way: TO_BACKEND };
+    // SAFETY: copied at once.
+    if let Some(had) = (unsafe { REVERSE.get(&key) }).copied()
+        && still_serves(parties.asked, parties.protocol)
+        && serves(had, parties)
+    {
+        return Balanced::Backend(had);
+    }
+    balance(parties.asked, parties.protocol, call.netns())
+}
+
+/// Whether the backend was not forgotten since.
+#[inline(always)]
+fn serves(backend: Endpoint, parties: &Parties) -> bool {
+    let key = ReverseKey { cookie: parties.cookie, endpoint: backend, way: TO_SERVICE };
+    // SAFETY: only compared.
+    unsafe { REVERSE.get(&key) }.is_some_and(|asked| *asked == parties.asked)
+}
+
+#[inline(always)]
+fn remember(parties: &Parties) -> bool {
+    let Parties { cookie, asked, destination, .. } = *parties;
+    let there = ReverseKey { cookie, endpoint: asked, way: TO_BACKEND };
+    let back = ReverseKey { cookie, endpoint: destination, way: TO_SERVICE };
+    REVERSE.insert(&there, &destination, 0).is_ok() && REVERSE.insert(&back, &asked, 0).is_ok()
+}
+
+/// What comes back from there is a reply.
+#[inline(always)]
+fn await_reply(call: Call, remote: Endpoint) {
+    let key = ReplyKey {
+        remote: Endpoint { address: remote.address.reached(), ..remote },
+        port: call.local_port(),
+    };
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // Without room a reply is judged as if it opened a conversation.
+    let _ = REPLIES.insert(&key, &now, 0);
+}
+
+#[inline(always)]
+fn receive(call: Call) -> i32 {
+    let endpoint = call.endpoint();
+    let key = ReverseKey { cookie: call.cookie(), endpoint, way: TO_SERVICE };
+    // SAFETY: copied at once.
+    if let Some(asked) = (unsafe { REVERSE.get(&key) }).copied() {
+        call.set(asked);
+        return GO_ON;
+    }
+    if let Some(state) = call.state()
+        && state.asked.port != 0
+        && state.destination == endpoint
+    {
+        call.set(state.asked);
+    }
+    GO_ON
+}

@@ -1,0 +1,99 @@
+//! Service addresses: which backend stands for one.
+
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
+use portreeve_ebpf_common::{
+    Affinity, AffinityKey, Endpoint, Service, ServiceKey, SlotKey, choose,
+};
+
+use crate::maps::{AFFINITY, BACKENDS, SERVICES, SLOTS};
+
+/// What an address stands for.
+pub enum Balanced {
+    /// Itself.
+    NotAService,
+    /// A backend.
+    Backend(Endpoint),
+    /// A service that has none.
+    NoBackend,
+}
+
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// The backend for a connection of `client`, a network namespace's cookie.
+#[inline(always)]
+pub fn balance(asked: Endpoint, protocol: u8, client: u64) -> Balanced {
+    let key = ServiceKey { frontend: asked, protocol: protocol as u32 };
+    // SAFETY: copied at once; a service that is replaced is freed when no program holds it.
+    let Some(service) = (unsafe { SERVICES.get(&key) }).copied() else {
+        return Balanced::NotAService;
+    };
+    if let Some(backend) = affine(&service, client) {
+        return Balanced::Backend(backend);
+    }
+    match chosen(&service) {
+        Some((number, backend)) => {
+            if service.affinity != 0 {
+                remember(&service, client, number);
+            }
+            Balanced::Backend(backend)
+        }
+        None => Balanced::NoBackend,
+    }
+}
+
+/// Whether a backend that stood for this service still may: for datagrams, which are sent one by one.
+#[inline(always)]
+pub fn still_serves(asked: Endpoint, protocol: u8) -> bool {
+    let key = ServiceKey { frontend: asked, protocol: protocol as u32 };
+    // SAFETY: only looked at.
+    unsafe { SERVICES.get(&key) }.is_some()
+}
+
+#[inline(always)]
+fn chosen(service: &Service) -> Option<(u32, Endpoint)> {
+    if service.slots == 0 {
+        return None;
+    }
+    // SAFETY: the helper takes nothing.
+    let (first, second) = unsafe { (bpf_get_prandom_u32(), bpf_get_prandom_u32()) };
+    let key = SlotKey { table: service.table, index: choose(first, service.slots) };
+    // SAFETY: copied at once.
+    let slot = unsafe { SLOTS.get(&key) }.copied()?;
+    let number = slot.pick(second);
+    // SAFETY: copied at once.
+    let backend = unsafe { BACKENDS.get(&number) }.copied()?;
+    Some((number, backend.endpoint))
+}
+
+/// The backend that the client had, while it may come back to it.
+#[inline(always)]
+fn affine(service: &Service, client: u64) -> Option<Endpoint> {
+    if service.affinity == 0 {
+        return None;
+    }
+    let key = AffinityKey { client, service: service.id, pad: 0 };
+    // SAFETY: copied at once.
+    let had = unsafe { AFFINITY.get(&key) }.copied()?;
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if now.wrapping_sub(had.since) > service.affinity as u64 * NANOSECONDS {
+        return None;
+    }
+    // SAFETY: copied at once.
+    let backend = unsafe { BACKENDS.get(&had.backend) }.copied()?;
+    if backend.draining != 0 {
+        return None;
+    }
+    remember(service, client, had.backend);
+    Some(backend.endpoint)
+}
+
+/// Affinity runs from the client's last connection on.
+#[inline(always)]
+fn remember(service: &Service, client: u64, backend: u32) {
+    let key = AffinityKey { client, service: service.id, pad: 0 };
+    // SAFETY: the helper takes nothing.
+    let since = unsafe { bpf_ktime_get_ns() };
+    // The oldest one is forgotten when there is no room.
+    let _ = AFFINITY.insert(&key, &Affinity { since, backend, pad: 0 }, 0);
+}

@@ -1,0 +1,141 @@
+//! Which sockets there may be, and which ports are the workload's.
+
+use core::ptr::read_volatile;
+
+use aya_ebpf::bindings::bpf_sock;
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::macros::cgroup_sock;
+use aya_ebpf::programs::SockContext;
+use portreeve_ebpf_common::{
+    Address, Counter, Direction, Endpoint, EventReason, PortKey, SocketState, flags, protocol,
+};
+
+use crate::context::config;
+use crate::judge::{Judged, header};
+use crate::maps::{PORTS, SOCKETS};
+use crate::report::{Parties, count, refuse};
+
+const STREAM: u32 = 1;
+const DATAGRAM: u32 = 2;
+
+/// Sockets of other kinds send what no program sees: raw ones, SCTP, MPTCP. Where policy restricts what
+/// the workload may reach, there are none.
+#[cgroup_sock(sock_create)]
+pub fn portreeve_sock_create(context: SockContext) -> i32 {
+    // SAFETY: the context lives as long as the program runs.
+    let (kind, number) = unsafe {
+        (
+            read_volatile(&raw const (*context.sock).type_),
+            read_volatile(&raw const (*context.sock).protocol),
+        )
+    };
+    let known = (kind == STREAM && number == protocol::TCP as u32)
+        || (kind == DATAGRAM && number == protocol::UDP as u32);
+    if known {
+        return 1;
+    }
+    let free = match (config(), header()) {
+        (Some(config), _) if config.flags & flags::OTHER_SOCKETS != 0 => true,
+        (Some(_), Some(header)) => !header.is_enforced(Direction::Egress),
+        _ => false,
+    };
+    if free {
+        return 1;
+    }
+    let parties = Parties {
+        cookie: 0,
+        direction: Direction::Egress,
+        protocol: number as u8,
+        source: Endpoint::default(),
+        asked: Endpoint::default(),
+        destination: Endpoint::default(),
+    };
+    count(Counter::SocketsRefused);
+    refuse(EventReason::SocketKind, &parties, &Judged::NOTHING);
+    0
+}
+
+/// `bind()` over IPv4.
+#[cgroup_sock(post_bind4)]
+pub fn portreeve_post_bind4(context: SockContext) -> i32 {
+    let sk = context.sock;
+    // SAFETY: the context lives as long as the program runs.
+    let address = unsafe { Address::v4(read_volatile(&raw const (*sk).src_ip4)) };
+    hold(sk, address)
+}
+
+/// `bind()` over IPv6.
+#[cgroup_sock(post_bind6)]
+pub fn portreeve_post_bind6(context: SockContext) -> i32 {
+    let sk = context.sock;
+    // SAFETY: the context lives as long as the program runs.
+    let address = unsafe {
+        Address([
+            read_volatile(&raw const (*sk).src_ip6[0]),
+            read_volatile(&raw const (*sk).src_ip6[1]),
+            read_volatile(&raw const (*sk).src_ip6[2]),
+            read_volatile(&raw const (*sk).src_ip6[3]),
+        ])
+    };
+    hold(sk, address)
+}
+
+/// A socket is closed.
+#[cgroup_sock(sock_release)]
+pub fn portreeve_sock_release(context: SockContext) -> i32 {
+    if let Some(state) = storage(context.sock, 0)
+        && state.holds_port != 0
+    {
+        state.holds_port = 0;
+        let bound = state.bound;
+        if let Some(holders) = PORTS.get_ptr_mut(&bound)
+            && add(holders, u32::MAX) == 1
+        {
+            let _ = PORTS.remove(&bound);
+        }
+    }
+    1
+}
+
+/// Counts a socket that holds a port. Without room for that, it may not: nobody would judge what comes.
+#[inline(always)]
+fn hold(sk: *mut bpf_sock, address: Address) -> i32 {
+    // SAFETY: the context lives as long as the program runs.
+    let (port, number) = unsafe {
+        (read_volatile(&raw const (*sk).src_port), read_volatile(&raw const (*sk).protocol))
+    };
+    let local = Endpoint::new(address, port as u16);
+    let key = PortKey { local, protocol: number };
+    let Some(state) = storage(sk, 1) else {
+        count(Counter::MapFull);
+        return 0;
+    };
+    if let Some(holders) = PORTS.get_ptr_mut(&key) {
+        add(holders, 1);
+    } else if PORTS.insert(&key, &1, 0).is_err() {
+        count(Counter::MapFull);
+        return 0;
+    }
+    state.bound = key;
+    state.holds_port = 1;
+    1
+}
+
+/// Adds to a count that other CPUs count on, and returns what it was.
+#[inline(always)]
+fn add(holders: *mut u32, number: u32) -> u32 {
+    use core::intrinsics::{AtomicOrdering, atomic_xadd};
+    // SAFETY: it points into a map's value.
+    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(holders, number) }
+}
+
+#[inline(always)]
+fn storage(sk: *mut bpf_sock, flags: u64) -> Option<&'static mut SocketState> {
+    // SAFETY: the storage lives as long as the socket, which lives as long as the program runs.
+    unsafe {
+        let map = (&raw const SOCKETS).cast_mut().cast();
+        bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), flags)
+            .cast::<SocketState>()
+            .as_mut()
+    }
+}
