@@ -61,7 +61,7 @@ fn nightly() -> Option<PathBuf> {
     said(Path::new("rustup"), &["which", "rustc", "--toolchain", "nightly"]).ok().map(PathBuf::from)
 }
 
-fn has_source(rustc: &PathBuf) -> bool {
+fn has_source(rustc: &Path) -> bool {
     said(rustc, &["--print", "sysroot"])
         .is_ok_and(|root| Path::new(&root).join("lib/rustlib/src/rust/library/core").is_dir())
 }
