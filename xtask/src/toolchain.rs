@@ -27,7 +27,10 @@ impl Toolchain {
         let own = root.join("target/ebpf-tools/bin");
         let rustc = named("PORTREEVE_EBPF_RUSTC")
             .or_else(|| {
-                [nightly(), Some("/usr/bin/rustc".into())].into_iter().flatten().find(has_source)
+                [nightly(), Some("/usr/bin/rustc".into())]
+                    .into_iter()
+                    .flatten()
+                    .find(|rustc| has_source(rustc))
             })
             .ok_or(format!("no rustc with the source of `core` was found\n{HOW}"))?;
         let linker = named("PORTREEVE_BPF_LINKER")
