@@ -13,6 +13,7 @@
 //! | [`grpc_tonic`] | the gRPC suite's client in Rust |
 //! | [`kafka`] | a real Kafka broker |
 //! | [`kafka_oracle`] | how `kafka-protocol` reads the same bytes |
+//! | [`workload`] | processes in a cgroup and a namespace, for kernel programs |
 //! | [`hyper_oracle`] | how hyper reads the same bytes |
 
 pub mod authz;
@@ -26,6 +27,7 @@ pub mod kafka_oracle;
 pub mod peers;
 pub mod sidecar;
 pub mod upstream;
+pub mod workload;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -112,6 +114,8 @@ pub enum Need {
     Files(u64),
     /// A part of what a suite's `fetch` brings.
     Fetched(&'static str, &'static str),
+    /// cgroup v2 and bpffs, and the right to load kernel programs.
+    KernelPrograms,
     /// Envoy: `ENVOY`, the path, or what `tests/envoy/fetch` brings.
     Envoy,
 }
@@ -132,6 +136,7 @@ impl Need {
                 let made = ip("add").and_then(|_| ip("del"));
                 made.is_none().then(|| "no network namespaces here".to_owned())
             }
+            Self::KernelPrograms => kernel_programs_missing(),
             Self::Envoy => authz::envoy().is_none().then(|| "no envoy here".to_owned()),
             Self::Fetched(suite, part) => {
                 let missing = !peers::fetched(suite).join(part).is_dir();
@@ -150,6 +155,22 @@ impl Need {
             }
         }
     }
+}
+
+/// Why kernel programs can't be tried here.
+fn kernel_programs_missing() -> Option<String> {
+    const BPF: u32 = 39;
+    if workload::cgroup_mount().is_none() {
+        return Some("no cgroup v2 mounted".to_owned());
+    }
+    let systems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if !systems.lines().any(|line| line.ends_with("\tbpf")) {
+        return Some("a kernel without bpffs".to_owned());
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t"));
+    let effective = effective.and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
+    (effective & (1 << BPF) == 0).then(|| "no CAP_BPF".to_owned())
 }
 
 /// The path of a program that a test's needs have named.

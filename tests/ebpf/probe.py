@@ -1,0 +1,191 @@
+"""A process of the workload: does what its arguments say with real sockets, and prints one JSON object a line.
+
+  tcp ADDRESS PORT [PATH]     connect; with PATH, one HTTP request
+  udp ADDRESS PORT COUNT      datagrams of a socket that is not connected, and whom the answers come from
+  udp-connected ADDRESS PORT  the same of one that is
+  tcp-from SOURCE ADDRESS PORT [PATH], udp-from SOURCE ADDRESS PORT COUNT
+                              the same from an address of one's own
+  bind ADDRESS PORT           hold a port, for as long as the process lives
+  fast-open ADDRESS PORT      connect by sending
+  socket FAMILY TYPE PROTOCOL make a socket
+  questions                   lines "tcp|udp ADDRESS PORT" on standard input; a word for each: deny, allow, inspect
+  hold ADDRESS PORT           connect, then echo a line of standard input through it for each line, until it ends
+  loop ADDRESS PORT SECONDS   connect again and again; counts of what came of it
+"""
+import errno, json, socket, sys, time
+
+
+def name(error):
+    return errno.errorcode.get(error.errno, str(error.errno))
+
+
+def family(address):
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def connect(address, port, timeout=5, source=None):
+    s = socket.socket(family(address), socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    if source:
+        s.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND
+        s.bind((source, 0))
+    s.settimeout(timeout)
+    began = time.monotonic()
+    try:
+        s.connect((address, port))
+    except socket.timeout:
+        return None, {"error": "timeout"}
+    except OSError as error:
+        return None, {"error": name(error), "microseconds": int((time.monotonic() - began) * 1e6)}
+    shown = lambda end: "%s:%d" % (end[0], end[1]) if ":" not in end[0] else "[%s]:%d" % (end[0], end[1])
+    return s, {"error": None, "peer": shown(s.getpeername()), "local": shown(s.getsockname())}
+
+
+def request(s, host, path):
+    s.sendall(("GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (path, host)).encode())
+    answer = b""
+    while True:
+        try:
+            more = s.recv(65536)
+        except OSError as error:
+            return {"status": name(error)}
+        if not more:
+            break
+        answer += more
+    head, _, body = answer.partition(b"\r\n\r\n")
+    words = head.split(b" ")
+    return {"status": int(words[1]) if len(words) > 1 else 0, "body": body.decode(errors="replace").strip()}
+
+
+def tcp(address, port, path=None, source=None):
+    s, said = connect(address, int(port), source=source)
+    if s and path:
+        try:
+            said.update(request(s, "service", path))
+        except OSError as error:
+            said["status"] = name(error)
+    return said
+
+
+def tcp_from(source, address, port, path=None):
+    return tcp(address, port, path, source)
+
+
+def udp_from(source, address, port, count):
+    return udp(address, port, count, source)
+
+
+def bind(address, port):
+    s = socket.socket(family(address), socket.SOCK_STREAM)
+    try:
+        s.bind((address, int(port)))
+        return {"error": None}
+    except OSError as error:
+        return {"error": name(error)}
+
+
+def udp(address, port, count, source=None):
+    s = socket.socket(family(address), socket.SOCK_DGRAM)
+    if source:
+        s.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND
+        s.bind((source, 0))
+    s.settimeout(2)
+    said = {"error": None, "from": [], "bodies": []}
+    for number in range(int(count)):
+        try:
+            s.sendto(b"%d" % number, (address, int(port)))
+            body, peer = s.recvfrom(2048)
+            said["from"].append("%s:%d" % (peer[0], peer[1]))
+            said["bodies"].append(body.decode())
+        except socket.timeout:
+            said["error"] = "timeout"
+            break
+        except OSError as error:
+            said["error"] = name(error)
+            break
+    return said
+
+
+def udp_connected(address, port):
+    s = socket.socket(family(address), socket.SOCK_DGRAM)
+    s.settimeout(2)
+    try:
+        s.connect((address, int(port)))
+        s.send(b"0")
+        body, peer = s.recvfrom(2048)
+        return {"error": None, "peer": "%s:%d" % s.getpeername()[:2], "from": "%s:%d" % peer[:2], "body": body.decode()}
+    except socket.timeout:
+        return {"error": "timeout"}
+    except OSError as error:
+        return {"error": name(error)}
+
+
+def fast_open(address, port):
+    s = socket.socket(family(address), socket.SOCK_STREAM)
+    s.settimeout(5)
+    try:
+        s.sendto(b"GET /public/a HTTP/1.1\r\nHost: service\r\nConnection: close\r\n\r\n", 0x20000000, (address, int(port)))
+        return {"error": None, "answer": s.recv(4096).decode(errors="replace").split("\r\n")[0]}
+    except OSError as error:
+        return {"error": name(error)}
+
+
+def make(kind_family, kind, protocol):
+    try:
+        socket.socket(int(kind_family), int(kind), int(protocol)).close()
+        return {"error": None}
+    except OSError as error:
+        return {"error": name(error)}
+
+
+def questions():
+    """Everything here is local, and nobody listens: what goes straight is refused by nobody but a closed port."""
+    for line in sys.stdin:
+        protocol, address, port = line.split()
+        kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+        with socket.socket(family(address), kind) as s:
+            # No TIME_WAIT: there are more questions than ports.
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            try:
+                s.connect((address, int(port)))
+                print("inspect" if protocol == "tcp" else "allow")
+            except OSError as error:
+                print({errno.EPERM: "deny", errno.ECONNREFUSED: "allow"}.get(error.errno, name(error)))
+
+
+def hold(address, port):
+    s, said = connect(address, int(port))
+    print(json.dumps(said), flush=True)
+    if not s:
+        return None
+    for line in sys.stdin:
+        try:
+            s.sendall(line.encode())
+            got = b""
+            while not got.endswith(b"\n"):
+                more = s.recv(65536)
+                if not more:
+                    break
+                got += more
+            print(json.dumps({"echo": got.decode().strip() or None}), flush=True)
+        except OSError as error:
+            print(json.dumps({"echo": None, "error": name(error)}), flush=True)
+    return None
+
+
+def loop(address, port, seconds):
+    counts, until = {}, time.monotonic() + float(seconds)
+    while time.monotonic() < until:
+        s, said = connect(address, int(port))
+        outcome = said["error"] or "connected"
+        counts[outcome] = counts.get(outcome, 0) + 1
+        if s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            s.close()
+    return counts
+
+
+DO = {"tcp": tcp, "tcp-from": tcp_from, "udp-from": udp_from, "bind": bind, "udp": udp, "udp-connected": udp_connected, "fast-open": fast_open, "socket": make,
+      "questions": questions, "hold": hold, "loop": loop}
+result = DO[sys.argv[1]](*sys.argv[2:])
+if result is not None:
+    print(json.dumps(result))

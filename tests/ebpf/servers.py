@@ -1,0 +1,80 @@
+"""Servers of a test, one for each argument KIND@ADDRESS:PORT, until standard input ends.
+
+  http   answers with its own address and the client's: "10.0.0.1:80 10.0.0.2:4711"; echo for lines that are not HTTP
+  echo   sends lines back
+  udp    answers each datagram with its own address
+"""
+import socket, sys, threading
+
+
+def family(address):
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def shown(end):
+    return "%s:%d" % (end[0], end[1])
+
+
+def lines(s):
+    while True:
+        got = s.recv(65536)
+        if not got:
+            return
+        s.sendall(got)
+
+
+def http(s):
+    head = b""
+    while True:
+        while b"\r\n\r\n" not in head:
+            more = s.recv(65536)
+            if not more:
+                return
+            head += more
+        _, _, head = head.partition(b"\r\n\r\n")
+        body = ("%s %s\n" % (shown(s.getsockname()), shown(s.getpeername()))).encode()
+        s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+
+def guarded(serve, s):
+    try:
+        with s:
+            serve(s)
+    except OSError:
+        pass
+
+
+def stream(serve, address, port):
+    s = socket.socket(family(address), socket.SOCK_STREAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if address == "::":
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    s.bind((address, port))
+    s.listen(512)
+    def accept():
+        while True:
+            c, _ = s.accept()
+            threading.Thread(target=guarded, args=(serve, c), daemon=True).start()
+    threading.Thread(target=accept, daemon=True).start()
+
+
+def udp(address, port):
+    s = socket.socket(family(address), socket.SOCK_DGRAM)
+    s.bind((address, port))
+    def answer():
+        while True:
+            _, peer = s.recvfrom(65536)
+            s.sendto(shown(s.getsockname()).encode(), peer)
+    threading.Thread(target=answer, daemon=True).start()
+
+
+for argument in sys.argv[1:]:
+    kind, _, where = argument.partition("@")
+    address, _, port = where.rpartition(":")
+    address = address.strip("[]")
+    if kind == "udp":
+        udp(address, int(port))
+    else:
+        stream({"http": http, "echo": lines}[kind], address, int(port))
+print("ready", flush=True)
+sys.stdin.read()
