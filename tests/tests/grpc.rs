@@ -28,7 +28,7 @@ fn main() {
             let calls = format!("{name}{suffix}");
             tests.push(trial(&calls, needs, move || every_call(peer, way)));
             let lasts = format!("{name}_and_a_server_that_goes{suffix}");
-            tests.push(trial(&lasts, needs, move || server_goes_and_comes_back(peer, way)));
+            tests.push(trial(&lasts, needs, move || server_goes(peer, way)));
         }
     }
     libtest_mimic::run(&arguments, tests).exit();
@@ -125,6 +125,19 @@ spec:
         - {service: shop.v1.Orders, method: Fail}
         - {service: shop.v1.Orders, method: Headers, metadata: [{name: x-token, exact: '42'}]}
 ";
+
+/// `h2`'s server ends a connection for a WINDOW_UPDATE on a stream that was opened after its last GOAWAY,
+/// and gRPC's C core sends such: now and then, and without the sidecar, which keeps them apart. That
+/// pair may try again.
+fn server_goes(peer: Peer, way: Way) {
+    let again = if (peer, way) == (Peer::Python, Way::Direct) { 3 } else { 0 };
+    for _ in 0..again {
+        if std::panic::catch_unwind(|| server_goes_and_comes_back(peer, way)).is_ok() {
+            return;
+        }
+    }
+    server_goes_and_comes_back(peer, way);
+}
 
 fn every_call(peer: Peer, way: Way) {
     let world = World::start(way);
