@@ -76,7 +76,8 @@ mod verdict;
 
 pub use self::compiled::{
     Authentication, DnsRules, EndpointPolicy, GenericRules, HeaderEdit, HttpRequest, HttpRules,
-    KafkaRequest, KafkaRules, ServerNameRules, TlsInspection,
+    IdentityClass, IdentityClasses, KafkaRequest, KafkaRules, PortSpan, ServerNameRules,
+    TlsInspection,
 };
 pub use self::diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use self::diff::{Comparison, Difference, Effect, conflicts, diff};

@@ -36,6 +36,14 @@ pub(crate) struct DirectionPolicy {
     pub(crate) audited: Option<PortPolicy>,
 }
 
+/// Those that one direction treats alike: of one class in what is enforced, and of one in what is
+/// audited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Alike {
+    pub(super) enforced: Option<u32>,
+    pub(super) audited: Option<u32>,
+}
+
 impl EndpointPolicy {
     /// Who has this address.
     #[must_use]
@@ -96,8 +104,29 @@ impl EndpointPolicy {
         port: u16,
     ) -> ConnectionVerdict {
         let policy = self.direction(direction);
-        let (enforced, reason) = policy.enforced.lookup(peer, protocol, port);
-        let audited = policy.audited.as_ref().map(|audited| audited.lookup(peer, protocol, port));
+        policy.verdict(policy.alike(peer), protocol, port)
+    }
+
+    pub(super) fn direction(&self, direction: TrafficDirection) -> &DirectionPolicy {
+        match direction {
+            TrafficDirection::Ingress => &self.decisions.ingress,
+            TrafficDirection::Egress => &self.decisions.egress,
+        }
+    }
+}
+
+impl DirectionPolicy {
+    /// With whom an identity is treated alike.
+    pub(super) fn alike(&self, peer: Identity) -> Alike {
+        let audited = self.audited.as_ref().and_then(|audited| audited.class(peer));
+        Alike { enforced: self.enforced.class(peer), audited }
+    }
+
+    /// What is to happen with a connection of theirs.
+    pub(super) fn verdict(&self, alike: Alike, protocol: Protocol, port: u16) -> ConnectionVerdict {
+        let (enforced, reason) = self.enforced.lookup(alike.enforced, protocol, port);
+        let audited = self.audited.as_ref();
+        let audited = audited.map(|audited| audited.lookup(alike.audited, protocol, port));
         let (rule, authentication) = match enforced {
             PortAction::Deny(rule) => (*rule, None),
             PortAction::Allow { rule, authentication }
@@ -130,13 +159,6 @@ impl EndpointPolicy {
                 PortAction::Inspect { as_what, .. },
                 Some((PortAction::Inspect { as_what: other, .. }, _)),
             ) => verdict(Action::Inspect(as_what.audited_by(other))),
-        }
-    }
-
-    fn direction(&self, direction: TrafficDirection) -> &DirectionPolicy {
-        match direction {
-            TrafficDirection::Ingress => &self.decisions.ingress,
-            TrafficDirection::Egress => &self.decisions.egress,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `endpoint_policy.rs` | [`EndpointPolicy`]: identities, directions, origins of rules |
 //! | `port_policy.rs` | (identity, protocol, port) → deny, allow, inspect |
+//! | `l4.rs` | all of that as tables, for one who can't ask: a kernel |
 //! | `rules.rs` | [`Rules`]: what is enforced on a connection, and what policies in audit mode would say |
 //! | `http.rs`, `index.rs` | which HTTP rule allows a request, of however many |
 //! | `values.rs` | conditions on header fields and query parameters |
@@ -15,6 +16,7 @@ mod generic;
 mod http;
 mod index;
 mod kafka;
+mod l4;
 mod port_policy;
 mod rules;
 mod tls;
@@ -28,6 +30,7 @@ pub(crate) use self::http::HttpRuleSet;
 pub use self::http::{HeaderEdit, HttpRequest};
 pub use self::kafka::KafkaRequest;
 pub(crate) use self::kafka::KafkaRuleSet;
+pub use self::l4::{IdentityClass, IdentityClasses, PortSpan};
 pub use self::port_policy::Authentication;
 pub(crate) use self::port_policy::{Class, Classes, PortAction, PortPolicy, Span};
 pub(crate) use self::rules::Alternatives;

@@ -67,30 +67,56 @@ pub struct Authentication {
 }
 
 impl PortPolicy {
+    /// The class that an identity is of; `None`: it is nobody known.
+    pub(crate) fn class(&self, peer: Identity) -> Option<u32> {
+        match self {
+            Self::Open => Some(0),
+            Self::Classes(_) if peer == Identity::UNKNOWN => None,
+            Self::Classes(classes) => Some(classes.by_identity.get(&peer).copied().unwrap_or(0)),
+        }
+    }
+
+    /// What happens with a connection of those who are of a class.
     pub(crate) fn lookup(
         &self,
-        peer: Identity,
+        class: Option<u32>,
         protocol: Protocol,
         port: u16,
     ) -> (&PortAction, Reason) {
         static OPEN: PortAction = PortAction::Allow { rule: None, authentication: None };
         static CLOSED: PortAction = PortAction::Deny(None);
-        let classes = match self {
+        let enforced = match self {
             Self::Open => return (&OPEN, Reason::NotEnforced),
-            Self::Classes(classes) => classes,
+            Self::Classes(_) if class.is_none() => return (&CLOSED, Reason::UnknownIdentity),
+            Self::Classes(classes) => classes.enforced,
         };
-        if peer == Identity::UNKNOWN {
-            return (&CLOSED, Reason::UnknownIdentity);
-        }
-        let class = classes.by_identity.get(&peer).copied().unwrap_or(0);
-        let spans = classes.classes.get(class as usize).map_or(&[][..], |c| c.spans(protocol));
+        let spans = self.spans(class, protocol);
         let after = spans.partition_point(|span| span.first <= port);
         let found = spans[..after].last().filter(|span| port <= span.last);
         match found.map(|span| &span.action) {
-            None if !classes.enforced => (&OPEN, Reason::NotEnforced),
+            None if !enforced => (&OPEN, Reason::NotEnforced),
             None => (&CLOSED, Reason::NoRuleAllows),
             Some(action @ PortAction::Deny(_)) => (action, Reason::RuleDenies),
             Some(action) => (action, Reason::RuleAllows),
+        }
+    }
+
+    /// Those of whom something is said.
+    pub(crate) fn identities(&self) -> impl Iterator<Item = Identity> {
+        let classes = match self {
+            Self::Open => None,
+            Self::Classes(classes) => Some(classes),
+        };
+        classes.into_iter().flat_map(|classes| classes.by_identity.keys().copied())
+    }
+
+    /// Spans of ports of which something is said.
+    pub(crate) fn spans(&self, class: Option<u32>, protocol: Protocol) -> &[Span] {
+        match (self, class) {
+            (Self::Classes(classes), Some(class)) => {
+                classes.classes.get(class as usize).map_or(&[], |class| class.spans(protocol))
+            }
+            _ => &[],
         }
     }
 }

@@ -1,11 +1,15 @@
 //! Prefixes and what they stand for; the longest decides.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use rustc_hash::FxHashMap;
 
 use super::Identity;
+
+/// `::ffff:0:0/96`.
+const MAPPED: IpNet =
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96));
 
 /// Prefixes and what they stand for.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +47,22 @@ impl Prefixes {
 
     pub(super) fn get(&self, prefix: &IpNet) -> Option<Identity> {
         self.by_prefix.get(prefix).copied()
+    }
+
+    /// All of them that an address can be in, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (IpNet, Identity)> {
+        let all = self.by_prefix.iter().map(|(prefix, identity)| (*prefix, *identity));
+        // An address in its mapped form is looked for as the IPv4 address that it is.
+        all.filter(|(prefix, _)| *prefix == prefix.trunc() && !MAPPED.contains(prefix))
+    }
+
+    /// Whether a prefix, or a shorter one that it lies in, is among them.
+    pub(super) fn cover(&self, prefix: IpNet) -> bool {
+        let lengths = &self.lengths[usize::from(prefix.addr().is_ipv6())];
+        let shorter = lengths.iter().filter(|(length, _)| *length <= prefix.prefix_len());
+        shorter
+            .filter_map(|(length, _)| IpNet::new(prefix.addr(), *length).ok())
+            .any(|wider| self.by_prefix.contains_key(&wider.trunc()))
     }
 
     pub(super) fn longest(&self, address: IpAddr) -> Option<Identity> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustc_hash::FxHashMap;
 
 use super::prefixes::Prefixes;
@@ -155,6 +155,19 @@ impl Identities {
             .or_else(|| self.outside.longest(address))
             .or(world)
             .unwrap_or(Identity::UNKNOWN)
+    }
+
+    /// Every prefix and who is there, in no order: the longest that an address is in says what
+    /// [`identify`](Self::identify) says. No IPv6 prefix is about IPv4 addresses in their mapped form.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = (IpNet, Identity)> {
+        // A peer has all of its prefix, whatever policies name in it.
+        let outside = self.outside.iter().filter(|(prefix, _)| !self.peers.cover(*prefix));
+        let families = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+        let world = families.into_iter().zip(self.world).filter_map(|(family, name)| {
+            let taken = self.peers.cover(family) || self.outside.cover(family);
+            (!taken).then(|| (family, built_in(name).unwrap_or(Identity::UNKNOWN)))
+        });
+        self.peers.iter().chain(outside).chain(world)
     }
 
     pub(crate) fn labels(&self, identity: Identity) -> &str {
@@ -334,6 +347,9 @@ mod tests {
             |identities: &Identities, address: &str| identities.identify(address.parse().unwrap());
         assert_ne!(who(&identities, "192.0.2.9"), Identity::UNKNOWN);
         assert_eq!(who(&identities, "192.0.2.17"), Identity::UNKNOWN);
+        let nobody: Vec<_> =
+            identities.prefixes().filter(|(_, who)| *who == Identity::UNKNOWN).collect();
+        assert_eq!(nobody, [("192.0.2.16/29".parse().unwrap(), Identity::UNKNOWN)]);
         identities.remove_prefix("192.0.2.16/29".parse().unwrap(), &mut numbers, &mut index);
         assert_ne!(who(&identities, "192.0.2.17"), Identity::UNKNOWN);
         assert_eq!(numbers.take(), None, "nobody's number is not given out");

@@ -1,5 +1,7 @@
 //! What the fuzz targets run, as ordinary functions: stable tests replay the corpora through them.
 
+pub mod random;
+
 use std::fmt::Write as _;
 
 use crate::{
