@@ -50,6 +50,7 @@ pub use self::config::{
 };
 #[cfg(feature = "fuzzing")]
 pub use self::http2::fuzz;
+pub use self::inspect::carried_out;
 pub use self::limits::Limits;
 pub use self::policy_files::{PolicyFilesError, read as read_policy_files};
 pub use self::policy_loader::{LoadError, check_policy};

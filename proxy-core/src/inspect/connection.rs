@@ -5,12 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use portreeve_policy::{
-    Action, ConnectionVerdict, Identity, Inspection, Protocol, Reason, TrafficDirection,
-};
+use portreeve_policy::{ConnectionVerdict, Identity, Protocol, TrafficDirection};
 
 use portreeve_protocols::gate::Phase;
 
+use super::carried_out;
 use crate::listener::Settings;
 use crate::runtime::Worker;
 use crate::snapshot::Snapshot;
@@ -98,18 +97,11 @@ impl Connection {
         self.verdict()
     }
 
-    /// What policy says of this connection. What this proxy can't do for it is a denial: to have the
-    /// peer prove who it is, and to judge protocols that it does not read.
+    /// What policy says of this connection, as far as this proxy can carry it out.
     pub(super) fn verdict(&self) -> ConnectionVerdict {
         let policy = &self.snapshot.policy;
         let verdict = policy.connection(self.direction, self.peer, Protocol::Tcp, self.port);
-        match verdict.action {
-            Action::Deny => verdict,
-            _ if verdict.needs_authentication() => verdict.refused(Reason::AuthenticationRequired),
-            Action::Allow | Action::Inspect(Inspection::Http(_) | Inspection::Kafka(_)) => verdict,
-            Action::Inspect(ref as_what) if as_what.is_observed_only() => verdict.passed_unread(),
-            _ => verdict.refused(Reason::NotInspectable),
-        }
+        carried_out(Protocol::Tcp, verdict)
     }
 
     /// Reports a denial at L4.

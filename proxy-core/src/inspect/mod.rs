@@ -3,6 +3,7 @@
 //! To add a protocol: a gate in `portreeve-protocols`, a session beside `http.rs` that translates
 //! its requests into policy queries, and an arm in [`start`].
 
+mod carried_out;
 mod connection;
 mod detect;
 mod http;
@@ -21,6 +22,7 @@ use portreeve_protocols::http2::PREFACE;
 use portreeve_protocols::kafka::Kafka;
 use tokio::net::TcpStream;
 
+pub use self::carried_out::carried_out;
 pub(crate) use self::connection::Connection;
 use self::http1::HttpSession;
 use self::http2::Http2Session;
