@@ -11,3 +11,4 @@ pub mod policy;
 pub mod services;
 
 pub use self::policy::{Answer, PolicyTable, kernel_verdict};
+pub use self::services::{BackendConfig, ServiceConfig, ServiceError, ServiceTables, ServiceWrite};

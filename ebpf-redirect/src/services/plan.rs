@@ -1,0 +1,122 @@
+//! The writes from one state of the maps to the next, in an order in which each of them leaves every
+//! service whole: what is pointed at comes before what points there, and goes after it.
+
+use portreeve_ebpf_common::{Backend, Service, ServiceKey, Slot, SlotKey};
+
+use super::config::ServiceError;
+use super::contents::Contents;
+use super::tables::ServiceRoom;
+
+/// One write to a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceWrite {
+    /// To the map of backends.
+    PutBackend(u32, Backend),
+    /// To the map of slots.
+    PutSlot(SlotKey, Slot),
+    /// To the map of services.
+    PutService(ServiceKey, Service),
+    /// From the map of services.
+    RemoveService(ServiceKey),
+    /// From the map of slots.
+    RemoveSlot(SlotKey),
+    /// From the map of backends.
+    RemoveBackend(u32),
+}
+
+/// The writes that lead to a configuration.
+#[derive(Debug)]
+pub struct ServicePlan {
+    additions: Vec<ServiceWrite>,
+    removals: Vec<ServiceWrite>,
+    next: Contents,
+}
+
+impl ServicePlan {
+    /// What comes and what changes; to be done first, in this order.
+    #[must_use]
+    pub fn additions(&self) -> &[ServiceWrite] {
+        &self.additions
+    }
+
+    /// What goes, and who drains; to be done then, in this order. A program that was already under way may still look
+    /// for the slots of before: who can wait for such programs to end does it in between.
+    #[must_use]
+    pub fn removals(&self) -> &[ServiceWrite] {
+        &self.removals
+    }
+
+    /// Both.
+    pub fn writes(&self) -> impl Iterator<Item = ServiceWrite> {
+        self.additions.iter().chain(&self.removals).copied()
+    }
+
+    pub(super) fn into_contents(self) -> Contents {
+        self.next
+    }
+
+    pub(super) fn between(
+        old: &Contents,
+        next: Contents,
+        room: ServiceRoom,
+    ) -> Result<Self, ServiceError> {
+        let additions = additions(old, &next);
+        let is_new = |write: &ServiceWrite| match write {
+            ServiceWrite::PutBackend(number, _) => !old.backends.contains_key(number),
+            ServiceWrite::PutSlot(key, _) => !old.slots.contains_key(key),
+            ServiceWrite::PutService(key, _) => !old.services.contains_key(key),
+            _ => false,
+        };
+        let mut needed = [old.services.len(), old.slots.len(), old.backends.len()];
+        for write in additions.iter().filter(|write| is_new(write)) {
+            match write {
+                ServiceWrite::PutService(..) => needed[0] += 1,
+                ServiceWrite::PutSlot(..) => needed[1] += 1,
+                _ => needed[2] += 1,
+            }
+        }
+        let room = [room.frontends, room.slots, room.backends];
+        for ((what, needed), room) in
+            ["frontends", "slots", "backends"].into_iter().zip(needed).zip(room)
+        {
+            if needed > room {
+                return Err(ServiceError::NoRoom { what, needed, room });
+            }
+        }
+        Ok(Self { removals: removals(old, &next), additions, next })
+    }
+}
+
+fn additions(old: &Contents, next: &Contents) -> Vec<ServiceWrite> {
+    let changed = next.backends.iter().filter(|(number, new)| {
+        old.backends.get(number) != Some(new) && !is_drained(old, **number, new)
+    });
+    let mut writes: Vec<_> =
+        changed.map(|(number, new)| ServiceWrite::PutBackend(*number, *new)).collect();
+    let mut slots: Vec<_> =
+        next.slots.iter().filter(|(key, slot)| old.slots.get(key) != Some(slot)).collect();
+    slots.sort_unstable_by_key(|(key, _)| (key.table, key.index));
+    writes.extend(slots.into_iter().map(|(key, slot)| ServiceWrite::PutSlot(*key, *slot)));
+    let services = next.services.iter().filter(|(key, new)| old.services.get(key) != Some(new));
+    writes.extend(services.map(|(key, new)| ServiceWrite::PutService(*key, *new)));
+    writes
+}
+
+fn removals(old: &Contents, next: &Contents) -> Vec<ServiceWrite> {
+    let services = old.services.keys().filter(|key| !next.services.contains_key(key));
+    let mut writes: Vec<_> = services.copied().map(ServiceWrite::RemoveService).collect();
+    let drained = next.backends.iter().filter(|(number, new)| is_drained(old, **number, new));
+    writes.extend(drained.map(|(number, new)| ServiceWrite::PutBackend(*number, *new)));
+    let mut slots: Vec<SlotKey> =
+        old.slots.keys().filter(|key| !next.slots.contains_key(key)).copied().collect();
+    slots.sort_unstable_by_key(|key| (key.table, std::cmp::Reverse(key.index)));
+    writes.extend(slots.into_iter().map(ServiceWrite::RemoveSlot));
+    let backends = old.backends.keys().filter(|number| !next.backends.contains_key(number));
+    writes.extend(backends.copied().map(ServiceWrite::RemoveBackend));
+    writes
+}
+
+/// Whether a backend that is in use begins to drain. It does when no service leads to it any more.
+fn is_drained(old: &Contents, number: u32, new: &Backend) -> bool {
+    new.draining != 0 && old.backends.get(&number).is_some_and(|old| old.draining == 0)
+}

@@ -1,0 +1,136 @@
+//! From what is in the maps to what is to be there.
+
+use portreeve_ebpf_common::{Affinity, AffinityKey, Backend, Service, ServiceKey, Slot, SlotKey};
+use rustc_hash::FxHashSet;
+
+use super::config::{ServiceConfig, ServiceError, check};
+use super::contents::Contents;
+use super::plan::ServicePlan;
+use super::{BackendConfig, alias};
+use crate::address::endpoint;
+
+/// What the kernel's maps hold of services. A service keeps its number as long as it keeps one of its
+/// addresses, and its backends keep theirs as long as they are configured: clients come back to them,
+/// whoever comes and goes beside them, and after a restart, too.
+#[derive(Debug)]
+pub struct ServiceTables {
+    room: ServiceRoom,
+    there: Contents,
+}
+
+/// How much the kernel's maps can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceRoom {
+    /// Frontends.
+    pub frontends: usize,
+    /// Slots: one for each backend of a service in use. While a service changes it has those of before,
+    /// too.
+    pub slots: usize,
+    /// Backends of all services; one that two services share counts twice.
+    pub backends: usize,
+}
+
+impl ServiceTables {
+    /// For maps that are empty.
+    #[must_use]
+    pub fn new(room: ServiceRoom) -> Self {
+        Self { room, there: Contents::default() }
+    }
+
+    /// For maps in which somebody left these entries, who may have been interrupted. What no
+    /// configuration names any more goes with the next plan.
+    pub fn restored(
+        room: ServiceRoom,
+        services: impl IntoIterator<Item = (ServiceKey, Service)>,
+        slots: impl IntoIterator<Item = (SlotKey, Slot)>,
+        backends: impl IntoIterator<Item = (u32, Backend)>,
+        affinities: impl IntoIterator<Item = (AffinityKey, Affinity)>,
+    ) -> Self {
+        Self { room, there: Contents::found(services, slots, backends, affinities) }
+    }
+
+    /// The writes that lead from what is there to these services. When all are done, the plan is to be
+    /// [adopted](Self::adopt); when one fails, the tables are to be [restored](Self::restored) from the
+    /// maps.
+    ///
+    /// # Errors
+    /// When services can't be so, or there is no room for them. Nothing is to be written then.
+    pub fn plan(&self, services: &[ServiceConfig]) -> Result<ServicePlan, ServiceError> {
+        check(services)?;
+        let mut next = Contents { next: self.there.next, ..Contents::default() };
+        let (mut ids, mut claimed) = (self.there.ids(), FxHashSet::default());
+        for service in services {
+            for is_v4 in [true, false] {
+                self.place(service, is_v4, &mut next, &mut ids, &mut claimed);
+            }
+        }
+        ServicePlan::between(&self.there, next, self.room)
+    }
+
+    /// All writes of a plan were done.
+    pub fn adopt(&mut self, plan: ServicePlan) {
+        self.there = plan.into_contents();
+    }
+
+    /// Lays out what a service is in one address family: a socket of one can't reach the other.
+    fn place(
+        &self,
+        config: &ServiceConfig,
+        is_v4: bool,
+        next: &mut Contents,
+        ids: &mut FxHashSet<u32>,
+        claimed: &mut FxHashSet<u32>,
+    ) {
+        let keys = || config.keys().filter(|key| key.frontend.address.is_v4() == is_v4);
+        if keys().next().is_none() {
+            return;
+        }
+        let before: Vec<Service> =
+            keys().filter_map(|key| self.there.services.get(&key).copied()).collect();
+        let id = before.iter().map(|service| service.id).find(|id| claimed.insert(*id));
+        let id = id.unwrap_or_else(|| {
+            let id = next.next.service(ids);
+            ids.insert(id);
+            id
+        });
+        let slots = alias::table(&self.backends(config, is_v4, id, next));
+        let kept = before.iter().find(|service| self.there.has_table(service, &slots));
+        let table = match kept {
+            Some(service) => service.table,
+            None if slots.is_empty() => 0,
+            None => next.next.table(&self.there),
+        };
+        let affinity = config.affinity_seconds();
+        let indices = 0..u32::try_from(slots.len()).unwrap_or_default();
+        let service = Service { id, table, slots: indices.end, affinity };
+        let places = indices.map(|index| SlotKey { table, index });
+        next.slots.extend(places.zip(slots));
+        next.services.extend(keys().map(|key| (key, service)));
+    }
+
+    /// Gives numbers to the backends of a service. Returns those that new clients are sent to, with
+    /// their weights, in an order that does not depend on the configuration's.
+    fn backends(
+        &self,
+        config: &ServiceConfig,
+        is_v4: bool,
+        id: u32,
+        next: &mut Contents,
+    ) -> Vec<(u32, u32)> {
+        let all = config.backends.iter().map(|backend| (endpoint(backend.address), backend));
+        let mut own: Vec<_> =
+            all.filter(|(endpoint, _)| endpoint.address.is_v4() == is_v4).collect();
+        own.sort_unstable_by_key(|(endpoint, _)| *endpoint);
+        let mut chosen = Vec::with_capacity(own.len());
+        for (endpoint, BackendConfig { weight, draining, .. }) in own {
+            let known = self.there.owned.get(&(id, endpoint)).copied();
+            let number = known.unwrap_or_else(|| next.next.backend(&self.there));
+            next.owned.insert((id, endpoint), number);
+            next.backends.insert(number, Backend { endpoint, draining: u32::from(*draining) });
+            if !draining && *weight > 0 {
+                chosen.push((number, *weight));
+            }
+        }
+        chosen
+    }
+}
