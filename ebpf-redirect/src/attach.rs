@@ -1,0 +1,134 @@
+//! Attaching: links that are pinned, so that they hold without this process. A link that is there gets
+//! the new program in the old one's place; at no time is there none.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::error::SetupError;
+use crate::instance::Folder;
+use crate::programs::{ATTACHMENTS, Attachment, Place, Programs, is_wanted, namespace};
+use crate::settings::{Outbound, Settings};
+use crate::sys::{self, LinkTarget};
+
+/// What programs are attached to, open.
+#[derive(Debug)]
+pub(crate) struct Targets {
+    workload: Target,
+    proxy: Option<Target>,
+    namespace: Target,
+}
+
+#[derive(Debug)]
+struct Target {
+    file: File,
+    number: LinkTarget,
+}
+
+impl Targets {
+    pub(crate) fn open(settings: &Settings) -> Result<Self, SetupError> {
+        let proxy = match &settings.outbound {
+            Outbound::Own => None,
+            Outbound::Foreign { proxy_cgroup, .. } => Some(Target::cgroup(proxy_cgroup)?),
+        };
+        let workload = Target::cgroup(&settings.cgroup)?;
+        Ok(Self { workload, proxy, namespace: Target::namespace()? })
+    }
+
+    fn of(&self, place: Place) -> Option<&Target> {
+        match place {
+            Place::Workload => Some(&self.workload),
+            Place::Proxy => self.proxy.as_ref(),
+            Place::Namespace => Some(&self.namespace),
+        }
+    }
+}
+
+impl Target {
+    fn cgroup(path: &Path) -> Result<Self, SetupError> {
+        let failed = |error| SetupError::file("can't open", path)(error);
+        let file = File::open(path).map_err(failed)?;
+        let number = LinkTarget::Cgroup(file.metadata().map_err(failed)?.ino());
+        Ok(Self { file, number })
+    }
+
+    fn namespace() -> Result<Self, SetupError> {
+        let file = namespace()?;
+        let inode = file.metadata().ok().and_then(|file| u32::try_from(file.ino()).ok());
+        Ok(Self { file, number: LinkTarget::Namespace(inode.unwrap_or_default()) })
+    }
+}
+
+/// Refuses an instance that is attached to a cgroup which is there and not this one.
+pub(crate) fn check_links(folder: &Folder, targets: &Targets) -> Result<(), SetupError> {
+    for attachment in ATTACHMENTS.iter().filter(|one| one.place == Place::Workload) {
+        let path = folder.link(attachment.program);
+        let target = pinned(&path)
+            .and_then(|link| link.map(|link| sys::link_target(link.as_fd())).transpose())
+            .map_err(SetupError::file("can't open", &path))?;
+        if let Some(LinkTarget::Cgroup(cgroup)) = target
+            && target != Some(targets.workload.number)
+        {
+            return Err(SetupError::OtherCgroup { instance: folder.name().to_string(), cgroup });
+        }
+    }
+    Ok(())
+}
+
+/// Attaches the programs that are wanted for a place, or all but those if `but` says so.
+pub(crate) fn attach(
+    folder: &Folder,
+    programs: &Programs,
+    targets: &Targets,
+    attachment: &Attachment,
+) -> Result<(), SetupError> {
+    let failed = |source| SetupError::Attach { program: attachment.program, source };
+    let Some(target) = targets.of(attachment.place) else { return Ok(()) };
+    let program = programs.descriptor(attachment.program).map_err(failed)?;
+    let path = folder.link(attachment.program);
+    let link = pinned(&path).map_err(failed)?;
+    if let Some(link) = &link
+        && sys::link_target(link.as_fd()).map_err(failed)? == target.number
+    {
+        return sys::link_update(link.as_fd(), program).map_err(failed);
+    }
+    let made = sys::link_create(program, target.file.as_fd(), attachment.kind).map_err(failed)?;
+    pin(&made, &path).map_err(failed)
+}
+
+/// Takes away what was attached by other settings and is not wanted now.
+pub(crate) fn detach_unwanted(folder: &Folder, settings: &Settings) -> Result<(), SetupError> {
+    for attachment in ATTACHMENTS.iter().filter(|attachment| !is_wanted(attachment, settings)) {
+        let path = folder.link(attachment.program);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(SetupError::file("can't remove", &path)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The link that is pinned at a path.
+pub(crate) fn pinned(path: &Path) -> io::Result<Option<OwnedFd>> {
+    match sys::object_get(path) {
+        Ok(link) => Ok(Some(link)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Pins a link, in the place of one whose cgroup or namespace is another or gone.
+fn pin(link: &OwnedFd, path: &Path) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = path.with_file_name(format!("{name}+new"));
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    sys::object_pin(link.as_fd(), &beside)?;
+    fs::rename(&beside, path)
+}
