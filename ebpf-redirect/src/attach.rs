@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::error::SetupError;
-use crate::instance::Folder;
+use crate::instance::{Folder, unlink};
 use crate::programs::{ATTACHMENTS, Attachment, Place, Programs, is_wanted, namespace};
 use crate::settings::{Outbound, Settings};
 use crate::sys::{self, LinkTarget};
@@ -102,12 +102,7 @@ pub(crate) fn attach(
 pub(crate) fn detach_unwanted(folder: &Folder, settings: &Settings) -> Result<(), SetupError> {
     for attachment in ATTACHMENTS.iter().filter(|attachment| !is_wanted(attachment, settings)) {
         let path = folder.link(attachment.program);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(SetupError::file("can't remove", &path)(error));
-            }
-            _ => {}
-        }
+        unlink(&path).map_err(SetupError::file("can't remove", &path))?;
     }
     Ok(())
 }

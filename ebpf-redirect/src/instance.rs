@@ -8,6 +8,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -16,6 +17,7 @@ use rustix::fs::{FlockOperation, flock, major, minor};
 use serde::{Serialize, Serializer};
 
 use crate::error::SetupError;
+use crate::sys;
 
 /// The name of an instance: 1 to 64 letters, digits, `_`, `.` and `-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -137,7 +139,9 @@ impl Folder {
 
     /// Removes maps of an instance that nothing is attached to: nobody has used them.
     pub(crate) fn forget_maps(&self) -> Result<(), SetupError> {
-        empty(&self.maps()).map(drop).map_err(SetupError::file("can't empty", self.maps()))
+        empty(&self.maps(), |map| fs::remove_file(map))
+            .map(drop)
+            .map_err(SetupError::file("can't empty", self.maps()))
     }
 
     /// Makes the folders, and takes the instance: nobody else may until what is returned is dropped.
@@ -175,8 +179,8 @@ impl Folder {
 
     /// Removes everything, links first; the names of what was removed. What isn't there, doesn't matter.
     pub(crate) fn remove(&self) -> io::Result<Removed> {
-        let links = empty(&self.links())?;
-        let maps = empty(&self.maps())?;
+        let links = empty(&self.links(), unlink)?;
+        let maps = empty(&self.maps(), |map| fs::remove_file(map))?;
         for folder in [&self.links(), &self.maps(), &self.path] {
             absent_is_fine(fs::remove_dir(folder))?;
         }
@@ -205,7 +209,17 @@ fn identity(metadata: &io::Result<fs::Metadata>) -> Option<(u64, u64)> {
     metadata.as_ref().ok().map(|file| (file.dev(), file.ino()))
 }
 
-fn empty(folder: &Path) -> io::Result<Vec<String>> {
+/// Detaches what a link is pinned for, and unpins it. A link that was never there, is no error.
+pub(crate) fn unlink(path: &Path) -> io::Result<()> {
+    match sys::object_get(path) {
+        // One that has nothing to hold on to any more can't let go of it.
+        Ok(link) => drop(sys::link_detach(link.as_fd())),
+        Err(error) => absent_is_fine(Err(error))?,
+    }
+    absent_is_fine(fs::remove_file(path))
+}
+
+fn empty(folder: &Path, remove: impl Fn(&Path) -> io::Result<()>) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -213,7 +227,7 @@ fn empty(folder: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry?;
-        absent_is_fine(fs::remove_file(entry.path()))?;
+        absent_is_fine(remove(&entry.path()))?;
         names.push(entry.file_name().to_string_lossy().into_owned());
     }
     names.sort();

@@ -45,6 +45,14 @@ pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     unsafe { bpf(LINK_UPDATE, &mut attr) }.map(drop)
 }
 
+/// Makes a link let go of what it is attached to, before this returns; without it, that happens some
+/// time after the last who has the link has closed it.
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkDetachAttr { link: number(link) };
+    // SAFETY: `attr` is what LINK_DETACH takes.
+    unsafe { bpf(LINK_DETACH, &mut attr) }.map(drop)
+}
+
 /// What a link holds on to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkTarget {
@@ -289,6 +297,11 @@ struct LinkUpdateAttr {
 }
 
 #[repr(C)]
+struct LinkDetachAttr {
+    link: u32,
+}
+
+#[repr(C)]
 #[derive(Default)]
 struct LinkInfo {
     kind: u32,
@@ -368,6 +381,7 @@ const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const MAP_UPDATE_BATCH: libc::c_long = 26;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
+const LINK_DETACH: libc::c_long = 34;
 
 // `enum bpf_link_type`
 const LINK_CGROUP: u32 = 3;

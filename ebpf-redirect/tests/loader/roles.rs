@@ -1,0 +1,112 @@
+//! What this program does as a process of a test.
+
+use std::io::{BufRead, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+
+use portreeve_ebpf::{Capacity, ListenerSlot, Outbound, Settings, prepare};
+
+use crate::policy::allowing;
+
+pub(crate) fn run(arguments: &[String]) {
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["workload", cgroup] => workload(cgroup),
+        ["proxy", instance, cgroup, bpffs, port] => {
+            proxy(instance, cgroup, bpffs, port.parse().expect("a port"));
+        }
+        _ => panic!("{arguments:?}"),
+    }
+}
+
+fn say(line: &str) {
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).expect("somebody listens");
+}
+
+fn lines() -> impl Iterator<Item = String> {
+    std::io::stdin().lock().lines().map_while(Result::ok)
+}
+
+fn workload(cgroup: &str) {
+    std::fs::write(format!("{cgroup}/cgroup.procs"), "0").expect("the cgroup takes it");
+    say("ready");
+    let mut listeners = Vec::new();
+    let mut sockets = Vec::new();
+    for line in lines() {
+        let words: Vec<_> = line.split(' ').collect();
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        match words[..] {
+            ["connect", to] => say(&outcome(&TcpStream::connect(address(to)))),
+            ["listen", on] => {
+                let listener = TcpListener::bind(address(on));
+                say(&outcome(&listener));
+                listeners.extend(listener);
+            }
+            ["bind", on] => {
+                let socket = UdpSocket::bind(address(on));
+                say(&outcome(&socket));
+                sockets.extend(socket);
+            }
+            ["close"] => {
+                listeners.clear();
+                sockets.clear();
+                say("ok");
+            }
+            // Connects to both in turn until the file is there: how often, and what else than `ok` and
+            // EPERM in this order came of it.
+            ["hammer", allowed, denied, stop] => hammer(address(allowed), address(denied), stop),
+            ["prepare", instance, bpffs] => {
+                let error = prepare(&settings(instance, cgroup, bpffs)).expect_err("it is inside");
+                say(&error.to_string().replace('\n', " "));
+            }
+            _ => panic!("{line}"),
+        }
+    }
+}
+
+fn outcome<T>(result: &std::io::Result<T>) -> String {
+    match result {
+        Ok(_) => "ok".to_owned(),
+        Err(error) => {
+            error.raw_os_error().map_or_else(|| error.to_string(), |number| number.to_string())
+        }
+    }
+}
+
+fn hammer(allowed: SocketAddr, denied: SocketAddr, stop: &str) {
+    let (mut connects, mut wrong) = (0_u64, Vec::new());
+    while !std::path::Path::new(stop).exists() {
+        let outcomes = [allowed, denied].map(|to| outcome(&TcpStream::connect(to)));
+        connects += 1;
+        if outcomes != ["ok", "1"] && wrong.len() < 5 {
+            wrong.push(outcomes.join("+"));
+        }
+    }
+    say(&format!("{connects} wrong:{}", wrong.join(",")));
+}
+
+fn proxy(instance: &str, cgroup: &str, bpffs: &str, port: u16) {
+    let mut prepared = prepare(&settings(instance, cgroup, bpffs)).expect("prepared");
+    prepared.set_policy(&allowing(1, &[port])).expect("a policy");
+    let redirect = prepared.attach().expect("attached");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    redirect.register(ListenerSlot::OutboundV4, listener.as_fd()).expect("registered");
+    say("ready");
+    lines().for_each(drop);
+}
+
+fn settings(instance: &str, cgroup: &str, bpffs: &str) -> Settings {
+    Settings {
+        instance: instance.parse().expect("a name"),
+        cgroup: cgroup.into(),
+        bpffs: bpffs.into(),
+        loopback_is_own: false,
+        other_sockets: false,
+        tell_redirects: false,
+        outbound: Outbound::Own,
+        inbound: true,
+        join_sockets: false,
+        capacity: Capacity::default(),
+    }
+}
