@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use portreeve_ebpf_common::{
     Address, Affinity, AffinityKey, Backend, Config, Endpoint, FlowKey, FlowValue, LAYOUT,
-    ListenerSlot, PortKey, ReplyKey, ReverseKey, Service, ServiceKey, Slot, SlotKey, SocketState,
+    ListenerSlot, PortKey, ReplyKey, ReverseKey, ReverseValue, Service, ServiceKey, Slot, SlotKey, SocketState,
 };
 
 use crate::error::{MapError, SetupError};
@@ -126,7 +126,7 @@ pub(crate) fn shapes() -> [(&'static str, u32, usize, usize); 15] {
         shape::<SlotKey, Slot>("SLOTS", HASH),
         shape::<u32, Backend>("BACKENDS", HASH),
         shape::<AffinityKey, Affinity>("AFFINITY", LRU_HASH),
-        shape::<ReverseKey, Endpoint>("REVERSE", LRU_HASH),
+        shape::<ReverseKey, ReverseValue>("REVERSE", LRU_HASH),
         shape::<i32, SocketState>("SOCKETS", SK_STORAGE),
         shape::<FlowKey, FlowValue>("FLOWS", HASH),
         shape::<PortKey, u32>("PORTS", HASH),

@@ -31,7 +31,7 @@ plain! {
     common::PolicyKey: 24, common::PolicyValue: 12,
     common::Config: 56, common::Event: 96,
     common::ServiceKey: 24, common::Service: 16, common::SlotKey: 8, common::Slot: 12,
-    common::Backend: 24, common::AffinityKey: 16, common::Affinity: 16, common::ReverseKey: 32,
+    common::Backend: 24, common::AffinityKey: 16, common::Affinity: 16, common::ReverseKey: 32, common::ReverseValue: 24,
     common::SocketState: 72, common::FlowKey: 40, common::FlowValue: 48, common::PortKey: 24,
     common::ReplyKey: 24,
 }

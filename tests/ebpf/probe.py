@@ -8,7 +8,9 @@
   bind ADDRESS PORT           hold a port, for as long as the process lives
   fast-open ADDRESS PORT      connect by sending
   socket FAMILY TYPE PROTOCOL make a socket
-  questions                   lines "tcp|udp ADDRESS PORT" on standard input; a word for each: deny, allow, inspect
+  shares ADDRESS PORT COUNT   how often each server has answered
+  questions                   lines "tcp|udp ADDRESS PORT" on standard input, "tcp-from|udp-from SOURCE PORT" for what
+                              is opened to the workload; a word for each: deny, allow, inspect
   hold ADDRESS PORT           connect, then echo a line of standard input through it for each line, until it ends
   loop ADDRESS PORT SECONDS   connect again and again; counts of what came of it
 """
@@ -138,18 +140,39 @@ def make(kind_family, kind, protocol):
 
 
 def questions():
-    """Everything here is local, and nobody listens: what goes straight is refused by nobody but a closed port."""
+    """Everything here is local. Who is turned to the proxy is greeted by it; who goes straight finds a closed
+    port, or the word of the workload."""
     for line in sys.stdin:
-        protocol, address, port = line.split()
-        kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-        with socket.socket(family(address), kind) as s:
-            # No TIME_WAIT: there are more questions than ports.
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-            try:
-                s.connect((address, int(port)))
-                print("inspect" if protocol == "tcp" else "allow")
-            except OSError as error:
-                print({errno.EPERM: "deny", errno.ECONNREFUSED: "allow"}.get(error.errno, name(error)))
+        kind, address, port = line.split()
+        print(answer(kind, address, int(port)))
+
+
+def answer(kind, address, port):
+    tcp, inbound = kind.startswith("tcp"), kind.endswith("-from")
+    with socket.socket(family(address), socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as s:
+        s.settimeout(2)
+        try:
+            if tcp:
+                # No TIME_WAIT: there are more questions than ports.
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            if inbound:
+                s.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND
+                s.bind((address, 0))
+                address = "fd50::1" if ":" in address else "10.50.0.1"
+            s.connect((address, port))
+            if tcp:
+                return s.recv(64).decode().strip()
+            if inbound:
+                s.send(b"?")
+                s.recv(64)
+            return "allow"
+        except socket.timeout:
+            return "timeout"
+        except OSError as error:
+            if inbound:
+                return {errno.ECONNREFUSED: "deny"}.get(error.errno, name(error))
+            # Whatever else the kernel says comes after the verdict.
+            return {errno.EPERM: "deny"}.get(error.errno, "allow")
 
 
 def hold(address, port):
@@ -184,7 +207,16 @@ def loop(address, port, seconds):
     return counts
 
 
-DO = {"tcp": tcp, "tcp-from": tcp_from, "udp-from": udp_from, "bind": bind, "udp": udp, "udp-connected": udp_connected, "fast-open": fast_open, "socket": make,
+def shares(address, port, count):
+    counts = {}
+    for _ in range(int(count)):
+        said = tcp(address, port, "/")
+        server = said.get("body", said["error"] or "").split(" ")[0]
+        counts[server] = counts.get(server, 0) + 1
+    return counts
+
+
+DO = {"tcp": tcp, "shares": shares, "tcp-from": tcp_from, "udp-from": udp_from, "bind": bind, "udp": udp, "udp-connected": udp_connected, "fast-open": fast_open, "socket": make,
       "questions": questions, "hold": hold, "loop": loop}
 result = DO[sys.argv[1]](*sys.argv[2:])
 if result is not None:

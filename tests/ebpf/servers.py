@@ -2,6 +2,7 @@
 
   http   answers with its own address and the client's: "10.0.0.1:80 10.0.0.2:4711"; echo for lines that are not HTTP
   echo   sends lines back
+  word   says "allow", and nothing else
   udp    answers each datagram with its own address
 """
 import socket, sys, threading
@@ -21,6 +22,10 @@ def lines(s):
         if not got:
             return
         s.sendall(got)
+
+
+def word(s):
+    s.sendall(b"allow\n")
 
 
 def http(s):
@@ -75,6 +80,6 @@ for argument in sys.argv[1:]:
     if kind == "udp":
         udp(address, int(port))
     else:
-        stream({"http": http, "echo": lines}[kind], address, int(port))
+        stream({"http": http, "echo": lines, "word": word}[kind], address, int(port))
 print("ready", flush=True)
 sys.stdin.read()

@@ -71,6 +71,29 @@ impl Host {
         host
     }
 
+    /// Lets every address of both families be in the namespace.
+    ///
+    /// # Panics
+    /// When it can't be done.
+    pub fn route_everything(&self) {
+        for (family, all) in [("-4", "0.0.0.0/0"), ("-6", "::/0")] {
+            let name = &self.namespace;
+            let command = format!("{family} -n {name} route add local {all} dev lo");
+            succeed(Command::new(needed("ip")).args(command.split(' ')));
+        }
+    }
+
+    /// Takes the calling thread into the namespace, for good.
+    ///
+    /// # Panics
+    /// When it can't.
+    pub fn enter(&self) {
+        use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+        let namespace = fs::File::open(format!("/run/netns/{}", self.namespace)).expect("there");
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), kind).expect("entered");
+    }
+
     /// A cgroup, made if it is not there.
     ///
     /// # Panics

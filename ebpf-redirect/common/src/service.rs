@@ -100,7 +100,7 @@ pub struct Affinity {
     pub pad: u32,
 }
 
-/// A datagram socket and whom it really talks to: → the address that it asked for.
+/// A datagram socket and whom it talks to, or asked for.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ReverseKey {
@@ -110,6 +110,16 @@ pub struct ReverseKey {
     pub endpoint: Endpoint,
     /// 0: from backend to service; 1: from service to backend.
     pub way: u32,
+}
+
+/// Who stands for whom.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReverseValue {
+    /// The service's address, or the backend's.
+    pub endpoint: Endpoint,
+    /// The backend's number.
+    pub backend: u32,
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ fn connect(call: Call) -> i32 {
     };
     match balance(asked, parties.protocol, call.netns()) {
         Balanced::NotAService => {}
-        Balanced::Backend(backend) => parties.destination = backend,
+        Balanced::Backend(backend, _) => parties.destination = backend,
         Balanced::NoBackend => {
             refuse(EventReason::NoBackend, &parties, &Judged::NOTHING);
             // SAFETY: the helper takes a number.

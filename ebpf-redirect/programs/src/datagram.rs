@@ -3,7 +3,9 @@
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_set_retval};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use portreeve_ebpf_common::{Counter, Direction, Endpoint, EventReason, ReplyKey, ReverseKey};
+use portreeve_ebpf_common::{
+    Counter, Direction, Endpoint, EventReason, ReplyKey, ReverseKey, ReverseValue,
+};
 
 use crate::connect::{GO_ON, STOP, judged};
 use crate::context::{Call, ECONNREFUSED, config};
@@ -55,9 +57,10 @@ fn send(call: Call) -> i32 {
         refuse(EventReason::NotReady, &parties, &Judged::NOTHING);
         return STOP;
     };
+    let mut number = 0;
     match backend(call, &parties) {
         Balanced::NotAService => {}
-        Balanced::Backend(backend) => parties.destination = backend,
+        Balanced::Backend(backend, of) => (parties.destination, number) = (backend, of),
         Balanced::NoBackend => {
             refuse(EventReason::NoBackend, &parties, &Judged::NOTHING);
             // SAFETY: the helper takes a number.
@@ -73,7 +76,7 @@ fn send(call: Call) -> i32 {
         }
     };
     let translated = parties.destination != parties.asked;
-    if translated && !(remember(&parties) && call.set(parties.destination)) {
+    if translated && !(remember(&parties, number) && call.set(parties.destination)) {
         refuse(EventReason::MapFull, &parties, &judged);
         return STOP;
     }
@@ -88,28 +91,20 @@ fn backend(call: Call, parties: &Parties) -> Balanced {
     let key = ReverseKey { cookie: parties.cookie, endpoint: parties.asked, way: TO_BACKEND };
     // SAFETY: copied at once.
     if let Some(had) = (unsafe { REVERSE.get(&key) }).copied()
-        && still_serves(parties.asked, parties.protocol)
-        && serves(had, parties)
+        && still_serves(parties.asked, parties.protocol, had.backend, had.endpoint)
     {
-        return Balanced::Backend(had);
+        return Balanced::Backend(had.endpoint, had.backend);
     }
     balance(parties.asked, parties.protocol, call.netns())
 }
 
-/// Whether the backend was not forgotten since.
 #[inline(always)]
-fn serves(backend: Endpoint, parties: &Parties) -> bool {
-    let key = ReverseKey { cookie: parties.cookie, endpoint: backend, way: TO_SERVICE };
-    // SAFETY: only compared.
-    unsafe { REVERSE.get(&key) }.is_some_and(|asked| *asked == parties.asked)
-}
-
-#[inline(always)]
-fn remember(parties: &Parties) -> bool {
+fn remember(parties: &Parties, backend: u32) -> bool {
     let Parties { cookie, asked, destination, .. } = *parties;
     let there = ReverseKey { cookie, endpoint: asked, way: TO_BACKEND };
     let back = ReverseKey { cookie, endpoint: destination, way: TO_SERVICE };
-    REVERSE.insert(&there, &destination, 0).is_ok() && REVERSE.insert(&back, &asked, 0).is_ok()
+    REVERSE.insert(&there, &ReverseValue { endpoint: destination, backend }, 0).is_ok()
+        && REVERSE.insert(&back, &ReverseValue { endpoint: asked, backend }, 0).is_ok()
 }
 
 /// What comes back from there is a reply.
@@ -131,7 +126,7 @@ fn receive(call: Call) -> i32 {
     let key = ReverseKey { cookie: call.cookie(), endpoint, way: TO_SERVICE };
     // SAFETY: copied at once.
     if let Some(asked) = (unsafe { REVERSE.get(&key) }).copied() {
-        call.set(asked);
+        call.set(asked.endpoint);
         return GO_ON;
     }
     if let Some(state) = call.state()

@@ -7,8 +7,8 @@ use aya_ebpf::btf_maps::{
 };
 use aya_ebpf::macros::btf_map;
 use portreeve_ebpf_common::{
-    Affinity, AffinityKey, Backend, Config, Counter, Endpoint, Event, FlowKey, FlowValue,
-    ListenerSlot, PolicyValue, PortKey, ReplyKey, ReverseKey, Service, ServiceKey, Slot, SlotKey,
+    Affinity, AffinityKey, Backend, Config, Counter, Event, FlowKey, FlowValue, ListenerSlot,
+    PolicyValue, PortKey, ReplyKey, ReverseKey, ReverseValue, Service, ServiceKey, Slot, SlotKey,
     SocketState,
 };
 
@@ -36,7 +36,7 @@ pub static AFFINITY: LruHashMap<AffinityKey, Affinity, 65_536> = LruHashMap::new
 
 /// Both ways between a service and the backend that a datagram socket has.
 #[btf_map]
-pub static REVERSE: LruHashMap<ReverseKey, Endpoint, 65_536> = LruHashMap::new();
+pub static REVERSE: LruHashMap<ReverseKey, ReverseValue, 65_536> = LruHashMap::new();
 
 #[btf_map]
 pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();

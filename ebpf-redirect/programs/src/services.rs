@@ -11,8 +11,8 @@ use crate::maps::{AFFINITY, BACKENDS, SERVICES, SLOTS};
 pub enum Balanced {
     /// Itself.
     NotAService,
-    /// A backend.
-    Backend(Endpoint),
+    /// A backend, and its number.
+    Backend(Endpoint, u32),
     /// A service that has none.
     NoBackend,
 }
@@ -27,26 +27,29 @@ pub fn balance(asked: Endpoint, protocol: u8, client: u64) -> Balanced {
     let Some(service) = (unsafe { SERVICES.get(&key) }).copied() else {
         return Balanced::NotAService;
     };
-    if let Some(backend) = affine(&service, client) {
-        return Balanced::Backend(backend);
+    if let Some((number, backend)) = affine(&service, client) {
+        return Balanced::Backend(backend, number);
     }
     match chosen(&service) {
         Some((number, backend)) => {
             if service.affinity != 0 {
                 remember(&service, client, number);
             }
-            Balanced::Backend(backend)
+            Balanced::Backend(backend, number)
         }
         None => Balanced::NoBackend,
     }
 }
 
-/// Whether a backend that stood for this service still may: for datagrams, which are sent one by one.
+/// Whether a backend that stood for a service still may: for datagrams, which are sent one by one.
 #[inline(always)]
-pub fn still_serves(asked: Endpoint, protocol: u8) -> bool {
+pub fn still_serves(asked: Endpoint, protocol: u8, number: u32, backend: Endpoint) -> bool {
     let key = ServiceKey { frontend: asked, protocol: protocol as u32 };
     // SAFETY: only looked at.
-    unsafe { SERVICES.get(&key) }.is_some()
+    unsafe {
+        SERVICES.get(&key).is_some()
+            && BACKENDS.get(&number).is_some_and(|now| now.draining == 0 && now.endpoint == backend)
+    }
 }
 
 #[inline(always)]
@@ -67,7 +70,7 @@ fn chosen(service: &Service) -> Option<(u32, Endpoint)> {
 
 /// The backend that the client had, while it may come back to it.
 #[inline(always)]
-fn affine(service: &Service, client: u64) -> Option<Endpoint> {
+fn affine(service: &Service, client: u64) -> Option<(u32, Endpoint)> {
     if service.affinity == 0 {
         return None;
     }
@@ -85,7 +88,7 @@ fn affine(service: &Service, client: u64) -> Option<Endpoint> {
         return None;
     }
     remember(service, client, had.backend);
-    Some(backend.endpoint)
+    Some((had.backend, backend.endpoint))
 }
 
 /// Affinity runs from the client's last connection on.

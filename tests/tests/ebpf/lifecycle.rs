@@ -136,7 +136,7 @@ fn two() {
     let mut sidecars = Vec::new();
     for (number, cgroup) in ["one", "two"].into_iter().enumerate() {
         let ports = format!(
-            "outbound: ['127.0.0.1:{}'], inbound: ['127.0.0.1:{}']",
+            "outbound_listen: ['127.0.0.1:{}'], inbound_listen: ['127.0.0.1:{}']",
             15001 + 100 * number,
             15006 + 100 * number
         );

@@ -6,8 +6,10 @@
 //! | `inbound.rs` | what is opened to it |
 //! | `services.rs` | service addresses and their backends |
 //! | `lifecycle.rs` | killed, started again, detached; two of them; what is missing |
+//! | `agreement.rs` | random policies: the kernel's answers are the engine's |
 //! | `any_proxy.rs` | `portreeve redirect --to`, with a real Envoy |
 
+mod agreement;
 mod any_proxy;
 mod inbound;
 mod lifecycle;
@@ -30,6 +32,7 @@ fn main() {
     suite("inbound", &[], inbound::CASES);
     suite("services", &[], services::CASES);
     suite("lifecycle", &[], lifecycle::CASES);
+    suite("agreement", &[], agreement::CASES);
     suite("any_proxy", &[], any_proxy::CASES);
     suite("any_proxy", &[Need::Envoy], any_proxy::ENVOY_CASES);
     // Two processors, and tests that measure how long something takes to be refused.
