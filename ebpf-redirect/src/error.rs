@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::preflight::Missing;
+use crate::services::ServiceError;
 
 /// Why a redirection can't be set up. Nothing was attached that was not attached before.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +128,9 @@ pub enum MapError {
         /// How many it takes.
         capacity: u32,
     },
+    /// Services can't be so.
+    #[error(transparent)]
+    Services(#[from] ServiceError),
     /// The kernel refuses.
     #[error("{doing} map {map}: {source}")]
     System {

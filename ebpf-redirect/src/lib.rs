@@ -9,7 +9,7 @@
 //! | `preflight.rs` | what has to be there before anything is touched |
 //! | `instance.rs` | names, folders, and one owner at a time |
 //! | `programs.rs`, `attach.rs` | into the kernel, and onto the workload |
-//! | `maps.rs`, `policy_map.rs`, `ports.rs` | what programs are told |
+//! | `maps.rs`, `policy_map.rs`, `service_maps.rs`, `ports.rs` | what programs are told |
 //! | `events.rs` | what they tell |
 //! | `redirect.rs` | [`prepare`], and what is done with a [`Redirect`] |
 //! | `status.rs` | what is set up, seen from outside, and taking it away |
@@ -27,6 +27,7 @@ mod ports;
 mod preflight;
 mod programs;
 mod redirect;
+mod service_maps;
 pub mod services;
 mod settings;
 mod status;

@@ -2,17 +2,18 @@
 
 use std::io;
 use std::mem::size_of;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use portreeve_ebpf_common::{
-    Address, Affinity, AffinityKey, Backend, Config, Endpoint, FlowKey, FlowValue, LAYOUT,
-    ListenerSlot, PortKey, ReplyKey, ReverseKey, ReverseValue, Service, ServiceKey, Slot, SlotKey, SocketState,
+    Affinity, AffinityKey, Backend, Config, Endpoint, FlowKey, FlowValue, LAYOUT, ListenerSlot,
+    PortKey, ReplyKey, ReverseKey, ReverseValue, Service, ServiceKey, Slot, SlotKey, SocketState,
 };
 
 use crate::error::{MapError, SetupError};
 use crate::instance::Folder;
 use crate::policy_map::PolicyMap;
+use crate::service_maps::ServiceMaps;
 use crate::settings::Capacity;
 use crate::sys::{self, map_kind};
 use crate::table::{Plain, Table};
@@ -22,6 +23,7 @@ use crate::table::{Plain, Table};
 pub(crate) struct Maps {
     pub(crate) policy: PolicyMap,
     pub(crate) config: Table<u32, Config>,
+    pub(crate) services: ServiceMaps,
     pub(crate) flows: Table<FlowKey, FlowValue>,
     pub(crate) exempt: Table<FlowKey, u32>,
     pub(crate) ports: Table<PortKey, u32>,
@@ -35,6 +37,7 @@ impl Maps {
         Ok(Self {
             policy: PolicyMap::open(&folder.map("POLICY"), capacity.policy)?,
             config: table(folder, "CONFIG")?,
+            services: ServiceMaps::open(folder, capacity)?,
             flows: table(folder, "FLOWS")?,
             exempt: table(folder, "EXEMPT")?,
             ports: table(folder, "PORTS")?,
@@ -65,7 +68,10 @@ impl Maps {
     }
 }
 
-fn table<K: Plain, V: Plain>(folder: &Folder, map: &'static str) -> Result<Table<K, V>, MapError> {
+pub(crate) fn table<K: Plain, V: Plain>(
+    folder: &Folder,
+    map: &'static str,
+) -> Result<Table<K, V>, MapError> {
     Table::open(&folder.map(map)).map_err(MapError::system("can't open", map))
 }
 
@@ -138,20 +144,6 @@ pub(crate) fn shapes() -> [(&'static str, u32, usize, usize); 15] {
     ]
 }
 
-/// An address as programs have it.
-pub(crate) fn endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint::new(kernel_address(address.ip()), address.port())
-}
-
-/// An address in its one form.
-pub(crate) fn kernel_address(address: IpAddr) -> Address {
-    let six = match address {
-        IpAddr::V4(four) => four.to_ipv6_mapped(),
-        IpAddr::V6(six) => six,
-    };
-    Address::from_bytes(six.octets())
-}
-
 /// An address as sockets have it; what has no port that could be one, has port 0.
 pub(crate) fn socket_address(endpoint: Endpoint) -> SocketAddr {
     let port = u16::try_from(endpoint.port).unwrap_or(0);
@@ -161,6 +153,7 @@ pub(crate) fn socket_address(endpoint: Endpoint) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::endpoint;
 
     #[test]
     fn addresses_come_back_as_they_were() {
@@ -168,7 +161,5 @@ mod tests {
             let address: SocketAddr = text.parse().expect("an address");
             assert_eq!(socket_address(endpoint(address)), address);
         }
-        let mapped: SocketAddr = "[::ffff:10.1.2.3]:80".parse().expect("an address");
-        assert_eq!(endpoint(mapped), endpoint("10.1.2.3:80".parse().expect("an address")));
     }
 }

@@ -1,7 +1,6 @@
 //! The policy in force: one trie in a map of one place. Another policy is another trie, filled before
 //! it takes that place, so that a program sees all of the old one or all of the new one.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
@@ -10,11 +9,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use portreeve_ebpf_common::{PolicyKey, PolicyValue};
 
 use crate::error::MapError;
+use crate::policy::{Change, PolicyTable};
 use crate::sys::{self, NO_PREALLOC, map_kind};
 use crate::table::Table;
 
-/// A policy's entries.
-pub(crate) type Entries = BTreeMap<PolicyKey, PolicyValue>;
 type Trie = Table<PolicyKey, PolicyValue>;
 
 /// The map `POLICY`.
@@ -28,7 +26,7 @@ pub(crate) struct PolicyMap {
 /// What this process has put there.
 #[derive(Debug)]
 struct InForce {
-    entries: Entries,
+    table: PolicyTable,
     trie: Trie,
 }
 
@@ -39,37 +37,35 @@ impl PolicyMap {
     }
 
     /// Puts a policy in force. A failure leaves the one before in force.
-    pub(crate) fn set(&self, entries: &Entries) -> Result<(), MapError> {
-        if entries.len() > self.capacity as usize {
-            return Err(self.full(entries));
+    pub(crate) fn set(&self, table: &PolicyTable) -> Result<(), MapError> {
+        if table.len() > self.capacity as usize {
+            return Err(self.full(table));
         }
         let mut in_force = lock(&self.in_force);
         if let Some(current) = &mut *in_force
-            && current.change(entries)?
+            && current.change(table)?
         {
             return Ok(());
         }
-        let trie = self.filled(entries)?;
+        let trie = self.filled(table)?;
         let fd = trie.as_fd().as_raw_fd().unsigned_abs();
         self.outer.put(&0, &fd).map_err(MapError::system("can't replace", NAME))?;
-        *in_force = Some(InForce { entries: entries.clone(), trie });
+        *in_force = Some(InForce { table: table.clone(), trie });
         Ok(())
     }
 
-    fn filled(&self, entries: &Entries) -> Result<Trie, MapError> {
+    fn filled(&self, table: &PolicyTable) -> Result<Trie, MapError> {
         let trie = Trie::create(NAME, map_kind::LPM_TRIE, self.capacity, NO_PREALLOC)
             .map_err(MapError::system("can't make a trie for", NAME))?;
-        trie.put_all(entries.iter().map(|(key, value)| (*key, *value))).map_err(|error| {
-            match is_full(&error) {
-                true => self.full(entries),
-                false => MapError::system("can't fill", NAME)(error),
-            }
+        trie.put_all(table.entries()).map_err(|error| match is_full(&error) {
+            true => self.full(table),
+            false => MapError::system("can't fill", NAME)(error),
         })?;
         Ok(trie)
     }
 
-    fn full(&self, entries: &Entries) -> MapError {
-        MapError::Full { map: NAME, entries: entries.len(), capacity: self.capacity }
+    fn full(&self, table: &PolicyTable) -> MapError {
+        MapError::Full { map: NAME, entries: table.len(), capacity: self.capacity }
     }
 }
 
@@ -77,76 +73,53 @@ impl InForce {
     /// Makes of the trie in force what is wanted, if one entry has to change, and the revision at most;
     /// whether it did. The entry comes first: what is told with the older revision in between is decided
     /// by the newer policy already.
-    fn change(&mut self, wanted: &Entries) -> Result<bool, MapError> {
-        let Some(changes) = few_changes(&self.entries, wanted) else { return Ok(false) };
+    fn change(&mut self, wanted: &PolicyTable) -> Result<bool, MapError> {
+        let Some(changes) = few_changes(&self.table, wanted) else { return Ok(false) };
         for (done, change) in changes.iter().enumerate() {
-            if let Err(error) = change.apply(&self.trie) {
+            if let Err(error) = write(&self.trie, change) {
                 for change in changes[..done].iter().rev() {
-                    change.reversed(&self.entries).apply(&self.trie).map_err(failed)?;
+                    write(&self.trie, &reversed(change, &self.table)).map_err(failed)?;
                 }
                 return Err(failed(error));
             }
         }
-        self.entries.clone_from(wanted);
+        changes.into_iter().for_each(|change| self.table.apply(change));
         Ok(true)
     }
 }
 
-/// A change of one entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    Put(PolicyKey, PolicyValue),
-    Remove(PolicyKey),
-}
-
-impl Change {
-    fn key(&self) -> &PolicyKey {
-        match self {
-            Self::Put(key, _) | Self::Remove(key) => key,
-        }
-    }
-
-    fn apply(&self, trie: &Trie) -> io::Result<()> {
-        match self {
-            Self::Put(key, value) => trie.put(key, value),
-            Self::Remove(key) => trie.remove(key),
-        }
-    }
-
-    /// What brings back what there was.
-    fn reversed(&self, before: &Entries) -> Self {
-        let key = *self.key();
-        before.get(&key).map_or(Self::Remove(key), |value| Self::Put(key, *value))
+fn write(trie: &Trie, change: &Change) -> io::Result<()> {
+    match change {
+        Change::Put(key, value) => trie.put(key, value),
+        Change::Remove(key) => trie.remove(key),
     }
 }
 
-/// What differs, if it is few enough to be seen at once: one entry, then the header if all that it says
-/// anew is the revision.
-fn few_changes(old: &Entries, new: &Entries) -> Option<Vec<Change>> {
-    let mut changes = Vec::new();
-    let mut header = None;
-    for change in differences(old, new) {
-        match change {
-            Change::Put(PolicyKey::HEADER, value) if only_revision(old, &value) => {
-                header = Some(change);
+/// What brings back what there was.
+fn reversed(change: &Change, before: &PolicyTable) -> Change {
+    let (Change::Put(key, _) | Change::Remove(key)) = *change;
+    before.get(key).map_or(Change::Remove(key), |value| Change::Put(key, value))
+}
+
+/// What differs, if it is few enough to be seen at once: one entry, and the header, which comes last, if
+/// all that it says anew is the revision.
+fn few_changes(old: &PolicyTable, new: &PolicyTable) -> Option<Vec<Change>> {
+    let changes = old.diff(new);
+    let entries = match changes.as_slice() {
+        [entries @ .., Change::Put(PolicyKey::HEADER, value)] => {
+            if !only_revision(old, value) {
+                return None;
             }
-            Change::Put(PolicyKey::HEADER, _) | Change::Remove(PolicyKey::HEADER) => return None,
-            _ if changes.is_empty() => changes.push(change),
-            _ => return None,
+            entries
         }
-    }
-    changes.extend(header);
-    Some(changes)
+        entries => entries,
+    };
+    let is_header = |change: &Change| *change == Change::Remove(PolicyKey::HEADER);
+    (entries.len() <= 1 && !entries.iter().any(is_header)).then_some(changes)
 }
 
-fn only_revision(old: &Entries, new: &PolicyValue) -> bool {
-    old.get(&PolicyKey::HEADER).is_some_and(|old| old.0[1..] == new.0[1..])
-}
-
-fn differences<'a>(old: &'a Entries, new: &'a Entries) -> impl Iterator<Item = Change> + 'a {
-    let gone = old.keys().filter(|key| !new.contains_key(key)).map(|key| Change::Remove(*key));
-    let put = new.iter().filter(|&(key, value)| old.get(key) != Some(value));
-    gone.chain(put.map(|(key, value)| Change::Put(*key, *value)))
+fn only_revision(old: &PolicyTable, new: &PolicyValue) -> bool {
+    old.get(PolicyKey::HEADER).is_some_and(|old| old.0[1..] == new.0[1..])
 }
 
 /// What the header of the policy in force says, if this process may ask for it.
@@ -184,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    fn policy(revision: u32, ports: &[(u16, Verdict)]) -> Entries {
+    fn policy(revision: u32, ports: &[(u16, Verdict)]) -> PolicyTable {
         let ports = ports.iter().map(|&(port, verdict)| {
             (PolicyKey::port(1, 6, port, 16), PolicyValue::verdict(verdict, 0))
         });
@@ -198,12 +171,12 @@ mod tests {
         let old = policy(1, &[(80, Verdict::Allow)]);
         let new = policy(2, &[(80, Verdict::Deny)]);
         let changes = few_changes(&old, &new).expect("few");
-        let keys: Vec<_> = changes.iter().map(|change| *change.key()).collect();
-        assert_eq!(keys, [PolicyKey::port(1, 6, 80, 16), PolicyKey::HEADER]);
-        assert_eq!(
-            changes[0].reversed(&old),
-            Change::Put(keys[0], PolicyValue::verdict(Verdict::Allow, 0))
-        );
+        let port = PolicyKey::port(1, 6, 80, 16);
+        let header = Change::Put(PolicyKey::HEADER, PolicyValue::header(2, true, true));
+        let denied = Change::Put(port, PolicyValue::verdict(Verdict::Deny, 0));
+        assert_eq!(changes, [denied, header]);
+        let allowed = Change::Put(port, PolicyValue::verdict(Verdict::Allow, 0));
+        assert_eq!(reversed(&changes[0], &old), allowed);
     }
 
     #[test]
@@ -212,18 +185,39 @@ mod tests {
         let gone = few_changes(&one, &two).expect("few");
         assert_eq!(gone, [Change::Remove(PolicyKey::port(1, 6, 80, 16))]);
         let come = few_changes(&two, &one).expect("few");
-        assert_eq!(come[0].reversed(&two), gone[0]);
+        assert_eq!(reversed(&come[0], &two), gone[0]);
         assert_eq!(few_changes(&one, &one), Some(vec![]));
     }
 
     #[test]
     fn more_than_one_entry_is_another_trie() {
-        let old = policy(1, &[(80, Verdict::Allow), (81, Verdict::Allow)]);
+        let ports = [(80, Verdict::Allow), (81, Verdict::Allow)];
+        let old = policy(1, &ports);
         assert_eq!(few_changes(&old, &policy(2, &[])), None);
         let moved = policy(2, &[(80, Verdict::Allow), (82, Verdict::Allow)]);
         assert_eq!(few_changes(&old, &moved), None, "one gone and one come are two");
-        let mut open = policy(2, &[(80, Verdict::Allow), (81, Verdict::Allow)]);
-        open.insert(PolicyKey::HEADER, PolicyValue::header(2, false, true));
+        let header = (PolicyKey::HEADER, PolicyValue::header(2, false, true));
+        let open = policy(2, &ports).entries().chain([header]).collect();
         assert_eq!(few_changes(&old, &open), None, "what is enforced is more than a revision");
+        assert_eq!(few_changes(&policy(1, &[]), &PolicyTable::empty()), None);
+        let bare: PolicyTable = old.entries().skip(1).collect();
+        assert_eq!(few_changes(&old, &bare), None, "the header is gone");
+    }
+
+    #[test]
+    fn what_was_changed_in_place_is_what_was_wanted() {
+        let tables = [
+            policy(1, &[]),
+            policy(2, &[(80, Verdict::Allow)]),
+            policy(3, &[(80, Verdict::Deny)]),
+            policy(4, &[(80, Verdict::Deny), (81, Verdict::Allow)]),
+            policy(5, &[(81, Verdict::Allow)]),
+        ];
+        for pair in tables.windows(2) {
+            let mut table = pair[0].clone();
+            let changes = few_changes(&table, &pair[1]).expect("few");
+            changes.into_iter().for_each(|change| table.apply(change));
+            assert_eq!(table, pair[1]);
+        }
     }
 }

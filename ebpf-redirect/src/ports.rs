@@ -17,8 +17,9 @@ use rustix::net::sockopt::{socket_acceptconn, socket_protocol};
 use rustix::net::{getpeername, getsockname, ipproto};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
+use crate::address::endpoint;
 use crate::error::MapError;
-use crate::maps::{Maps, endpoint};
+use crate::maps::Maps;
 use crate::sys::namespace_cookie;
 
 /// What a look at the workload's sockets has found.

@@ -8,15 +8,17 @@ use std::sync::{Mutex, PoisonError};
 use portreeve_ebpf_common::{Config, Endpoint, FlowKey, LAYOUT, ListenerSlot, flags};
 use rustix::net::{AddressFamily, SocketType, socket};
 
+use crate::address::endpoint;
 use crate::attach::{self, Targets};
 use crate::error::{MapError, SetupError};
 use crate::events::{Counters, Events};
 use crate::instance::{Folder, InstanceName, Owner};
-use crate::maps::{Maps, check_pinned, endpoint, socket_address};
-use crate::policy_map::Entries;
+use crate::maps::{Maps, check_pinned, socket_address};
+use crate::policy::PolicyTable;
 use crate::ports::{self, Scan};
 use crate::preflight;
 use crate::programs::{self, ATTACHMENTS, Place, Programs, is_wanted};
+use crate::services::ServiceConfig;
 use crate::settings::{Outbound, Settings};
 use crate::sys::namespace_cookie;
 
@@ -84,8 +86,16 @@ impl Prepared {
     ///
     /// # Errors
     /// [`MapError`]: nothing has changed.
-    pub fn set_policy(&mut self, policy: &Entries) -> Result<(), MapError> {
+    pub fn set_policy(&mut self, policy: &PolicyTable) -> Result<(), MapError> {
         self.redirect.set_policy(policy)
+    }
+
+    /// As [`Redirect::set_services`].
+    ///
+    /// # Errors
+    /// [`MapError`]: those before stay in force.
+    pub fn set_services(&mut self, services: &[ServiceConfig]) -> Result<(), MapError> {
+        self.redirect.set_services(services)
     }
 
     /// Attaches all programs, those that were attached before in one another's place.
@@ -162,8 +172,17 @@ impl Redirect {
     ///
     /// # Errors
     /// [`MapError`]: the policy before stays in force.
-    pub fn set_policy(&self, policy: &Entries) -> Result<(), MapError> {
+    pub fn set_policy(&self, policy: &PolicyTable) -> Result<(), MapError> {
         self.maps.policy.set(policy)
+    }
+
+    /// Puts services in force. A program finds each as it was or as it is to be, whole.
+    ///
+    /// # Errors
+    /// [`MapError`]: services can't be so, or there is no room; those before stay in force. If the kernel
+    /// refuses half-way, some are as they were and some as they are to be.
+    pub fn set_services(&self, services: &[ServiceConfig]) -> Result<(), MapError> {
+        self.maps.services.set(services)
     }
 
     /// Lets programs know a listening socket of the proxy, until it is closed.

@@ -224,6 +224,16 @@ pub(crate) fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
+/// Waits until programs that run now have ended.
+pub(crate) fn wait_for_programs() {
+    // SAFETY: the call takes no pointers.
+    let waited = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_GLOBAL, 0, 0) };
+    if waited != 0 {
+        // Not everywhere; but programs run for microseconds.
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 /// Asks about a map or a link.
 ///
 /// # Safety
@@ -424,5 +434,7 @@ pub(crate) mod attach_type {
     pub(crate) const SK_LOOKUP: u32 = 36;
 }
 
+/// `enum membarrier_cmd`: waits for what the kernel calls a grace period, in which programs run.
+const MEMBARRIER_GLOBAL: libc::c_int = 1;
 /// `asm-generic/socket.h`, since Linux 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;

@@ -153,6 +153,15 @@ impl<K: Plain, V: Plain> Table<K, V> {
         unsafe { sys::map_update_batch(self.map.as_fd(), keys, values, count) }
     }
 
+    /// All entries, as those of [`keys`](Self::keys).
+    pub(crate) fn entries(&self) -> io::Result<Vec<(K, V)>> {
+        let mut entries = Vec::new();
+        for key in self.keys()? {
+            entries.extend(self.get(&key)?.map(|value| (key, value)));
+        }
+        Ok(entries)
+    }
+
     /// All keys. Those that come or go meanwhile may be there or not.
     pub(crate) fn keys(&self) -> io::Result<Vec<K>> {
         let mut keys = Vec::new();

@@ -12,6 +12,7 @@ mod ports;
 mod tests;
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -62,6 +63,14 @@ pub fn kernel_verdict(protocol: Protocol, verdict: &ConnectionVerdict) -> Verdic
         Action::Allow => Verdict::Allow,
         Action::Inspect(_) if protocol == Protocol::Tcp => Verdict::Inspect,
         _ => Verdict::Deny,
+    }
+}
+
+/// Of a key that comes twice, the last value counts.
+impl FromIterator<(PolicyKey, PolicyValue)> for PolicyTable {
+    fn from_iter<T: IntoIterator<Item = (PolicyKey, PolicyValue)>>(entries: T) -> Self {
+        let entries: BTreeMap<_, _> = entries.into_iter().collect();
+        Self { entries: entries.into_iter().collect() }
     }
 }
 
@@ -200,12 +209,25 @@ impl PolicyTable {
         changes
     }
 
+    /// Takes one step.
+    pub(crate) fn apply(&mut self, change: Change) {
+        let (Change::Put(key, _) | Change::Remove(key)) = change;
+        let place = self.entries.binary_search_by_key(&key, |(key, _)| *key);
+        match (change, place) {
+            (Change::Put(_, value), Ok(place)) => self.entries[place].1 = value,
+            (Change::Put(_, value), Err(place)) => self.entries.insert(place, (key, value)),
+            (Change::Remove(_), Ok(place)) => drop(self.entries.remove(place)),
+            (Change::Remove(_), Err(_)) => {}
+        }
+    }
+
     fn sorted(mut entries: Vec<(PolicyKey, PolicyValue)>) -> Self {
         entries.sort_unstable_by_key(|(key, _)| *key);
         Self { entries }
     }
 
-    fn get(&self, key: PolicyKey) -> Option<PolicyValue> {
+    /// The value of a key.
+    pub(crate) fn get(&self, key: PolicyKey) -> Option<PolicyValue> {
         let place = self.entries.binary_search_by_key(&key, |(key, _)| *key).ok()?;
         self.entries.get(place).map(|(_, value)| *value)
     }

@@ -9,6 +9,7 @@ use aya::programs::Program;
 use portreeve_ebpf::{
     Condition, ListenerSlot, ProgramState, SetupError, detach, instances, prepare, status,
 };
+use portreeve_ebpf_common::{PolicyKey, protocol};
 
 use crate::Test;
 use crate::host::{Host, name, server};
@@ -191,8 +192,8 @@ fn ports_bound_before(host: &Host) {
     assert_eq!(below.ask("listen [::]:7003"), "ok");
     let mut prepared = prepare(&host.settings("one")).expect("prepared");
     // The workload's own are closed to everybody.
-    let mut policy = allowing(1, &[]);
-    policy.retain(|key, _| *key != portreeve_ebpf_common::PolicyKey::port(2, 6, 0, 0));
+    let own = PolicyKey::port(2, protocol::TCP, 0, 0);
+    let policy = allowing(1, &[]).entries().filter(|(key, _)| *key != own).collect();
     prepared.set_policy(&policy).expect("a policy");
     let redirect = prepared.attach().expect("attached");
     let ports = || {

@@ -9,6 +9,7 @@ mod life_cycle;
 mod policy;
 mod refusals;
 mod roles;
+mod traffic;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -24,7 +25,9 @@ fn main() {
     let arguments = Arguments::from_args();
     let missing = host::missing();
     let mut tests = Vec::new();
-    for (name, test) in life_cycle::TESTS.iter().chain(policy::TESTS).chain(refusals::TESTS) {
+    for (name, test) in
+        life_cycle::TESTS.iter().chain(policy::TESTS).chain(traffic::TESTS).chain(refusals::TESTS)
+    {
         let shown = match &missing {
             None => (*name).to_owned(),
             Some(missing) => format!("{name} (not run: {missing})"),

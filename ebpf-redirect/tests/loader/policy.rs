@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use aya::maps::{ArrayOfMaps, Map, MapData};
-use portreeve_ebpf::{Capacity, EventKind, EventReason, MapError, prepare, status};
+use portreeve_ebpf::{Capacity, EventKind, EventReason, MapError, PolicyTable, prepare, status};
 use portreeve_ebpf_common::{Address, PolicyKey, PolicyValue, Verdict, protocol};
 
 use crate::Test;
@@ -19,10 +19,20 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_policy_without_room_leaves_the_one_before", a_policy_without_room),
 ];
 
-pub(crate) type Entries = BTreeMap<PolicyKey, PolicyValue>;
+/// Entries that a test changes.
+type Entries = BTreeMap<PolicyKey, PolicyValue>;
+
+fn table(entries: &Entries) -> PolicyTable {
+    entries.iter().map(|(key, value)| (*key, *value)).collect()
+}
 
 /// Everybody may reach these ports over TCP, and the workload's own.
-pub(crate) fn allowing(revision: u32, ports: &[u16]) -> Entries {
+pub(crate) fn allowing(revision: u32, ports: &[u16]) -> PolicyTable {
+    table(&entries(revision, ports))
+}
+
+/// The same, to be changed.
+fn entries(revision: u32, ports: &[u16]) -> Entries {
     let allow = PolicyValue::verdict(Verdict::Allow, 1);
     let mut entries = Entries::from([
         (PolicyKey::HEADER, PolicyValue::header(revision, true, true)),
@@ -45,7 +55,7 @@ fn a_workload_reaches_what_policy_allows(host: &Host) {
     assert!(std::net::TcpStream::connect(denied).is_ok(), "this process is no workload");
     redirect.set_policy(&allowing(2, &[allowed.port(), denied.port()])).expect("a policy");
     assert_eq!(workload.connect(denied), "ok");
-    redirect.set_policy(&Entries::new()).expect("no policy");
+    redirect.set_policy(&PolicyTable::empty()).expect("no policy");
     assert_eq!(workload.connect(allowed), "1", "an empty policy allows nothing");
 }
 
@@ -81,7 +91,7 @@ fn no_mixture(host: &Host) {
         let class = 10 + revision % 2;
         let other = 10 + (revision + 1) % 2;
         let port = |class, port| PolicyKey::port(class, protocol::TCP, port, 16);
-        let mut entries = allowing(revision, &[]);
+        let mut entries = entries(revision, &[]);
         entries.insert(
             PolicyKey::address(Address::UNSPECIFIED, 0),
             PolicyValue::identity(7, class, 2),
@@ -90,7 +100,7 @@ fn no_mixture(host: &Host) {
         entries.insert(port(class, denied.port()), deny);
         entries.insert(port(other, allowed.port()), deny);
         entries.insert(port(other, denied.port()), allow);
-        entries
+        table(&entries)
     };
     let mut prepared = prepare(&host.settings("one")).expect("prepared");
     prepared.set_policy(&policy(0)).expect("a policy");
@@ -115,34 +125,34 @@ fn no_mixture(host: &Host) {
 fn one_entry_of_many_changes_in_place(host: &Host) {
     let address = server();
     let mut prepared = prepare(&host.settings("one")).expect("prepared");
-    let mut policy = allowing(1, &[]);
+    let mut policy = entries(1, &[]);
     for number in 0..50_000_u32 {
         let key = PolicyKey::address(Address::v4((0x0a00_0000 + number).to_be()), 128);
         policy.insert(key, PolicyValue::identity(number, 1, 2));
     }
-    prepared.set_policy(&policy).expect("a policy");
+    prepared.set_policy(&table(&policy)).expect("a policy");
     let redirect = prepared.attach().expect("attached");
     let mut workload = host.workload("one");
     assert_eq!(workload.connect(address), "1");
-    let entries = |host: &Host| {
+    let in_force = |host: &Host| {
         let status = status(&host.bpffs(), &name("one")).expect("a status");
         let revision = status.policy.and_then(|policy| policy.revision);
         (status.maps.iter().find(|map| map.map == "POLICY").and_then(|map| map.entries), revision)
     };
     let trie = trie_in_force(host);
-    redirect.set_policy(&policy).expect("the same policy");
+    redirect.set_policy(&table(&policy)).expect("the same policy");
     let mut changed = policy.clone();
     let port = PolicyKey::port(1, protocol::TCP, address.port(), 16);
     changed.insert(port, PolicyValue::verdict(Verdict::Allow, 1));
     changed.insert(PolicyKey::HEADER, PolicyValue::header(2, true, true));
-    redirect.set_policy(&changed).expect("a policy");
+    redirect.set_policy(&table(&changed)).expect("a policy");
     assert_eq!(workload.connect(address), "ok");
-    assert_eq!(entries(host), (Some(changed.len()), Some(2)));
+    assert_eq!(in_force(host), (Some(changed.len()), Some(2)));
     changed.remove(&port);
     changed.insert(PolicyKey::HEADER, PolicyValue::header(3, true, true));
-    redirect.set_policy(&changed).expect("a policy");
+    redirect.set_policy(&table(&changed)).expect("a policy");
     assert_eq!(workload.connect(address), "1");
-    assert_eq!(entries(host), (Some(policy.len()), Some(3)));
+    assert_eq!(in_force(host), (Some(policy.len()), Some(3)));
     assert_eq!(trie_in_force(host), trie);
     redirect.set_policy(&allowing(4, &[])).expect("a policy");
     assert_ne!(trie_in_force(host), trie, "too much has changed");

@@ -33,6 +33,7 @@ fn workload(cgroup: &str) {
     say("ready");
     let mut listeners = Vec::new();
     let mut sockets = Vec::new();
+    let mut streams = Vec::new();
     for line in lines() {
         let words: Vec<_> = line.split(' ').collect();
         let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
@@ -48,8 +49,17 @@ fn workload(cgroup: &str) {
                 say(&outcome(&socket));
                 sockets.extend(socket);
             }
+            // Connects, and says whom it believes to have reached.
+            ["hold", to] => match TcpStream::connect(address(to)) {
+                Ok(stream) => {
+                    say(&stream.peer_addr().expect("connected").to_string());
+                    streams.push(stream);
+                }
+                failed => say(&outcome(&failed)),
+            },
             ["close"] => {
                 listeners.clear();
+                streams.clear();
                 sockets.clear();
                 say("ok");
             }
