@@ -15,6 +15,7 @@ pub mod grpc;
 pub mod http1;
 pub mod peers;
 pub mod process;
+pub mod redirect;
 pub mod table;
 
 /// What went wrong, in words. A measurement that meets one does not count.
