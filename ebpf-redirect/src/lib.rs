@@ -40,7 +40,9 @@ pub use self::instance::{InstanceName, InstanceNameError};
 pub use self::policy::{Answer, PolicyTable, kernel_verdict};
 pub use self::preflight::Missing;
 pub use self::redirect::{Exemption, OriginalDestination, Prepared, Redirect, prepare};
-pub use self::services::{BackendConfig, ServiceConfig, ServiceError, ServiceTables, ServiceWrite};
+pub use self::services::{
+    BackendConfig, ServiceConfig, ServiceError, ServiceTables, ServiceWrite, Transport,
+};
 pub use self::settings::{Capacity, Outbound, Settings};
 pub use self::status::{
     Condition, Detached, InstanceError, InstanceStatus, MapStatus, PolicyStatus, ProgramState,

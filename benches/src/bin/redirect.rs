@@ -262,7 +262,7 @@ fn table(entries: u32, revision: u64) -> Result<PolicyTable, Failure> {
     let endpoint = Endpoint::new("shop", "default", "app=shop".parse()?);
     let directory = Directory::from(peers);
     let policy = EndpointPolicy::resolve(&repository, &endpoint, &directory, &Options::default())?;
-    Ok(PolicyTable::new(&policy, revision, kernel_verdict))
+    Ok(PolicyTable::new(&policy, revision, |protocol, verdict| kernel_verdict(protocol, &verdict)))
 }
 
 /// Services `10.50.200.0:80` and on, each with one backend, which is there.

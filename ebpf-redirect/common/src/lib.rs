@@ -25,7 +25,8 @@ pub use self::config::{Config, ListenerSlot, flags};
 pub use self::event::{Counter, Event, EventKind, EventReason};
 pub use self::policy::{Direction, PolicyKey, PolicyValue, Verdict};
 pub use self::service::{
-    Affinity, AffinityKey, Backend, ReverseKey, ReverseValue, Service, ServiceKey, Slot, SlotKey, choose,
+    Affinity, AffinityKey, Backend, ReverseKey, ReverseValue, Service, ServiceKey, Slot, SlotKey,
+    choose,
 };
 pub use self::socket::{FlowKey, FlowValue, PortKey, ReplyKey, SocketState};
 

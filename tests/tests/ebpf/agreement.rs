@@ -68,12 +68,14 @@ fn ask_everything(host: &Host, settings: &Settings) {
         let mut dice = Dice::new(seed);
         let scenario = Scenario::any(&mut dice);
         let table = PolicyTable::new(&scenario.policy, seed + 1, |protocol, verdict| {
-            kernel_verdict(protocol, &carried_out(protocol, verdict.clone()))
+            kernel_verdict(protocol, &carried_out(protocol, verdict))
         });
         redirect.set_policy(&table).expect("it fits");
         let questions: Vec<Question> = (0..QUESTIONS)
-            .map(|_| scenario.question(&mut dice))
-            .map(|question| to_a_port_that_is_there(question, &mut dice))
+            .map(|_| {
+                let question = scenario.question(&mut dice);
+                to_a_port_that_is_there(question, &mut dice)
+            })
             .filter(|question| can_be_asked(question.address))
             .collect();
         for (direction, cgroup) in
