@@ -13,12 +13,14 @@ const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 
 /// Bit of a number that tells the direction.
 const INGRESS: u32 = 1 << 31;
+/// Number of those of whom nothing is said.
+const OTHERS: u32 = INGRESS - 1;
 
 /// Classes of those who have an address, and their numbers.
 pub(super) struct Numbering<'p> {
     classes: [IdentityClasses<'p>; 2],
     /// By name: the class and its number.
-    named: [BTreeMap<u32, (IdentityClass, u32)>; 2],
+    named: [BTreeMap<Option<Identity>, (IdentityClass, u32)>; 2],
 }
 
 impl<'p> Numbering<'p> {
@@ -32,11 +34,13 @@ impl<'p> Numbering<'p> {
             }
         }
         for (named, direction) in named.iter_mut().zip([0, INGRESS]) {
-            // The name is the number, but for the last bit; those of whom nothing is said have the
-            // greatest of all names. Where another is too great, all are counted through.
-            let unclear = named.range(INGRESS - 1..u32::MAX).next().is_some();
+            // The name is the number, but for the last bit. Where one is too great for that, all are
+            // counted through.
+            let too_great = |name: &Option<Identity>| name.is_some_and(|name| name.get() >= OTHERS);
+            let unclear = named.keys().any(too_great);
             for ((name, (_, number)), place) in named.iter_mut().zip(0..) {
-                *number = direction | if unclear { place } else { name & !INGRESS };
+                let own = name.map_or(OTHERS, Identity::get);
+                *number = direction | if unclear { place } else { own };
             }
         }
         Self { classes, named }

@@ -3,7 +3,10 @@ use std::time::{Duration, Instant};
 
 use portreeve_core::carried_out;
 use portreeve_policy::fuzz::random::{Dice, Question, Scenario};
-use portreeve_policy::{Directory, Endpoint, Options, Peer, Repository, Source, TrafficDirection};
+use portreeve_policy::{
+    Directory, Endpoint, Engine, Features, Identity, IdentityAllocator, Labels, Options, Peer,
+    Repository, Source, TrafficDirection,
+};
 
 use super::*;
 
@@ -137,6 +140,57 @@ fn a_new_peer_of_a_known_kind_is_one_entry_more() {
     let new = table(&about("{port: '80'}", peers));
     let [Change::Put(key, _)] = old.diff(&new)[..] else { panic!("{:?}", old.diff(&new)) };
     assert_eq!(key, prefix_key("10.0.0.3/32".parse().unwrap()));
+}
+
+/// Gives out numbers from the greatest downwards.
+struct Greatest(u32);
+
+impl IdentityAllocator for Greatest {
+    fn acquire(&mut self, _: &Labels) -> Option<Identity> {
+        self.0 -= 1;
+        Some(Identity::new(self.0 + 1))
+    }
+
+    fn release(&mut self, _: &Labels) {}
+}
+
+#[test]
+fn classes_are_told_apart_whatever_numbers_identities_have() {
+    // The last identities have the last numbers that are numbers of classes, too.
+    for greatest in [u32::MAX, (1 << 31) + 2, (1 << 31) + 1, 1 << 31, (1 << 31) - 1] {
+        let allocator = Box::new(Greatest(greatest));
+        let mut engine = Engine::with_allocator(Options::default(), Features::default(), allocator);
+        let entry = |way: &str, app: &str, port: u16| {
+            let ports = format!("toPorts: [{{ports: [{{port: '{port}', protocol: TCP}}]}}]");
+            format!("{{{way}Endpoints: [{{matchLabels: {{app: {app}}}}}], {ports}}}")
+        };
+        let (apps, mut ingress, mut egress) = (["a", "b", "c"], Vec::new(), Vec::new());
+        for (app, port) in apps.into_iter().zip(1..) {
+            ingress.push(entry("from", app, port));
+            egress.push(entry("to", app, port + 10));
+        }
+        let (ingress, egress) = (ingress.join(", "), egress.join(", "));
+        let text = format!(
+            "{{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {{name: p, namespace: \
+             default}}, spec: {{endpointSelector: {{}}, ingress: [{ingress}], egress: [{egress}]}}}}"
+        );
+        engine.apply([Source::new("p.yaml", text)]).unwrap();
+        engine.upsert_endpoint(Endpoint::new("w", "default", "app=w".parse().unwrap()));
+        for (app, prefix) in apps.iter().zip(["10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32"]) {
+            engine.upsert_peer(app, peer(prefix, &format!("app={app}")));
+        }
+        let policy = engine.policy("w").unwrap();
+        let table = table(&policy);
+        for direction in [TrafficDirection::Ingress, TrafficDirection::Egress] {
+            for host in 0..5 {
+                for port in 0..20 {
+                    let address = [10, 0, 0, host].into();
+                    let question = Question { direction, address, protocol: Protocol::Tcp, port };
+                    assert_eq!(asked(&table, question), expected(&policy, question));
+                }
+            }
+        }
+    }
 }
 
 #[test]

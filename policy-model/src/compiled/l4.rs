@@ -24,7 +24,7 @@ pub struct IdentityClasses<'p> {
 /// Those who are treated alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IdentityClass {
-    name: Identity,
+    name: Option<Identity>,
     alike: Alike,
 }
 
@@ -38,9 +38,6 @@ pub struct PortSpan {
     /// What is to happen with connections there.
     pub verdict: ConnectionVerdict,
 }
-
-/// Stands for all of whom nothing is said.
-const OTHERS: Identity = Identity(u32::MAX);
 
 impl EndpointPolicy {
     /// Every prefix and who is there, in no order, each prefix once. The longest one that an address is
@@ -77,7 +74,7 @@ impl IdentityClasses<'_> {
     #[must_use]
     pub fn of(&self, identity: Identity) -> IdentityClass {
         let alike = self.policy.alike(identity);
-        IdentityClass { name: self.names.get(&alike).copied().unwrap_or(OTHERS), alike }
+        IdentityClass { name: self.names.get(&alike).copied(), alike }
     }
 
     /// What those of a class may do in a protocol: spans that don't overlap, in order, one for every
@@ -107,10 +104,10 @@ impl IdentityClasses<'_> {
 impl IdentityClass {
     /// What it is called: by the smallest number of an identity in it that policy speaks of, so that it
     /// keeps its name while others come and go. [`Identity::UNKNOWN`] is among those spoken of; all of
-    /// whom nothing is said are the greatest number there is.
+    /// whom nothing is said have no name.
     #[must_use]
-    pub fn name(self) -> u32 {
-        self.name.get()
+    pub fn name(self) -> Option<Identity> {
+        self.name
     }
 }
 
@@ -182,7 +179,7 @@ mod tests {
             for direction in [TrafficDirection::Ingress, TrafficDirection::Egress] {
                 let classes = policy.classes(direction);
                 let unknown = classes.of(Identity::UNKNOWN);
-                assert_eq!(unknown.name(), 0);
+                assert_eq!(unknown.name(), Some(Identity::UNKNOWN));
                 let [span] = &classes.ports(unknown, Protocol::Tcp).collect::<Vec<_>>()[..] else {
                     panic!("one answer for all ports")
                 };
