@@ -128,7 +128,14 @@ fn list() -> String {
 }
 
 fn metrics(control: &Control) -> Answer {
-    let body = control.telemetry.render_metrics(&control.snapshots.load(), control.is_ready());
+    let kernel = control.config.redirection.as_ref().and_then(|redirection| {
+        let counters = redirection.counters();
+        counters
+            .inspect_err(|error| tracing::warn!("can't read the kernel's counters: {error}"))
+            .ok()
+    });
+    let snapshot = control.snapshots.load();
+    let body = control.telemetry.render_metrics(&snapshot, control.is_ready(), kernel);
     let mut answer = text(StatusCode::OK, body);
     answer.headers_mut().insert(
         header::CONTENT_TYPE,
@@ -287,6 +294,7 @@ impl Control {
                 "kafka_in_flight": limits.kafka.in_flight,
                 "kafka_topics": limits.kafka.topics,
             },
+            "redirection": config.redirection.is_some(),
             "access_log": self.telemetry.access_log_mode().as_str(),
             "workers": config.workers,
         })

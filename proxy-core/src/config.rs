@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use portreeve_policy::{Endpoint, Options, Peer, Source, TrafficDirection};
+use portreeve_policy::{Endpoint, Options, Peer, Service, Source, TrafficDirection};
 pub use portreeve_protocols::kafka::Advertised;
 
 use crate::limits::Limits;
 use crate::observer::Observing;
 use crate::policy_files::{self, PolicyFilesError};
+use crate::redirection::Redirection;
 use crate::telemetry::{AccessLogConfig, AccessLogMode};
 
 /// Everything one proxy needs to know.
@@ -19,6 +21,8 @@ pub struct ProxyConfig {
     pub endpoint: Endpoint,
     /// Who has which addresses; whom no entry names is `world`.
     pub peers: Vec<Peer>,
+    /// What `toServices` refers to.
+    pub services: Vec<Service>,
     /// How policy is evaluated (enforcement mode, audit).
     pub options: Options,
     /// Where traffic comes in.
@@ -35,6 +39,8 @@ pub struct ProxyConfig {
     pub admin: Option<SocketAddr>,
     /// Who is told of every decision.
     pub observer: Observing,
+    /// Programs inside of the kernel that feed listeners with [`Transparent::Ebpf`].
+    pub redirection: Option<Arc<dyn Redirection>>,
 }
 
 impl ProxyConfig {
@@ -48,6 +54,7 @@ impl ProxyConfig {
         Self {
             endpoint,
             peers: Vec::new(),
+            services: Vec::new(),
             options: Options::default(),
             listeners,
             policy: policy.into(),
@@ -56,6 +63,7 @@ impl ProxyConfig {
             access_log: AccessLogConfig { mode: AccessLogMode::Off, ..Default::default() },
             admin: None,
             observer: Observing::default(),
+            redirection: None,
         }
     }
 }
@@ -160,4 +168,7 @@ pub enum Transparent {
     Redirect,
     /// The local address: `TPROXY`. Needs `CAP_NET_ADMIN`.
     Tproxy,
+    /// [`ProxyConfig::redirection`] turns connections here: outbound it knows where they wanted to go,
+    /// inbound the local address says so. For each direction and address family one listener.
+    Ebpf,
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin;
 use crate::config::ProxyConfig;
-use crate::policy_loader::{LoadError, PolicyLoader};
+use crate::policy_loader::{Admit, LoadError, PolicyLoader};
 use crate::runtime::Stage;
 use crate::snapshot::SnapshotStore;
 use crate::telemetry::Telemetry;
@@ -75,7 +75,7 @@ async fn run(
                     }
                 }
                 Some(Command::Update(documents, answer)) => {
-                    let policy = control.loader.replace(documents);
+                    let policy = control.loader.replace(documents, control.admission());
                     let _ = answer.send(control.put_in_force(policy));
                 }
                 Some(Command::Drain) => control.drain(),
@@ -102,7 +102,18 @@ async fn changed(watched: &mut Option<PolicyWatch>) {
 impl Control {
     /// Reads policy again and puts it in force. On any error the old one stays.
     fn reload(&self) -> Result<u64, LoadError> {
-        self.put_in_force(self.loader.load())
+        self.put_in_force(self.loader.load(self.admission()))
+    }
+
+    /// Has the kernel carry out what is about to come into force here; [`Redirection`] says why in this
+    /// order.
+    ///
+    /// [`Redirection`]: crate::redirection::Redirection
+    fn admission(&self) -> impl Admit {
+        |policy: &EndpointPolicy| match &self.config.redirection {
+            Some(redirection) => redirection.policy(self.snapshots.revision() + 1, policy),
+            None => Ok(()),
+        }
     }
 
     fn put_in_force(&self, policy: Result<EndpointPolicy, LoadError>) -> Result<u64, LoadError> {

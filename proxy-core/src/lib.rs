@@ -5,6 +5,7 @@
 //! | [`config`], [`limits`] | what a proxy is told, and every bound with its reason |
 //! | [`proxy`] | start, reload, drain, join |
 //! | [`snapshot`] | the policy in force, swapped whole |
+//! | [`redirection`] | the seam to programs inside of the kernel that feed the proxy |
 //! | `listener` | sockets: bound per worker, accepted, original destination |
 //! | `inspect` | a connection judged, and its protocol's requests as policy queries |
 //! | `relay` | the I/O loop of protocols with a gate: client, gate, upstream |
@@ -32,6 +33,7 @@ pub mod observer;
 mod policy_files;
 mod policy_loader;
 pub mod proxy;
+pub mod redirection;
 mod relay;
 mod runtime;
 pub mod snapshot;
@@ -55,4 +57,5 @@ pub use self::limits::Limits;
 pub use self::policy_files::{PolicyFilesError, read as read_policy_files};
 pub use self::policy_loader::{LoadError, check_policy};
 pub use self::proxy::{Proxy, Remote, StartError};
+pub use self::redirection::Redirection;
 pub use self::snapshot::{Snapshot, SnapshotStore};

@@ -10,6 +10,7 @@ use portreeve_policy::{
 
 use crate::config::{PolicySource, ProxyConfig};
 use crate::policy_files::PolicyFilesError;
+use crate::redirection::Refusal;
 
 /// Why a policy did not come into force.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,9 @@ pub enum LoadError {
     /// Documents were handed over where files are read.
     #[error("policy is read from files here; it can't be replaced by documents of the program")]
     ReadFromFiles,
+    /// The kernel can't carry it out.
+    #[error("the kernel programs can't carry the policy out: {0}")]
+    Refused(#[source] Refusal),
     /// There is nobody left to put it in force.
     #[error("the proxy has ended")]
     Ended,
@@ -37,9 +41,14 @@ pub enum LoadError {
 /// [`LoadError`] as starting the proxy would.
 pub fn check_policy(config: &ProxyConfig) -> Result<Vec<String>, LoadError> {
     let loader = PolicyLoader::new(config);
-    loader.load()?;
+    loader.load(|_| Ok(()))?;
     Ok(loader.status().warnings)
 }
+
+/// Says whether a policy may come into force.
+pub(crate) trait Admit: FnOnce(&EndpointPolicy) -> Result<(), Refusal> {}
+
+impl<F: FnOnce(&EndpointPolicy) -> Result<(), Refusal>> Admit for F {}
 
 /// Compiles the policy for one workload.
 #[derive(Debug)]
@@ -89,32 +98,40 @@ impl PolicyLoader {
         Self {
             source: Mutex::new(config.policy.clone()),
             endpoint: config.endpoint.clone(),
-            directory: config.peers.clone().into(),
+            directory: Directory {
+                services: config.services.clone(),
+                ..config.peers.clone().into()
+            },
             options: config.options.clone(),
             directions,
             status: Mutex::default(),
         }
     }
 
-    /// Reads and compiles everything.
+    /// Reads and compiles everything. `admit` has the last word.
     ///
     /// # Errors
     /// [`LoadError`]; it is also kept for [`PolicyLoader::status`].
-    pub(crate) fn load(&self) -> Result<EndpointPolicy, LoadError> {
+    pub(crate) fn load(&self, admit: impl Admit) -> Result<EndpointPolicy, LoadError> {
         let source = self.source().clone();
-        self.keep_status(self.compile(&source))
+        self.keep_status(self.compile(&source, admit))
     }
 
-    /// Compiles documents in place of those that were in force; they stay if these have errors.
+    /// Compiles documents in place of those that were in force; they stay if these have errors, or
+    /// `admit` refuses them.
     ///
     /// # Errors
     /// [`LoadError`]; it is also kept for [`PolicyLoader::status`].
-    pub(crate) fn replace(&self, documents: Vec<Source>) -> Result<EndpointPolicy, LoadError> {
+    pub(crate) fn replace(
+        &self,
+        documents: Vec<Source>,
+        admit: impl Admit,
+    ) -> Result<EndpointPolicy, LoadError> {
         let source = match &*self.source() {
             PolicySource::Files(_) => return Err(LoadError::ReadFromFiles),
             PolicySource::Documents(_) => PolicySource::Documents(documents),
         };
-        let policy = self.keep_status(self.compile(&source))?;
+        let policy = self.keep_status(self.compile(&source, admit))?;
         *self.source() = source;
         Ok(policy)
     }
@@ -161,10 +178,15 @@ impl PolicyLoader {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn compile(&self, source: &PolicySource) -> Result<(Repository, EndpointPolicy), LoadError> {
+    fn compile(
+        &self,
+        source: &PolicySource,
+        admit: impl Admit,
+    ) -> Result<(Repository, EndpointPolicy), LoadError> {
         let repository = Repository::parse(source.read()?)?;
         let policy =
             EndpointPolicy::resolve(&repository, &self.endpoint, &self.directory, &self.options)?;
+        admit(&policy).map_err(LoadError::Refused)?;
         Ok((repository, policy))
     }
 }

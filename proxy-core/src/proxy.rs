@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -16,6 +17,7 @@ use crate::http2::KnownServers;
 use crate::listener::{self, Bound};
 use crate::policy_files::PolicyFilesError;
 use crate::policy_loader::{LoadError, PolicyLoader};
+use crate::redirection::{Bypass, Redirection, Refusal, Reporter};
 use crate::runtime::{self, Registry, Stage, Throttle, Worker};
 use crate::snapshot::SnapshotStore;
 use crate::telemetry::{Telemetry, TelemetryError};
@@ -43,6 +45,21 @@ pub enum StartError {
         /// Its address.
         address: SocketAddr,
         /// What the system said.
+        source: io::Error,
+    },
+    /// The kernel programs can't carry the first policy out, or can't be put to work.
+    #[error("{0}")]
+    Redirection(#[source] Refusal),
+    /// They can't turn connections to a listener.
+    #[error(
+        "the kernel programs can't turn connections to listener `{name}` on {address}: {source}"
+    )]
+    Listening {
+        /// The listener's name.
+        name: String,
+        /// Its address.
+        address: SocketAddr,
+        /// What they said.
         source: io::Error,
     },
     /// The access log can't be opened.
@@ -81,6 +98,7 @@ pub struct Proxy {
     workers: Vec<JoinHandle<()>>,
     control: JoinHandle<()>,
     telemetry: Arc<Telemetry>,
+    snapshots: Arc<SnapshotStore>,
     /// Held by every worker: it closes with the last one.
     working: mpsc::Receiver<Infallible>,
 }
@@ -95,7 +113,7 @@ impl Proxy {
         let watched = PolicyWatch::of(&config.policy);
         let loader = Arc::new(PolicyLoader::new(&config));
         let telemetry = Telemetry::new(&config.access_log, config.observer.clone())?;
-        let snapshots = Arc::new(SnapshotStore::new(loader.load()?));
+        let snapshots = Arc::new(SnapshotStore::new(loader.load(|_| Ok(()))?));
         let workers = worker_count(config.workers);
         let listeners = bind_all(&config, workers)?;
         let addresses = listeners.iter().map(|sockets| sockets[0].settings.address).collect();
@@ -104,6 +122,9 @@ impl Proxy {
             Some(listener) => listener.local_addr().ok(),
             None => None,
         };
+        if let Some(redirection) = &config.redirection {
+            turn_here(redirection.as_ref(), &config, &listeners, &snapshots)?;
+        }
 
         let (stage, _) = watch::channel(Stage::Running);
         let shared = Shared { config: &config, telemetry: &telemetry, snapshots: &snapshots };
@@ -113,14 +134,14 @@ impl Proxy {
         let control = Control {
             config: Arc::new(config),
             loader,
-            snapshots,
+            snapshots: snapshots.clone(),
             telemetry: telemetry.clone(),
             stage,
             commands: commands.clone(),
         };
         let control = control::spawn(control, receiver, watched, admin_listener)
             .map_err(StartError::Thread)?;
-        Ok(Self { addresses, admin, commands, workers, control, telemetry, working })
+        Ok(Self { addresses, admin, commands, workers, control, telemetry, snapshots, working })
     }
 
     /// Where each listener listens, in the order of the configuration.
@@ -139,6 +160,12 @@ impl Proxy {
     #[must_use]
     pub fn remote(&self) -> Remote {
         Remote { commands: self.commands.clone(), telemetry: self.telemetry.clone() }
+    }
+
+    /// Who takes down what the kernel has decided.
+    #[must_use]
+    pub fn reporter(&self) -> Reporter {
+        Reporter::new(self.telemetry.worker(), self.snapshots.clone())
     }
 
     /// The same as [`Proxy::join`] for who must not block: waits until the proxy has drained. To stop
@@ -209,13 +236,34 @@ fn worker_count(configured: Option<NonZeroUsize>) -> usize {
 
 fn bind_all(config: &ProxyConfig, workers: usize) -> Result<Vec<Vec<Bound>>, StartError> {
     let bind = |listener: &crate::config::ListenerConfig| {
-        listener::bind(listener, workers).map_err(|source| StartError::Listen {
-            name: listener.name.clone(),
-            address: listener.listen,
-            source,
+        listener::bind(listener, workers, config.redirection.as_ref()).map_err(|source| {
+            StartError::Listen { name: listener.name.clone(), address: listener.listen, source }
         })
     };
     config.listeners.iter().map(bind).collect()
+}
+
+/// Has the kernel carry out the first policy, then turn connections to the listeners. The sockets listen
+/// already: what comes before the workers run waits.
+fn turn_here(
+    redirection: &dyn Redirection,
+    config: &ProxyConfig,
+    listeners: &[Vec<Bound>],
+    snapshots: &SnapshotStore,
+) -> Result<(), StartError> {
+    let first = snapshots.load();
+    redirection.policy(first.revision, &first.policy).map_err(StartError::Redirection)?;
+    for (listener, sockets) in config.listeners.iter().zip(listeners) {
+        let Some(Bound { socket, settings }) = sockets.first() else { continue };
+        if settings.redirection.is_none() {
+            continue;
+        }
+        let (direction, address) = (settings.direction, settings.address);
+        redirection.listening(direction, address, socket.as_fd()).map_err(|source| {
+            StartError::Listening { name: listener.name.clone(), address, source }
+        })?;
+    }
+    Ok(())
 }
 
 fn bind_admin(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
@@ -246,6 +294,8 @@ impl Shared<'_> {
         let http2 = Arc::new(limits.http2.clone());
         let kafka = Arc::new(limits.kafka.clone());
         let known_servers = Arc::<KnownServers>::default();
+        let bypass =
+            self.config.redirection.clone().map(|redirection| Arc::new(Bypass::new(redirection)));
         let mut sockets: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
         for listener in listeners {
             for (worker, bound) in sockets.iter_mut().zip(listener) {
@@ -265,6 +315,7 @@ impl Shared<'_> {
                 kafka: kafka.clone(),
                 known_servers: known_servers.clone(),
                 stage: stage.subscribe(),
+                bypass: bypass.clone(),
                 unreachable: Throttle::default(),
                 undirected: Throttle::default(),
             });

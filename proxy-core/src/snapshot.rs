@@ -46,7 +46,12 @@ impl Snapshot {
 
     /// Counts a decision of this rule.
     pub fn count(&self, rule: RuleId) {
-        if let Some(hits) = self.hits.get(rule.index()) {
+        self.count_index(Some(rule.index()));
+    }
+
+    /// Counts a decision of the rule of this index, if there is one.
+    pub(crate) fn count_index(&self, rule: Option<usize>) {
+        if let Some(hits) = rule.and_then(|index| self.hits.get(index)) {
             hits.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -118,6 +118,8 @@ fn counted(
         access_log: AccessLogConfig { mode, sink: Sink::File("/dev/null".into()), query: false },
         admin: None,
         observer: Default::default(),
+        services: Vec::new(),
+        redirection: None,
     })
     .expect("the proxy starts");
     let mut client = TcpStream::connect(proxy.addresses()[0]).expect("it listens");

@@ -13,8 +13,9 @@ use portreeve_protocols::http1::{self, H2c};
 use portreeve_protocols::http2::PREFACE;
 use rustc_hash::FxHashMap;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::redirection::Target;
 
 /// How long an answer is remembered.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -46,7 +47,8 @@ pub(crate) struct KnownServers(Mutex<FxHashMap<SocketAddr, (bool, Instant)>>);
 
 impl KnownServers {
     /// Whether the server at this address speaks HTTP/2 with prior knowledge.
-    async fn speaks_http2(&self, address: SocketAddr, limit: Duration) -> bool {
+    async fn speaks_http2(&self, target: &Target) -> bool {
+        let address = target.address;
         let now = Instant::now();
         let known = {
             let servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +60,7 @@ impl KnownServers {
         if let Some(speaks) = known {
             return speaks;
         }
-        let speaks = timeout(limit.min(PATIENCE), probe(address)).await;
+        let speaks = timeout(target.limit.min(PATIENCE), probe(target)).await;
         let speaks = matches!(speaks, Ok(Ok(true)));
         let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if servers.len() >= SERVERS {
@@ -70,8 +72,8 @@ impl KnownServers {
 }
 
 /// Says the preface and looks whether SETTINGS come back.
-async fn probe(address: SocketAddr) -> io::Result<bool> {
-    let mut server = TcpStream::connect(address).await?;
+async fn probe(target: &Target) -> io::Result<bool> {
+    let mut server = target.open().await?;
     server.write_all(&[PREFACE, &SETTINGS].concat()).await?;
     let mut header = [0; FRAME_HEADER];
     server.read_exact(&mut header).await?;
@@ -90,12 +92,12 @@ pub(crate) async fn grant(
     client: &mut (impl AsyncRead + AsyncWrite + Unpin),
     unread: &[u8],
     servers: &KnownServers,
-    (address, connect_timeout): (SocketAddr, Duration),
+    upstream: &Target,
     header_timeout: Option<Duration>,
     limits: &http1::Limits,
 ) -> io::Result<Option<Vec<u8>>> {
     let Some(h2c) = http1::h2c(unread, limits) else { return Ok(None) };
-    if !servers.speaks_http2(address, connect_timeout).await {
+    if !servers.speaks_http2(upstream).await {
         return Ok(None);
     }
     client.write_all(GRANTED).await?;

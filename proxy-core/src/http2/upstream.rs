@@ -3,11 +3,9 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
@@ -16,14 +14,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::wire::{Tally, Wire};
+use crate::redirection::Target;
 
 /// Opens transport connections to upstreams.
 pub(crate) trait Connect: Send + Unpin {
     /// The connection.
     type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// Opens one, within `limit`.
-    fn connect(&mut self, address: SocketAddr, limit: Duration) -> Connecting<Self::Io>;
+    /// Opens one, within the target's limit.
+    fn connect(&mut self, target: Target) -> Connecting<Self::Io>;
 }
 
 /// A connection that is being opened.
@@ -36,14 +35,8 @@ pub(crate) struct ToUpstream;
 impl Connect for ToUpstream {
     type Io = TcpStream;
 
-    fn connect(&mut self, address: SocketAddr, limit: Duration) -> Connecting<TcpStream> {
-        Box::pin(async move {
-            let stream = tokio::time::timeout(limit, TcpStream::connect(address))
-                .await
-                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-            stream.set_nodelay(true)?;
-            Ok(stream)
-        })
+    fn connect(&mut self, target: Target) -> Connecting<TcpStream> {
+        Box::pin(target.connect())
     }
 }
 

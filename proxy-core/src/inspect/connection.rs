@@ -11,6 +11,7 @@ use portreeve_protocols::gate::Phase;
 
 use super::carried_out;
 use crate::listener::Settings;
+use crate::redirection::Target;
 use crate::runtime::Worker;
 use crate::snapshot::Snapshot;
 use crate::telemetry::{ConnectOutcome, ConnectionRecord, ConnectionStats, Party, Verdict};
@@ -76,8 +77,17 @@ impl Connection {
         self.direction
     }
 
-    pub(super) fn upstream(&self) -> SocketAddr {
-        self.upstream
+    pub(super) fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// Where its upstream connection goes.
+    pub(super) fn target(&self) -> Target {
+        let bypass = match self.direction {
+            TrafficDirection::Ingress => self.worker.bypass.clone(),
+            TrafficDirection::Egress => None,
+        };
+        Target { address: self.upstream, limit: self.worker.limits.connect_timeout, bypass }
     }
 
     /// Worker and connection numbers, for a request id.
@@ -140,6 +150,7 @@ impl Connection {
             policy: rule.map_or("", |rule| rule.policy()),
             reason: verdict.reason.as_str(),
             revision: self.snapshot.revision,
+            by_kernel: None,
         }
     }
 
@@ -156,9 +167,14 @@ impl Connection {
         };
         self.worker.telemetry.upstream_connect(outcome);
         if let Some(held_back) = self.worker.unreachable.pass(Instant::now()) {
+            // What has a text of its own never left this proxy.
+            let hint = match error.get_ref() {
+                Some(_) => "",
+                None => "; does the workload listen there?",
+            };
             tracing::warn!(
                 upstream = %self.upstream, client = %self.client, held_back,
-                "can't reach the upstream: {error}; does the workload listen there?"
+                "can't reach the upstream: {error}{hint}"
             );
         }
     }
@@ -200,7 +216,7 @@ impl Connection {
             TrafficDirection::Egress => (workload, peer),
         };
         let party = |address, identity: Identity| Party {
-            address,
+            address: Some(address),
             identity: identity.get(),
             labels: policy.labels(identity),
         };
@@ -218,7 +234,7 @@ impl Connection {
 
 /// An IPv4 address that a dual-stack socket shows as IPv6 is the IPv4 address it is: `::ffff:…`
 /// must not slip past a rule about `10.0.0.0/8`.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
             Some(v4) => SocketAddr::new(IpAddr::V4(v4), address.port()),

@@ -161,7 +161,7 @@ impl HttpPolicy {
             destination,
             refused,
         });
-        tracing::debug!(client = %source.address, side = refused.side(), "{}", refused.name());
+        tracing::debug!(client = %self.connection.client(), side = refused.side(), "{}", refused.name());
     }
 }
 

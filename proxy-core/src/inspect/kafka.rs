@@ -350,7 +350,7 @@ impl Handler for KafkaSession {
             destination,
             refused: Refused::Kafka(refusal),
         });
-        tracing::debug!(client = %source.address, by_server = refusal.by_server(), "{refusal}");
+        tracing::debug!(client = %self.connection.client(), by_server = refusal.by_server(), "{refusal}");
     }
 
     fn distinguishes_groups(&self) -> bool {

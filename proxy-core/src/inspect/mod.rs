@@ -23,7 +23,7 @@ use portreeve_protocols::kafka::Kafka;
 use tokio::net::TcpStream;
 
 pub use self::carried_out::carried_out;
-pub(crate) use self::connection::Connection;
+pub(crate) use self::connection::{Connection, canonical};
 use self::http1::HttpSession;
 use self::http2::Http2Session;
 use self::kafka::KafkaSession;
@@ -118,7 +118,7 @@ async fn handed_over(mut handed_over: HandedOver<HttpSession>) {
         let head = worker.limits.header_timeout;
         let http1 = &worker.http1;
         let unread = &handed_over.unread;
-        match grant(client, unread, &worker.known_servers, upstream, head, http1).await {
+        match grant(client, unread, &worker.known_servers, &upstream, head, http1).await {
             Ok(Some(said)) => handed_over.unread = said,
             Ok(None) => {
                 let gate = Http1::for_good(http1.clone());

@@ -2,13 +2,13 @@
 //! [`Connection`]. A protocol adds what is its own.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use portreeve_policy::Action;
 use portreeve_protocols::gate::Phase;
 
 use super::Connection;
+use crate::redirection::Target;
 use crate::relay::{End, Session};
 use crate::telemetry::TimeoutPhase;
 
@@ -38,9 +38,8 @@ impl<I: Inspect> Session for I {
         self.connection().now
     }
 
-    fn upstream(&self) -> (SocketAddr, Duration) {
-        let connection = self.connection();
-        (connection.upstream(), connection.worker().limits.connect_timeout)
+    fn upstream(&self) -> Target {
+        self.connection().target()
     }
 
     fn upstream_opened(&mut self) {

@@ -64,7 +64,7 @@ async fn pause(error: &io::Error, settings: &Settings) {
     tokio::time::sleep(PAUSE).await;
 }
 
-fn open(
+pub(super) fn open(
     client: TcpStream,
     address: SocketAddr,
     sequence: u64,
@@ -80,7 +80,7 @@ fn open(
         // Already reset by the client.
         return;
     }
-    let upstream = match destination(settings, &client) {
+    let upstream = match destination(settings, &client, address) {
         Ok(upstream) => upstream,
         Err(error) => {
             if let Some(held_back) = worker.undirected.pass(Instant::now()) {

@@ -3,6 +3,8 @@
 
 mod accept;
 mod original_destination;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -14,6 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 pub(crate) use self::accept::{accept, reset};
 use crate::config::{ListenerConfig, Transparent, UpstreamConfig};
+use crate::redirection::Redirection;
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -28,6 +31,8 @@ pub(crate) struct Settings {
     pub(crate) policy_port: Option<u16>,
     /// What clients are told of brokers' addresses.
     pub(crate) advertised: Option<Arc<Advertised>>,
+    /// What turns connections here.
+    pub(crate) redirection: Option<Arc<dyn Redirection>>,
 }
 
 /// One listening socket of one worker.
@@ -39,8 +44,21 @@ pub(crate) struct Bound {
 /// Binds a listener once for each of `workers`.
 ///
 /// # Errors
-/// Those of the socket calls; `PermissionDenied` for TPROXY without `CAP_NET_ADMIN`.
-pub(crate) fn bind(config: &ListenerConfig, workers: usize) -> io::Result<Vec<Bound>> {
+/// Those of the socket calls; `PermissionDenied` for TPROXY without `CAP_NET_ADMIN`; `InvalidInput` for
+/// connections that a redirection is to turn here, without a redirection.
+pub(crate) fn bind(
+    config: &ListenerConfig,
+    workers: usize,
+    redirection: Option<&Arc<dyn Redirection>>,
+) -> io::Result<Vec<Bound>> {
+    let redirection = match (config.upstream, redirection) {
+        (UpstreamConfig::OriginalDestination(Transparent::Ebpf), None) => {
+            let missing = "nothing turns connections here: `redirection` is not set";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, missing));
+        }
+        (UpstreamConfig::OriginalDestination(Transparent::Ebpf), some) => some.cloned(),
+        _ => None,
+    };
     // A socket without SO_REUSEPORT first: with it, two proxies of one user would share a port
     // without a word.
     let probe = socket(config, config.listen, false)?;
@@ -52,6 +70,7 @@ pub(crate) fn bind(config: &ListenerConfig, workers: usize) -> io::Result<Vec<Bo
         upstream: config.upstream,
         policy_port: config.policy_port,
         advertised: config.advertised.clone().map(Arc::new),
+        redirection,
     });
     (0..workers)
         .map(|_| {
@@ -78,7 +97,9 @@ fn socket(config: &ListenerConfig, address: SocketAddr, shared: bool) -> io::Res
                 tracing::debug!(%error, "TPROXY is not possible here, REDIRECT is");
             }
         }
-        UpstreamConfig::OriginalDestination(Transparent::Redirect) | UpstreamConfig::Fixed(_) => {}
+        // The kernel hands connections to this very socket, whatever their address.
+        UpstreamConfig::OriginalDestination(Transparent::Redirect | Transparent::Ebpf)
+        | UpstreamConfig::Fixed(_) => {}
     }
     socket.bind(&address.into())?;
     if shared {

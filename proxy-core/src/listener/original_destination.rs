@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use portreeve_policy::TrafficDirection;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -18,6 +19,12 @@ pub(crate) enum DestinationError {
          check the REDIRECT rule, or use `transparent: tproxy`"
     )]
     Unknown(#[source] io::Error),
+    /// The kernel programs do not know it.
+    #[error(
+        "the connection was not turned here by the kernel programs ({0}); nobody but they may connect to \
+         an outbound listener"
+    )]
+    NotTurned(#[source] io::Error),
     /// Somebody connected to the listener itself.
     #[error("the client connected to the transparent listener {0} itself; forwarding would loop")]
     Loop(SocketAddr),
@@ -30,6 +37,7 @@ pub(crate) enum DestinationError {
 pub(super) fn destination(
     settings: &Settings,
     client: &TcpStream,
+    peer: SocketAddr,
 ) -> Result<SocketAddr, DestinationError> {
     let mode = match settings.upstream {
         UpstreamConfig::Fixed(address) => return Ok(address),
@@ -40,11 +48,26 @@ pub(super) fn destination(
         Transparent::Tproxy => local,
         Transparent::Redirect => redirected(client, local).map_err(DestinationError::Unknown)?,
         Transparent::Auto => redirected(client, local).unwrap_or(local),
+        Transparent::Ebpf => turned(settings, peer, local)?,
     };
     if is_listener(settings.address, destination, local) {
         return Err(DestinationError::Loop(settings.address));
     }
     Ok(destination)
+}
+
+/// As the kernel programs know it. To the workload's listeners they hand connections as they are.
+fn turned(
+    settings: &Settings,
+    peer: SocketAddr,
+    local: SocketAddr,
+) -> Result<SocketAddr, DestinationError> {
+    match (&settings.redirection, settings.direction) {
+        (Some(redirection), TrafficDirection::Egress) => {
+            redirection.original_destination(peer, local).map_err(DestinationError::NotTurned)
+        }
+        _ => Ok(local),
+    }
 }
 
 /// `SO_ORIGINAL_DST`, which `nf_conntrack` answers for both address families.

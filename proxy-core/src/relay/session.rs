@@ -1,10 +1,11 @@
 //! What the relay asks of the inspector of its connection, besides what the gate asks of it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use portreeve_protocols::gate::Phase;
+
+use crate::redirection::Target;
 
 /// How a connection pair ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(crate) trait Session: Send + Unpin {
     /// The time of this poll.
     fn now(&self) -> Instant;
     /// Where the upstream connection goes, and how long opening it may take.
-    fn upstream(&self) -> (SocketAddr, Duration);
+    fn upstream(&self) -> Target;
     /// It is open.
     fn upstream_opened(&mut self);
     /// It could not be opened.

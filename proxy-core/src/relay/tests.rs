@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{End, Relay, Session};
+use crate::redirection::Target;
 use crate::runtime::{Registry, Signals};
 
 /// Looks at nothing.
@@ -117,8 +118,8 @@ impl Session for Plain {
     fn now(&self) -> Instant {
         self.now
     }
-    fn upstream(&self) -> (SocketAddr, Duration) {
-        (self.upstream, Duration::from_secs(5))
+    fn upstream(&self) -> Target {
+        Target { address: self.upstream, limit: Duration::from_secs(5), bypass: None }
     }
     fn upstream_opened(&mut self) {
         self.opened.fetch_add(1, Ordering::Relaxed);

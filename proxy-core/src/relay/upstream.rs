@@ -2,12 +2,12 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::net::TcpStream;
+
+use crate::redirection::Target;
 
 type Opening = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
@@ -22,15 +22,9 @@ pub(super) enum Upstream {
 }
 
 impl Upstream {
-    /// Starts to open a connection, for at most `limit`.
-    pub(super) fn connecting((address, limit): (SocketAddr, Duration)) -> Self {
-        Self::Connecting(Box::pin(async move {
-            let stream = tokio::time::timeout(limit, TcpStream::connect(address))
-                .await
-                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-            stream.set_nodelay(true)?;
-            Ok(stream)
-        }))
+    /// Starts to open a connection.
+    pub(super) fn connecting(target: Target) -> Self {
+        Self::Connecting(Box::pin(target.connect()))
     }
 
     /// Carries the opening on; `Ready(None)` when there is none under way.

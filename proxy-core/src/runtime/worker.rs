@@ -11,6 +11,7 @@ use super::{Registry, Signals, Throttle};
 use crate::http2::KnownServers;
 use crate::limits::Limits;
 use crate::listener::{self, Bound};
+use crate::redirection::Bypass;
 use crate::snapshot::SnapshotStore;
 use crate::telemetry::WorkerTelemetry;
 
@@ -41,6 +42,8 @@ pub(crate) struct Worker {
     pub(crate) stage: watch::Receiver<Stage>,
     /// Which upstreams speak HTTP/2, as far as clients asked for it.
     pub(crate) known_servers: Arc<KnownServers>,
+    /// The way to the workload past the programs that feed this proxy.
+    pub(crate) bypass: Option<Arc<Bypass>>,
     /// Of messages about upstreams that can't be reached.
     pub(crate) unreachable: Throttle,
     /// Of messages about connections without a destination.

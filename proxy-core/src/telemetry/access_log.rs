@@ -121,8 +121,16 @@ pub(super) fn write_http(out: &mut Vec<u8>, record: &HttpRecord<'_>, query: bool
 /// Writes the line of a connection that was denied, or would have been.
 pub(super) fn write_connection(out: &mut Vec<u8>, record: &ConnectionRecord<'_>) {
     let mut line = Line::begin(out, record.time, "connection", record.direction);
-    line.text("verdict", record.verdict.as_str());
+    let redirected = record.by_kernel.is_some_and(|by| by.redirected);
+    line.text("verdict", if redirected { "redirect" } else { record.verdict.as_str() });
     line.parties(&record.source, &record.destination);
+    if let Some(by) = &record.by_kernel {
+        line.text("decided_by", "kernel");
+        line.text("protocol", &by.protocol.to_string());
+        if let Some(service) = by.service {
+            line.text("service", &service.to_string());
+        }
+    }
     line.text("policy", record.policy);
     line.text("rule", record.rule);
     line.text("reason", record.reason);
@@ -271,11 +279,11 @@ impl<'a> Line<'a> {
     fn parties(&mut self, source: &Party<'_>, destination: &Party<'_>) {
         for (name, party) in [("source", source), ("destination", destination)] {
             self.key(name);
-            let _ = write!(
-                self.0,
-                "{{\"address\":\"{}\",\"identity\":{},\"labels\":",
-                party.address, party.identity
-            );
+            let _ = match party.address {
+                Some(address) => write!(self.0, "{{\"address\":\"{address}\""),
+                None => write!(self.0, "{{\"address\":null"),
+            };
+            let _ = write!(self.0, ",\"identity\":{},\"labels\":", party.identity);
             let _ = serde_json::to_writer(&mut *self.0, party.labels);
             self.0.push(b'}');
         }
@@ -303,11 +311,8 @@ mod tests {
 
     #[test]
     fn a_line_is_json_with_every_field_and_without_the_query() {
-        let party = |address: &str, labels| Party {
-            address: address.parse().expect("an address"),
-            identity: 256,
-            labels,
-        };
+        let party =
+            |address: &str, labels| Party { address: address.parse().ok(), identity: 256, labels };
         let record = HttpRecord {
             time: SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456),
             direction: TrafficDirection::Ingress,

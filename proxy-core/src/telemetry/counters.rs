@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::grpc::GrpcCounters;
 use super::kafka::KafkaCounters;
+use super::kernel::KernelDenials;
 use super::record::{ConnectOutcome, Method, Refused, TimeoutPhase, Verdict};
 use portreeve_policy::TrafficDirection;
 
@@ -102,6 +103,8 @@ pub(super) struct Counters {
     pub(super) grpc: OnceLock<Box<GrpcCounters>>,
     /// Made when the first request comes.
     pub(super) kafka: OnceLock<Box<KafkaCounters>>,
+    /// Made when the kernel tells of a first denial.
+    pub(super) kernel: OnceLock<Box<KernelDenials>>,
     /// By the index in [`Refused::all`].
     pub(super) refused: Box<[Counter]>,
     pub(super) upstream_connects: [Counter; ConnectOutcome::NAMES.len()],
@@ -116,6 +119,7 @@ impl Default for Counters {
             http: Default::default(),
             grpc: OnceLock::new(),
             kafka: OnceLock::new(),
+            kernel: OnceLock::new(),
             refused: Refused::all().map(|_| Counter::default()).collect(),
             upstream_connects: Default::default(),
             timeouts: Default::default(),
@@ -170,6 +174,10 @@ impl Counters {
 
     pub(super) fn kafka(&self) -> &KafkaCounters {
         self.kafka.get_or_init(Box::default)
+    }
+
+    pub(super) fn kernel(&self) -> &KernelDenials {
+        self.kernel.get_or_init(Box::default)
     }
 
     pub(super) fn refused(&self, reason: Refused) -> &Counter {

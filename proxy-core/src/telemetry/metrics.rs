@@ -14,8 +14,10 @@ use super::counters::{
 };
 use super::grpc;
 use super::kafka;
+use super::kernel;
 use super::names::metric as name;
 use super::record::{ConnectOutcome, Method, Refused, TimeoutPhase, Verdict};
+use crate::redirection::KernelCounters;
 use crate::snapshot::Snapshot;
 
 /// Rules that get a series; a policy may have many more.
@@ -34,6 +36,8 @@ pub(super) struct Sources {
     pub(super) reload_errors: u64,
     pub(super) lines_lost: u64,
     pub(super) started: SystemTime,
+    /// `None`: nothing in the kernel feeds this proxy, or it does not answer.
+    pub(super) kernel: Option<KernelCounters>,
 }
 
 /// Renders everything.
@@ -61,6 +65,7 @@ impl Collector for Sources {
         grpc::encode(self, &mut to)?;
         kafka::encode(self, &mut to)?;
         self.connections(&mut to)?;
+        kernel::encode(self, &mut to)?;
         self.lists(&mut to)?;
         self.policy(&mut to)?;
         to.counters(name::LOG_LOST, |family| family.add(&[], self.lines_lost))
@@ -234,7 +239,7 @@ impl To<'_> {
 pub(super) struct Family<'a>(MetricEncoder<'a>);
 
 impl Family<'_> {
-    fn add(&mut self, labels: &[(&str, &str)], value: u64) -> fmt::Result {
+    pub(super) fn add(&mut self, labels: &[(&str, &str)], value: u64) -> fmt::Result {
         match labels {
             [] => self.0.encode_counter::<NoExemplar, u64, u64>(&value, None),
             _ => self

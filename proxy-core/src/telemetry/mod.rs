@@ -6,6 +6,7 @@
 //! | `record.rs` | what is reported, as values |
 //! | `counters.rs` | a worker's counters: written by one thread, read by any |
 //! | `kafka.rs` | counters and metrics of Kafka |
+//! | `kernel.rs` | metrics of decisions inside of the kernel |
 //! | `grpc.rs` | counters and metrics of gRPC |
 //! | `series.rs` | counters by names that clients make up, as many as there is room for |
 //! | `metrics.rs` | all counters as one Prometheus exposition |
@@ -20,6 +21,7 @@ mod access_log;
 mod counters;
 mod grpc;
 mod kafka;
+mod kernel;
 mod log_writer;
 mod metrics;
 pub mod names;
@@ -40,11 +42,12 @@ pub(crate) use self::kafka::{LONGEST_TOPIC, TopicCounters};
 use self::log_writer::LogWriter;
 pub use self::log_writer::TelemetryError;
 pub(crate) use self::record::{
-    ConnectOutcome, ConnectionRecord, ConnectionStats, GrpcCall, HttpRecord, HttpVersion,
+    ByKernel, ConnectOutcome, ConnectionRecord, ConnectionStats, GrpcCall, HttpRecord, HttpVersion,
     KafkaRecord, LoggedTopics, Method, Party, Refused, RefusedRecord, RequestId, TimeoutPhase,
     Verdict,
 };
 use crate::observer::{Flow, Observing};
+use crate::redirection::{KernelCounters, KernelDecision, KernelVerdict};
 use crate::snapshot::Snapshot;
 
 /// Log and metrics of one proxy.
@@ -105,7 +108,12 @@ impl Telemetry {
     }
 
     /// All metrics in the OpenMetrics text format.
-    pub(crate) fn render_metrics(&self, snapshot: &Arc<Snapshot>, ready: bool) -> String {
+    pub(crate) fn render_metrics(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        ready: bool,
+        kernel: Option<KernelCounters>,
+    ) -> String {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         metrics::render(&metrics::Sources {
             workers: workers.clone(),
@@ -115,6 +123,7 @@ impl Telemetry {
             reload_errors: self.reload_errors.load(Ordering::Relaxed),
             lines_lost: self.writer.lost(),
             started: self.started,
+            kernel,
         })
     }
 
@@ -164,6 +173,18 @@ impl WorkerTelemetry {
             self.lines.append(|line| access_log::write_connection(line, record));
         }
         self.observer.tell(|| Flow::from(record));
+    }
+
+    /// A connection that was decided inside of the kernel. What is turned to the proxy is told to the
+    /// observer when that has judged it.
+    pub(crate) fn kernel_decided(&self, record: &ConnectionRecord<'_>, decision: &KernelDecision) {
+        if self.logs(record.verdict) {
+            self.lines.append(|line| access_log::write_connection(line, record));
+        }
+        if decision.verdict == KernelVerdict::Denied {
+            self.counters.kernel().of(decision.direction, decision.reason).add(1);
+            self.observer.tell(|| Flow::from(record));
+        }
     }
 
     /// A connection that passes unseen: for the observer alone. `record` is made if there is one.

@@ -26,6 +26,13 @@ pub mod metric {
         KAFKA_RESPONSES = "portreeve_kafka_responses_total", "Kafka responses, by the first error in them";
         KAFKA_DURATION = "portreeve_kafka_request_duration_seconds", "Time from a Kafka request to the end of its response";
         KAFKA_TOPICS = "portreeve_kafka_topic_decisions_total", "Decisions about each topic";
+        KERNEL_DECISIONS = "portreeve_kernel_decisions_total", "Connections and datagrams judged inside of the kernel, since its programs were loaded";
+        KERNEL_DENIALS = "portreeve_kernel_denials_total", "Denials that the kernel told of, by reason";
+        KERNEL_EVENTS_LOST = "portreeve_kernel_events_lost_total", "Decisions of the kernel that found no room on their way to the access log";
+        KERNEL_MAPS_FULL = "portreeve_kernel_maps_full_total", "Connections and datagrams refused because a map of the kernel's was full";
+        KERNEL_SERVICES = "portreeve_kernel_services_translated_total", "Connections and datagrams sent to a backend of a service";
+        KERNEL_SOCKETS_REFUSED = "portreeve_kernel_sockets_refused_total", "Sockets of other kinds than TCP and UDP that were refused";
+        KERNEL_MESSAGES_JOINED = "portreeve_kernel_messages_joined_total", "Messages that went from socket to socket without TCP";
         PARSE_ERRORS = "portreeve_parse_errors_total", "Messages that were not accepted";
         CONNECTIONS_OPENED = "portreeve_connections_opened_total", "Client connections accepted";
         CONNECTIONS_ACTIVE = "portreeve_connections_active", "Client connections open";

@@ -17,7 +17,7 @@ impl From<Verdict> for Outcome {
 
 impl<'a> From<Party<'a>> for observer::Party<'a> {
     fn from(party: Party<'a>) -> Self {
-        Self { address: Some(party.address), identity: party.identity, labels: party.labels }
+        Self { address: party.address, identity: party.identity, labels: party.labels }
     }
 }
 

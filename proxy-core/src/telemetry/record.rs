@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use portreeve_policy::TrafficDirection;
+use portreeve_policy::{Protocol, TrafficDirection};
 use portreeve_protocols::gate::Phase;
 use portreeve_protocols::kafka::Role;
 use portreeve_protocols::{http1, http2, kafka};
@@ -32,7 +32,8 @@ impl Verdict {
 /// One side of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Party<'a> {
-    pub(crate) address: SocketAddr,
+    /// `None`: it has none yet.
+    pub(crate) address: Option<SocketAddr>,
     pub(crate) identity: u32,
     pub(crate) labels: &'a str,
 }
@@ -48,6 +49,18 @@ pub(crate) struct ConnectionRecord<'a> {
     pub(crate) policy: &'a str,
     pub(crate) reason: &'static str,
     pub(crate) revision: u64,
+    /// `None`: the proxy decided it.
+    pub(crate) by_kernel: Option<ByKernel>,
+}
+
+/// What is told of a connection that was decided inside of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ByKernel {
+    pub(crate) protocol: Protocol,
+    /// What was asked for, if a backend stands for it.
+    pub(crate) service: Option<SocketAddr>,
+    /// It was turned to the proxy, and neither allowed nor denied yet.
+    pub(crate) redirected: bool,
 }
 
 /// A connection that has ended.

@@ -97,6 +97,8 @@ fn resolve(file: &file::File, path: &Path) -> Result<ProxyConfig, Wrong> {
         },
         admin: admin(&file.admin.listen).map_err(|error| wrong("admin.listen", error))?,
         observer: Default::default(),
+        services: Vec::new(),
+        redirection: None,
     })
 }
 
@@ -272,6 +274,8 @@ fn flags_only(arguments: &RunArguments) -> Result<ProxyConfig, Wrong> {
         access_log: AccessLogConfig::default(),
         admin: admin(file::ADMIN).map_err(|error| wrong("admin", error))?,
         observer: Default::default(),
+        services: Vec::new(),
+        redirection: None,
     })
 }
 

@@ -99,6 +99,8 @@ impl Demo {
                 },
                 admin: Some((Ipv4Addr::LOCALHOST, admin).into()),
                 observer: Default::default(),
+                services: Vec::new(),
+                redirection: None,
             })
         };
         let proxy = Proxy::start(config(PORT, PORT - 6)?)

@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::upstream::{Connect, Connecting};
 use super::{Decision, Edits, Judge, Passed};
+use crate::redirection::Target;
 use crate::relay::{End, Session};
 use crate::runtime::{Registration, Registry};
 
@@ -102,8 +103,9 @@ impl Session for Recorder {
     fn now(&self) -> Instant {
         self.now
     }
-    fn upstream(&self) -> (SocketAddr, Duration) {
-        (SocketAddr::from(([127, 0, 0, 1], 1)), Duration::from_secs(1))
+    fn upstream(&self) -> Target {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        Target { address, limit: Duration::from_secs(1), bypass: None }
     }
     fn upstream_opened(&mut self) {}
     fn upstream_failed(&mut self, _: &io::Error) {}
@@ -126,7 +128,7 @@ struct Given<T>(Vec<T>);
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connect for Given<T> {
     type Io = T;
 
-    fn connect(&mut self, _: SocketAddr, _: Duration) -> Connecting<T> {
+    fn connect(&mut self, _: Target) -> Connecting<T> {
         let next = self.0.pop().ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionRefused));
         Box::pin(std::future::ready(next))
     }

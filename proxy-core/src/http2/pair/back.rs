@@ -84,8 +84,7 @@ where
             return;
         }
         if self.upstream.is_absent() {
-            let (address, limit) = self.judge.upstream();
-            let connecting = self.connect.connect(address, limit);
+            let connecting = self.connect.connect(self.judge.upstream());
             self.upstream = Upstream::open(connecting, &self.limits);
             self.ready.set(BACK);
         }
