@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use portreeve_policy::{EndpointPolicy, Source};
+use portreeve_policy::{EndpointPolicy, Service, Source};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin;
@@ -21,6 +21,8 @@ use crate::watch::PolicyWatch;
 pub(crate) enum Command {
     /// Read policy again; the answer is the new revision or the error in full.
     Reload(Option<oneshot::Sender<Result<u64, String>>>),
+    /// The same, with other services for it to refer to.
+    ReloadWith(Vec<Service>),
     /// Put documents in the place of those in force.
     Update(Vec<Source>, oneshot::Sender<Result<u64, LoadError>>),
     Drain,
@@ -73,6 +75,10 @@ async fn run(
                     if let Some(answer) = answer {
                         let _ = answer.send(result);
                     }
+                }
+                Some(Command::ReloadWith(services)) => {
+                    control.loader.set_services(services);
+                    let _ = control.reload();
                 }
                 Some(Command::Update(documents, answer)) => {
                     let policy = control.loader.replace(documents, control.admission());

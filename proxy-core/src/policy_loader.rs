@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use portreeve_policy::{
     Diagnostics, Directory, Endpoint, EndpointPolicy, Enforcement, Options, PolicySummary,
-    Repository, ResolveError, Source, TrafficDirection,
+    Repository, ResolveError, Service, Source, TrafficDirection,
 };
 
 use crate::config::{PolicySource, ProxyConfig};
@@ -55,7 +55,7 @@ impl<F: FnOnce(&EndpointPolicy) -> Result<(), Refusal>> Admit for F {}
 pub(crate) struct PolicyLoader {
     source: Mutex<PolicySource>,
     pub(crate) endpoint: Endpoint,
-    pub(crate) directory: Directory,
+    directory: Mutex<Directory>,
     pub(crate) options: Options,
     /// Those in which the proxy listens.
     directions: Vec<TrafficDirection>,
@@ -98,10 +98,10 @@ impl PolicyLoader {
         Self {
             source: Mutex::new(config.policy.clone()),
             endpoint: config.endpoint.clone(),
-            directory: Directory {
+            directory: Mutex::new(Directory {
                 services: config.services.clone(),
                 ..config.peers.clone().into()
-            },
+            }),
             options: config.options.clone(),
             directions,
             status: Mutex::default(),
@@ -134,6 +134,11 @@ impl PolicyLoader {
         let policy = self.keep_status(self.compile(&source, admit))?;
         *self.source() = source;
         Ok(policy)
+    }
+
+    /// From the next load on, `toServices` refers to these.
+    pub(crate) fn set_services(&self, services: Vec<Service>) {
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner).services = services;
     }
 
     fn source(&self) -> MutexGuard<'_, PolicySource> {
@@ -184,8 +189,9 @@ impl PolicyLoader {
         admit: impl Admit,
     ) -> Result<(Repository, EndpointPolicy), LoadError> {
         let repository = Repository::parse(source.read()?)?;
+        let directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let policy =
-            EndpointPolicy::resolve(&repository, &self.endpoint, &self.directory, &self.options)?;
+            EndpointPolicy::resolve(&repository, &self.endpoint, &directory, &self.options)?;
         admit(&policy).map_err(LoadError::Refused)?;
         Ok((repository, policy))
     }

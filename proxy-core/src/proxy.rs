@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use portreeve_policy::Source;
+use portreeve_policy::{Service, Source};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::ProxyConfig;
@@ -171,9 +171,15 @@ impl Proxy {
     /// The same as [`Proxy::join`] for who must not block: waits until the proxy has drained. To stop
     /// waiting leaves it running, with [`Remote`] to steer it.
     pub async fn ended(mut self) {
-        while self.working.recv().await.is_some() {}
+        self.drained().await;
         // The workers are gone; what is left takes no time.
         self.join();
+    }
+
+    /// Waits until all connections have ended. The access log is still written, until [`Proxy::join`]:
+    /// time for a [`Reporter`]'s last lines.
+    pub async fn drained(&mut self) {
+        while self.working.recv().await.is_some() {}
     }
 
     /// Waits until the proxy has drained. Returns at once only if it already has.
@@ -198,6 +204,11 @@ impl Remote {
     /// Reads policy again. The outcome is logged and shown by the admin server.
     pub fn reload(&self) {
         let _ = self.commands.send(Command::Reload(None));
+    }
+
+    /// Reads policy again, which refers to these services from now on.
+    pub fn reload_with(&self, services: Vec<Service>) {
+        let _ = self.commands.send(Command::ReloadWith(services));
     }
 
     /// Puts other documents in the place of those that the program handed over, for the next request
