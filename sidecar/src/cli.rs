@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::authz::AuthzCommand;
 use crate::policy::Output;
+use crate::redirect::{RedirectCommand, RunFlags};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     /// Policy files: check, test, explain and compare them before they are applied
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Turn a workload's connections to a proxy of another make; show redirections, and take them away
+    Redirect(Box<RedirectCommand>),
     /// Decide for other proxies: Envoy's ext_authz, nginx's auth_request
     #[command(subcommand)]
     Authz(AuthzCommand),
@@ -275,8 +278,12 @@ Examples:
   # Traffic that nftables redirects here goes on to where it wanted to go:
   portreeve run --policy policies/ --workload-labels app=shop --listen '[::]:15006' --transparent
 
+  # Programs inside of the kernel judge the connections of a cgroup, and turn here what has to be read:
+  portreeve run --policy policies/ --workload-labels app=shop --redirect ebpf \\
+      --cgroup /sys/fs/cgroup/shop
+
 Signals:
-  HUP        read policy again, open the access log again
+  HUP        read policy and services again, open the access log again
   USR1       open the access log again
   TERM, INT  accept nothing more, let connections finish, then end; a second one ends at once
 
@@ -310,11 +317,11 @@ pub(crate) struct RunArguments {
     pub(crate) peer: Vec<String>,
 
     /// Where to listen
-    #[arg(long, value_name = "ADDRESS", required_unless_present = "config")]
+    #[arg(long, value_name = "ADDRESS", required_unless_present_any = ["config", "redirect"])]
     pub(crate) listen: Option<SocketAddr>,
 
     /// Where the workload listens
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "transparent", required_unless_present_any = ["config", "transparent"])]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "transparent", required_unless_present_any = ["config", "transparent", "redirect"])]
     pub(crate) upstream: Option<String>,
 
     /// Take the upstream from redirected connections [possible values: auto, redirect, tproxy]
@@ -324,6 +331,9 @@ pub(crate) struct RunArguments {
     /// The port that policy sees [default: the upstream's]
     #[arg(long, value_name = "PORT")]
     pub(crate) policy_port: Option<u16>,
+
+    #[command(flatten)]
+    pub(crate) redirect: RunFlags,
 
     /// What Kafka clients are told in place of a broker's address, or of every broker's (any number of times)
     #[arg(long, value_name = "[BROKER=]HOST:PORT")]

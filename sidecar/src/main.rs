@@ -5,6 +5,7 @@
 //! | `cli` | commands and flags |
 //! | `config` | the configuration file: reading, checking, the commented example |
 //! | `run` | `portreeve run`: starts the proxy, obeys signals |
+//! | `redirect` | programs inside of the kernel that feed the proxy, or another one |
 //! | `policy` | `portreeve policy …`: policy checked, tested, explained, compared |
 //! | `authz` | `portreeve authz …`: Envoy and nginx ask, the policy answers |
 //! | `demo` | `portreeve demo`: policy at work in one command |
@@ -16,6 +17,7 @@ mod config;
 mod demo;
 mod logging;
 mod policy;
+mod redirect;
 mod run;
 
 use std::process::ExitCode;
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Command::Config(ConfigCommand::Example) => print(config::EXAMPLE),
         Command::Config(ConfigCommand::Check { file }) => config::check(&file),
         Command::Policy(command) => policy::run(command),
+        Command::Redirect(command) => redirect::run(&command),
         Command::Authz(command) => authz::run(&command),
         Command::Version => print(concat!("portreeve ", env!("CARGO_PKG_VERSION"), "\n")),
     };

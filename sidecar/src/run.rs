@@ -4,13 +4,19 @@ use portreeve_core::{Proxy, Remote, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::RunArguments;
+use crate::config::RunConfig;
+use crate::redirect::{self, Redirect};
 use crate::{Failure, config, logging};
 
 /// Runs until a signal ends it.
 pub(crate) fn run(arguments: Box<RunArguments>) -> Result<(), Failure> {
     logging::start(&arguments.log)?;
-    let config = config::from_flags(&arguments)?;
+    let RunConfig { proxy: mut config, redirect, services } = config::from_flags(&arguments)?;
     raise_file_limit();
+    let mut redirect = match redirect {
+        Some(wanted) => Some(Redirect::prepare(wanted, services, &mut config)?),
+        None => None,
+    };
     let names: Vec<String> =
         config.listeners.iter().map(|listener| listener.name.clone()).collect();
     // Before anything is bound: a signal that comes early must find somebody.
@@ -18,7 +24,10 @@ pub(crate) fn run(arguments: Box<RunArguments>) -> Result<(), Failure> {
         tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(Failure::new)?;
     let _entered = runtime.enter();
     let mut signals = Signals::new().map_err(Failure::new)?;
-    let proxy = Proxy::start(config).map_err(|error| start_failure(&error))?;
+    let mut proxy = Proxy::start(config).map_err(|error| start_failure(&error))?;
+    if let Some(redirect) = &mut redirect {
+        redirect.report_to(proxy.reporter())?;
+    }
     for (name, address) in names.iter().zip(proxy.addresses()) {
         tracing::info!("{name} listens on {address}");
     }
@@ -27,17 +36,45 @@ pub(crate) fn run(arguments: Box<RunArguments>) -> Result<(), Failure> {
     }
     let remote = proxy.remote();
     runtime.block_on(async {
-        let mut ended = std::pin::pin!(proxy.ended());
+        let mut ended = std::pin::pin!(proxy.drained());
         let mut asked = false;
         loop {
             tokio::select! {
                 () = &mut ended => return,
-                received = signals.next() => asked = obey(received, asked, &remote),
+                received = signals.next() => {
+                    match (received, &redirect) {
+                        (Received::Hangup, _) => reload(&arguments, redirect.as_ref(), &remote),
+                        (Received::End, Some(redirect)) if !asked => redirect.announce_end(),
+                        _ => {}
+                    }
+                    asked = obey(received, asked, &remote);
+                }
             }
         }
     });
+    if let Some(redirect) = redirect {
+        redirect.finish();
+    }
+    proxy.join();
     tracing::info!("ended in order");
     Ok(())
+}
+
+/// Reads policy again, and of the configuration file the services.
+fn reload(arguments: &RunArguments, redirect: Option<&Redirect>, remote: &Remote) {
+    let Some(path) = &arguments.config else { return remote.reload() };
+    match config::services(path) {
+        Ok(services) => {
+            remote.reload_with(redirect::directory(&services));
+            if let Some(redirect) = redirect {
+                redirect.set_services(&services);
+            }
+        }
+        Err(failure) => {
+            tracing::error!("services are as they were:\n{}", failure.message);
+            remote.reload();
+        }
+    }
 }
 
 fn start_failure(error: &StartError) -> Failure {
@@ -117,15 +154,10 @@ impl Signals {
     }
 }
 
-/// Does what a signal asks for; `asked`: to end, before. Whether it was asked by now.
+/// Does what else a signal asks for; `asked`: to end, before. Whether it was asked by now.
 fn obey(received: Received, asked: bool, remote: &Remote) -> bool {
     match received {
-        Received::Hangup => {
-            remote.reopen_logs();
-            remote.reload();
-            asked
-        }
-        Received::User => {
+        Received::Hangup | Received::User => {
             remote.reopen_logs();
             asked
         }

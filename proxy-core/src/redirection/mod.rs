@@ -37,10 +37,9 @@ pub use self::report::{KernelDecision, KernelReason, KernelVerdict, Reporter};
 /// Two hold the policy, and they can't change at the same instant. The kernel goes first:
 ///
 /// - It alone can refuse (a map may be full), and then nobody has changed.
-/// - What it lets past is beyond recall; what the proxy carries is judged again, and ended where it has
-///   to be. Were the proxy first, a connection that only the old policy lets past could go straight out
-///   when the new one is in force already. With the kernel first, all that the old policy still decides
-///   in between goes through the proxy, which follows at once.
+/// - What the old policy still decides in between goes through the proxy then, which judges its
+///   connections again when it follows, and ends those that may not be. The other way round it would go
+///   straight out, where the proxy never sees it again.
 /// - In either order a connection gets the answer of one of the two policies, never of a mixture: "to be
 ///   read" is no answer, and the proxy asks its own policy from the beginning. So nothing is allowed in
 ///   between that neither of them allows.

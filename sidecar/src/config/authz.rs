@@ -13,7 +13,7 @@ use crate::authz::ServeArguments;
 pub(crate) fn guard_from_flags(arguments: &ServeArguments) -> Result<GuardConfig, Failure> {
     let mut config = match &arguments.config {
         Some(path) => {
-            let proxy = from_file(&read(path)?, path)?;
+            let proxy = from_file(&read(path)?, path)?.proxy;
             let mut config = GuardConfig::new(proxy.endpoint, 0, proxy.policy);
             (config.peers, config.options) = (proxy.peers, proxy.options);
             config

@@ -10,6 +10,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
+use super::redirect::Redirect;
+use super::services::Service;
+
 /// The whole file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,7 +23,11 @@ pub(crate) struct File {
     #[serde(default)]
     pub(super) outbound: Vec<Listener>,
     #[serde(default)]
+    pub(super) redirect: Redirect,
+    #[serde(default)]
     pub(super) peers: Vec<Peer>,
+    #[serde(default)]
+    pub(super) services: Vec<Service>,
     pub(super) policy: Policy,
     #[serde(default)]
     pub(super) limits: Limits,

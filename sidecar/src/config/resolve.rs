@@ -11,9 +11,20 @@ use portreeve_core::{
 };
 use portreeve_policy::{Endpoint, Enforcement, Labels, Options, Peer, Protocol, TrafficDirection};
 
-use super::{advertised, file, limits};
+use super::{advertised, file, limits, redirect, services as service};
 use crate::Failure;
 use crate::cli::RunArguments;
+use crate::redirect::{self as kernel, ServiceConfig};
+
+/// What `portreeve run` is told.
+#[derive(Debug)]
+pub(crate) struct RunConfig {
+    pub(crate) proxy: ProxyConfig,
+    /// Programs inside of the kernel that feed it.
+    pub(crate) redirect: Option<kernel::Config>,
+    /// What they balance load between.
+    pub(crate) services: Vec<ServiceConfig>,
+}
 
 /// What is wrong with one key.
 pub(super) struct Wrong {
@@ -26,13 +37,27 @@ pub(super) fn wrong(key: impl Into<String>, message: impl ToString) -> Wrong {
 }
 
 /// From a file. `path` is where relative policy paths begin, and what errors call it by.
-pub(crate) fn from_file(file: &file::File, path: &Path) -> Result<ProxyConfig, Failure> {
-    resolve(file, path).map_err(|Wrong { key, message }| {
-        Failure::config(format!("error: {}: `{key}`: {message}", path.display()))
-    })
+pub(crate) fn from_file(file: &file::File, path: &Path) -> Result<RunConfig, Failure> {
+    resolve(file, path).map_err(|wrong| in_file(path, &wrong))
 }
 
-fn resolve(file: &file::File, path: &Path) -> Result<ProxyConfig, Wrong> {
+/// The services of a file alone.
+pub(crate) fn services(path: &Path) -> Result<Vec<ServiceConfig>, Failure> {
+    resolve_services(&super::read(path)?).map_err(|wrong| in_file(path, &wrong))
+}
+
+fn in_file(path: &Path, Wrong { key, message }: &Wrong) -> Failure {
+    Failure::config(format!("error: {}: `{key}`: {message}", path.display()))
+}
+
+fn resolve_services(file: &file::File) -> Result<Vec<ServiceConfig>, Wrong> {
+    let services = service::resolve(&file.services, &file.workload.namespace)?;
+    kernel::check_services(&services, &file.redirect.capacity()?)
+        .map_err(|error| wrong("services", error))?;
+    Ok(services)
+}
+
+fn resolve(file: &file::File, path: &Path) -> Result<RunConfig, Wrong> {
     let workload = &file.workload;
     let endpoint = Endpoint {
         name: workload.name.clone(),
@@ -41,6 +66,7 @@ fn resolve(file: &file::File, path: &Path) -> Result<ProxyConfig, Wrong> {
         addresses: workload.addresses.clone(),
         named_ports: workload.named_ports.iter().map(named_port).collect(),
     };
+    let services = resolve_services(file)?;
     let mut listeners = Vec::new();
     for (index, listener) in file.inbound.iter().enumerate() {
         listeners.push(resolve_listener(listener, "inbound", index, TrafficDirection::Ingress)?);
@@ -48,10 +74,11 @@ fn resolve(file: &file::File, path: &Path) -> Result<ProxyConfig, Wrong> {
     for (index, listener) in file.outbound.iter().enumerate() {
         listeners.push(resolve_listener(listener, "outbound", index, TrafficDirection::Egress)?);
     }
+    let redirect = add_listeners(&file.redirect, &mut listeners)?;
     if listeners.is_empty() {
         return Err(wrong(
             "inbound",
-            "nothing to listen on; name an inbound or an outbound listener",
+            "nothing to listen on; name an inbound or an outbound listener, or a redirection",
         ));
     }
     let mut peers = Vec::new();
@@ -70,7 +97,7 @@ fn resolve(file: &file::File, path: &Path) -> Result<ProxyConfig, Wrong> {
             "without policy nothing would be decided; name a file or a folder",
         ));
     }
-    Ok(ProxyConfig {
+    let proxy = ProxyConfig {
         endpoint,
         peers,
         options: Options {
@@ -97,12 +124,24 @@ fn resolve(file: &file::File, path: &Path) -> Result<ProxyConfig, Wrong> {
         },
         admin: admin(&file.admin.listen).map_err(|error| wrong("admin.listen", error))?,
         observer: Default::default(),
-        services: Vec::new(),
+        services: kernel::directory(&services),
         redirection: None,
-    })
+    };
+    Ok(RunConfig { proxy, redirect, services })
 }
 
-fn labels(key: &str, map: &BTreeMap<String, String>) -> Result<Labels, Wrong> {
+/// Adds the listeners that programs inside of the kernel feed.
+fn add_listeners(
+    section: &redirect::Redirect,
+    listeners: &mut Vec<ListenerConfig>,
+) -> Result<Option<kernel::Config>, Wrong> {
+    Ok(section.resolve()?.map(|(config, fed)| {
+        listeners.extend(fed);
+        config
+    }))
+}
+
+pub(super) fn labels(key: &str, map: &BTreeMap<String, String>) -> Result<Labels, Wrong> {
     map.iter()
         .map(|(name, value)| format!("{name}={value}").parse())
         .collect::<Result<Labels, _>>()
@@ -206,12 +245,20 @@ fn admin(listen: &str) -> Result<Option<SocketAddr>, String> {
 }
 
 /// From flags alone, or flags on top of a file.
-pub(crate) fn from_flags(arguments: &RunArguments) -> Result<ProxyConfig, Failure> {
-    let mut config = match &arguments.config {
-        Some(path) => from_file(&super::read(path)?, path)?,
-        None => flags_only(arguments)
-            .map_err(|Wrong { key, message }| usage(&format!("--{key}: {message}")))?,
+pub(crate) fn from_flags(arguments: &RunArguments) -> Result<RunConfig, Failure> {
+    let wrong_flag = |Wrong { key, message }: Wrong| {
+        let flag = key.strip_prefix("redirect.").unwrap_or(&key);
+        usage(&format!("--{flag}: {message}"))
     };
+    let mut run = match &arguments.config {
+        Some(path) => {
+            let mut file = super::read(path)?;
+            file.redirect.apply(&arguments.redirect).map_err(wrong_flag)?;
+            from_file(&file, path)?
+        }
+        None => flags_only(arguments).map_err(wrong_flag)?,
+    };
+    let config = &mut run.proxy;
     config.options.audit |= arguments.audit;
     if let Some(listen) = &arguments.admin {
         config.admin = admin(listen).map_err(|error| usage(&format!("--admin: {error}")))?;
@@ -224,19 +271,46 @@ pub(crate) fn from_flags(arguments: &RunArguments) -> Result<ProxyConfig, Failur
         config.access_log.sink = sink(Some(path));
     }
     config.workers = arguments.workers.or(config.workers);
-    Ok(config)
+    Ok(run)
 }
 
-pub(super) fn usage(message: &str) -> Failure {
+pub(crate) fn usage(message: &str) -> Failure {
     Failure { code: 2, message: format!("error: {message}\n\nFor more information, try '--help'.") }
 }
 
-fn flags_only(arguments: &RunArguments) -> Result<ProxyConfig, Wrong> {
+fn flags_only(arguments: &RunArguments) -> Result<RunConfig, Wrong> {
     let workload = arguments.workload_labels.as_deref().unwrap_or_default();
     let labels: Labels = workload.parse().map_err(|error| wrong("workload-labels", error))?;
     if labels.is_empty() {
         return Err(wrong("workload-labels", "name at least one label, such as app=shop"));
     }
+    let mut section = redirect::Redirect::default();
+    section.apply(&arguments.redirect)?;
+    let mut listeners = Vec::new();
+    let redirect = add_listeners(&section, &mut listeners)?;
+    if redirect.is_none() {
+        listeners.push(flag_listener(arguments)?);
+    }
+    let peers: Result<_, _> = arguments.peer.iter().map(|text| flag_peer(text)).collect();
+    let proxy = ProxyConfig {
+        endpoint: Endpoint::new("workload", arguments.workload_namespace.as_str(), labels),
+        peers: peers?,
+        services: Vec::new(),
+        options: Options::default(),
+        listeners,
+        policy: PolicyFiles { paths: arguments.policy.clone(), watch: true }.into(),
+        limits: Limits::default(),
+        workers: None,
+        access_log: AccessLogConfig::default(),
+        admin: admin(file::ADMIN).map_err(|error| wrong("admin", error))?,
+        observer: Default::default(),
+        redirection: None,
+    };
+    Ok(RunConfig { proxy, redirect, services: Vec::new() })
+}
+
+/// The one listener that flags name.
+fn flag_listener(arguments: &RunArguments) -> Result<ListenerConfig, Wrong> {
     let upstream = match (&arguments.upstream, arguments.transparent.as_deref()) {
         (Some(upstream), _) => {
             UpstreamConfig::Fixed(upstream_address(upstream).map_err(|e| wrong("upstream", e))?)
@@ -252,31 +326,23 @@ fn flags_only(arguments: &RunArguments) -> Result<ProxyConfig, Wrong> {
     let Some(listen) = arguments.listen else {
         return Err(wrong("listen", "is missing"));
     };
-    let peers: Result<_, _> = arguments.peer.iter().map(|text| flag_peer(text)).collect();
-    Ok(ProxyConfig {
-        endpoint: Endpoint::new("workload", arguments.workload_namespace.as_str(), labels),
-        peers: peers?,
-        options: Options::default(),
-        listeners: vec![ListenerConfig {
-            name: "inbound".to_owned(),
-            direction: TrafficDirection::Ingress,
-            listen,
-            upstream,
-            policy_port: arguments.policy_port,
-            advertised: advertised::resolve(
-                arguments.advertised.iter().map(|text| advertised::flag(text)),
-            )
-            .map_err(|error| wrong("advertised", error))?,
-        }],
-        policy: PolicyFiles { paths: arguments.policy.clone(), watch: true }.into(),
-        limits: Limits::default(),
-        workers: None,
-        access_log: AccessLogConfig::default(),
-        admin: admin(file::ADMIN).map_err(|error| wrong("admin", error))?,
-        observer: Default::default(),
-        services: Vec::new(),
-        redirection: None,
+    Ok(ListenerConfig {
+        name: "inbound".to_owned(),
+        direction: TrafficDirection::Ingress,
+        listen,
+        upstream,
+        policy_port: arguments.policy_port,
+        advertised: advertised::resolve(
+            arguments.advertised.iter().map(|text| advertised::flag(text)),
+        )
+        .map_err(|error| wrong("advertised", error))?,
     })
+}
+
+/// All peers that flags name.
+pub(crate) fn flag_peers(texts: &[String]) -> Result<Vec<Peer>, Failure> {
+    let peers: Result<_, _> = texts.iter().map(|text| flag_peer(text)).collect();
+    peers.map_err(|Wrong { key, message }| usage(&format!("--{key}: {message}")))
 }
 
 /// `10.0.0.0/8=app=client,env=prod`.

@@ -1,0 +1,171 @@
+//! The proxy's seam to the kernel, answered by the programs that this project loads.
+
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use portreeve_core::carried_out;
+use portreeve_core::redirection::{
+    Exemption, KernelCounters, KernelDecisions, Redirection, Refusal,
+};
+use portreeve_ebpf::{
+    Events, InstanceName, ListenerSlot, MapError, PolicyTable, Prepared, Redirect, ServiceConfig,
+    Settings, SetupError, kernel_verdict, prepare,
+};
+use portreeve_policy::{EndpointPolicy, TrafficDirection};
+use rustix::time::{ClockId, clock_gettime};
+
+/// The programs, and what is kept of the proxy that they feed.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    instance: InstanceName,
+    /// Until the first policy.
+    prepared: Mutex<Option<(Prepared, Vec<ServiceConfig>)>>,
+    /// From the first policy on, for the life of the process.
+    redirect: OnceLock<&'static Redirect>,
+    proxy: Mutex<Outbound>,
+    /// When this proxy's first policy came, on the clock of events; what was decided before was decided
+    /// by another proxy's.
+    since: OnceLock<u64>,
+}
+
+/// Where the workload's connections are turned to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outbound {
+    v4: Option<SocketAddrV4>,
+    v6: Option<SocketAddrV6>,
+}
+
+impl Kernel {
+    /// Looks for what is missing and loads the programs.
+    pub(super) fn prepare(
+        settings: &Settings,
+        services: Vec<ServiceConfig>,
+    ) -> Result<Self, SetupError> {
+        Ok(Self {
+            instance: settings.instance.clone(),
+            prepared: Mutex::new(Some((prepare(settings)?, services))),
+            redirect: OnceLock::new(),
+            proxy: Mutex::default(),
+            since: OnceLock::new(),
+        })
+    }
+
+    pub(super) fn instance(&self) -> &InstanceName {
+        &self.instance
+    }
+
+    /// What the programs tell.
+    pub(super) fn events(&self) -> io::Result<Events> {
+        self.redirect()?.events()
+    }
+
+    /// Puts other services in force.
+    pub(super) fn set_services(&self, services: &[ServiceConfig]) -> Result<(), Refusal> {
+        Ok(self.redirect()?.set_services(services)?)
+    }
+
+    /// Whether an event of this time was decided by a policy of this proxy.
+    pub(super) fn is_ours(&self, time: u64) -> bool {
+        self.since.get().is_some_and(|since| time >= *since)
+    }
+
+    fn redirect(&self) -> io::Result<&'static Redirect> {
+        self.redirect.get().copied().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// With the first policy everything is there that attaching needs.
+    fn begin(&self, first: &PolicyTable) -> Result<(), Refusal> {
+        let Some((mut prepared, services)) = lock(&self.prepared).take() else {
+            return Err("the redirection has failed to begin before".into());
+        };
+        let _ = self.since.set(now());
+        prepared.set_policy(first)?;
+        prepared.set_services(&services)?;
+        // Exemptions borrow it, and connections outlive everything but the process.
+        let _ = self.redirect.set(Box::leak(Box::new(prepared.attach()?)));
+        Ok(())
+    }
+}
+
+impl Redirection for Kernel {
+    fn original_destination(
+        &self,
+        client: SocketAddr,
+        local: SocketAddr,
+    ) -> io::Result<SocketAddr> {
+        Ok(self.redirect()?.original_destination(client, local)?.destination)
+    }
+
+    fn exempt(&self, from: SocketAddr, to: SocketAddr) -> io::Result<Exemption> {
+        Ok(Box::new(self.redirect()?.exempt(from, to)?))
+    }
+
+    fn listening(
+        &self,
+        direction: TrafficDirection,
+        address: SocketAddr,
+        socket: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let redirect = self.redirect()?;
+        let slot = match (direction, address) {
+            (TrafficDirection::Ingress, SocketAddr::V4(_)) => ListenerSlot::InboundV4,
+            (TrafficDirection::Ingress, SocketAddr::V6(_)) => ListenerSlot::InboundV6,
+            (TrafficDirection::Egress, SocketAddr::V4(_)) => ListenerSlot::OutboundV4,
+            (TrafficDirection::Egress, SocketAddr::V6(_)) => ListenerSlot::OutboundV6,
+        };
+        redirect.register(slot, socket)?;
+        if direction == TrafficDirection::Ingress {
+            return Ok(());
+        }
+        let mut proxy = lock(&self.proxy);
+        match address {
+            SocketAddr::V4(address) => proxy.v4 = Some(address),
+            SocketAddr::V6(address) => proxy.v6 = Some(address),
+        }
+        redirect.set_proxy(proxy.v4, proxy.v6).map_err(io::Error::other)
+    }
+
+    fn policy(&self, revision: u64, policy: &EndpointPolicy) -> Result<(), Refusal> {
+        let table = PolicyTable::new(policy, revision, |protocol, verdict| {
+            kernel_verdict(protocol, &carried_out(protocol, verdict))
+        });
+        match self.redirect.get() {
+            Some(redirect) => redirect.set_policy(&table).map_err(MapError::into),
+            None => self.begin(&table),
+        }
+    }
+
+    fn counters(&self) -> io::Result<KernelCounters> {
+        let counted = self.redirect()?.counters()?;
+        let mut counters = KernelCounters::default();
+        counters.egress = KernelDecisions {
+            allowed: counted.egress_allowed,
+            denied: counted.egress_denied,
+            redirected: counted.egress_redirected,
+        };
+        counters.ingress = KernelDecisions {
+            allowed: counted.ingress_allowed,
+            denied: counted.ingress_denied,
+            redirected: counted.ingress_redirected,
+        };
+        counters.events_lost = counted.events_lost;
+        counters.maps_full = counted.map_full;
+        counters.services_translated = counted.service_translated;
+        counters.sockets_refused = counted.sockets_refused;
+        counters.messages_joined = counted.messages_joined;
+        Ok(counters)
+    }
+}
+
+/// Now, on the clock of events.
+pub(super) fn now() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let nanos = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
+    u64::try_from(nanos).unwrap_or_default()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
