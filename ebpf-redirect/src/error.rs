@@ -60,6 +60,16 @@ pub enum SetupError {
         /// The other cgroup's number.
         cgroup: u64,
     },
+    /// The workload runs already, and what it listens on can't be seen.
+    #[error(
+        "{processes} of the workload's processes run already, and this one may not see their sockets, so that \
+         connections to the ports they hold could not be judged: start the proxy before the workload, or let \
+         it see them (CAP_SYS_PTRACE, and the same PID namespace)"
+    )]
+    Unseen {
+        /// How many.
+        processes: usize,
+    },
     /// The kernel does not take a program.
     #[error("the kernel ({kernel}) does not take the program `{program}`: {reason}; {hint}")]
     Load {

@@ -25,9 +25,8 @@ use crate::sys::namespace_cookie;
 /// What a look at the workload's sockets has found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
-    /// Sockets that hold a port and were not counted before.
-    pub(crate) counted: usize,
-    /// Processes whose sockets can't be seen: it takes `CAP_SYS_PTRACE` for those of other users.
+    /// Processes whose sockets can't be seen: it takes `CAP_SYS_PTRACE` for those that have more rights,
+    /// and those of another PID namespace are not even named.
     pub(crate) unseen: usize,
 }
 
@@ -38,7 +37,8 @@ pub(crate) fn scan(maps: &Maps, cgroup: &Path, namespace: u64) -> Result<Scan, M
     let mut seen = BTreeSet::new();
     let mut found: HashMap<PortKey, u32> = HashMap::new();
     for process in processes(cgroup) {
-        let Ok(sockets) = sockets(process, &mut seen) else {
+        let sockets = process.ok_or(io::ErrorKind::NotFound.into());
+        let Ok(sockets) = sockets.and_then(|process| sockets_of(process, &mut seen)) else {
             scan.unseen += 1;
             continue;
         };
@@ -47,7 +47,6 @@ pub(crate) fn scan(maps: &Maps, cgroup: &Path, namespace: u64) -> Result<Scan, M
                 && claim(maps, &socket, port)?
             {
                 *found.entry(port).or_default() += 1;
-                scan.counted += 1;
             }
         }
     }
@@ -86,11 +85,12 @@ fn add(maps: &Maps, port: &PortKey, count: u32) -> Result<(), MapError> {
     maps.ports.put(port, &known.saturating_add(count).saturating_add(1)).map_err(failed)
 }
 
-/// Processes of a cgroup and of those below it. What goes away meanwhile, holds no port.
-fn processes(cgroup: &Path) -> Vec<Pid> {
+/// Processes of a cgroup and of those below it; none for one of a PID namespace that can't be seen from
+/// here. What goes away meanwhile, holds no port.
+fn processes(cgroup: &Path) -> Vec<Option<Pid>> {
     let procs = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-    let mut processes: Vec<_> =
-        procs.lines().filter_map(|line| Pid::from_raw(line.trim().parse().ok()?)).collect();
+    let numbers = procs.lines().filter_map(|line| line.trim().parse().ok());
+    let mut processes: Vec<_> = numbers.map(Pid::from_raw).collect();
     for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             processes.extend(self::processes(&entry.path()));
@@ -100,16 +100,25 @@ fn processes(cgroup: &Path) -> Vec<Pid> {
 }
 
 /// A process's sockets that were not seen with another one.
-fn sockets(process: Pid, seen: &mut BTreeSet<String>) -> io::Result<Vec<OwnedFd>> {
+fn sockets_of(process: Pid, seen: &mut BTreeSet<String>) -> io::Result<Vec<OwnedFd>> {
     let folder = format!("/proc/{}/fd", process.as_raw_nonzero());
     let handle = match pidfd_open(process, PidfdFlags::empty()) {
         Err(rustix::io::Errno::SRCH) => return Ok(Vec::new()),
         handle => handle?,
     };
     let mut sockets = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    let entries = match fs::read_dir(folder) {
+        // The process has ended.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    for entry in entries {
         let Ok(entry) = entry else { continue };
-        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let target = match fs::read_link(entry.path()) {
+            // Closed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            target => target?,
+        };
         let target = target.to_string_lossy().into_owned();
         let number = entry.file_name().to_string_lossy().parse();
         let (true, Ok(number)) = (target.starts_with("socket:"), number) else { continue };
@@ -121,7 +130,6 @@ fn sockets(process: Pid, seen: &mut BTreeSet<String>) -> io::Result<Vec<OwnedFd>
                 seen.insert(target);
                 sockets.push(socket);
             }
-            // Closed meanwhile.
             Err(rustix::io::Errno::BADF | rustix::io::Errno::SRCH) => {}
             Err(error) => return Err(error.into()),
         }

@@ -24,7 +24,7 @@ pub(crate) enum Place {
     Workload,
     /// The cgroup of a proxy of another make.
     Proxy,
-    /// This process's network namespace.
+    /// This thread's network namespace.
     Namespace,
 }
 
@@ -198,12 +198,12 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A network namespace, to attach to.
+/// This thread's network namespace, to attach to.
 pub(crate) fn namespace() -> Result<File, SetupError> {
     File::open(OWN_NAMESPACE).map_err(SetupError::file("can't open", OWN_NAMESPACE))
 }
 
-const OWN_NAMESPACE: &str = "/proc/self/ns/net";
+pub(crate) const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
 const VERIFIER_LINES: usize = 3;
 
 static OBJECT: &[u8] =

@@ -17,7 +17,7 @@ use crate::maps::{Maps, check_pinned, socket_address};
 use crate::policy::PolicyTable;
 use crate::ports::{self, Scan};
 use crate::preflight;
-use crate::programs::{self, ATTACHMENTS, Place, Programs, is_wanted};
+use crate::programs::{self, ATTACHMENTS, OWN_NAMESPACE, Place, Programs, is_wanted};
 use crate::services::ServiceConfig;
 use crate::settings::{Outbound, Settings};
 use crate::sys::namespace_cookie;
@@ -43,8 +43,7 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, SetupError> {
     attach::check_links(&folder, &targets)?;
     let programs = programs::load(&folder, settings)?;
     let maps = Maps::open(&folder, &settings.capacity)?;
-    let namespace =
-        own_namespace().map_err(SetupError::file("can't ask about", "/proc/self/ns/net"))?;
+    let namespace = own_namespace().map_err(SetupError::file("can't ask about", OWN_NAMESPACE))?;
     let redirect = Redirect {
         folder,
         maps,
@@ -117,12 +116,16 @@ impl Prepared {
     }
 
     fn attach_all(&self) -> Result<(), SetupError> {
-        let Self { undo: _, redirect, programs, targets } = self;
+        let Self { undo, redirect, programs, targets } = self;
         let settings = &redirect.settings;
         redirect.maps.clear_exempt()?;
         redirect.write_config()?;
         // Once before any connection is judged by it, and once for what was bound meanwhile.
-        redirect.scan_ports()?;
+        let scan = redirect.scan_ports()?;
+        // Once programs are attached, they see all that is bound.
+        if undo.armed && scan.unseen > 0 {
+            return Err(SetupError::Unseen { processes: scan.unseen });
+        }
         for attachment in ATTACHMENTS.iter().filter(|one| is_wanted(one, settings)) {
             if attachment.place == Place::Namespace {
                 redirect.scan_ports()?;

@@ -104,6 +104,15 @@ impl Host {
         Process::start(&["proxy", instance, path(&settings.cgroup), path(&settings.bpffs), &port])
     }
 
+    /// A process that may see nobody else's sockets, and says what comes of setting the instance up.
+    pub(crate) fn blind(&self, instance: &str) -> String {
+        let settings = self.settings(instance);
+        let mut command = Command::new("setpriv");
+        command.arg("--bounding-set=-sys_ptrace").arg(this_program());
+        let arguments = ["refused", instance, path(&settings.cgroup), path(&settings.bpffs)];
+        Process::spawn(command, &arguments).line()
+    }
+
     /// What is pinned below the bpf file system, by path.
     pub(crate) fn pinned(&self) -> Vec<String> {
         fn walk(folder: &Path, found: &mut Vec<String>) {
@@ -152,6 +161,10 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("a path of letters")
 }
 
+fn this_program() -> PathBuf {
+    std::env::current_exe().expect("this program")
+}
+
 /// This program as another process, which answers each line with one.
 pub(crate) struct Process {
     child: Child,
@@ -161,8 +174,11 @@ pub(crate) struct Process {
 
 impl Process {
     fn start(arguments: &[&str]) -> Self {
-        let program = std::env::current_exe().expect("this program");
-        let mut child = Command::new(program)
+        Self::spawn(Command::new(this_program()), arguments)
+    }
+
+    fn spawn(mut command: Command, arguments: &[&str]) -> Self {
+        let mut child = command
             .arg("as")
             .args(arguments)
             .stdin(Stdio::piped())

@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("an_instance_stays_with_its_cgroup", another_cgroup),
     ("another_layout_is_not_taken_over", another_layout),
     ("less_room_than_is_asked_for_is_not_taken_over", less_room),
+    ("what_a_workload_listens_on_has_to_be_seen", unseen),
 ];
 
 fn said(error: &SetupError) -> String {
@@ -81,4 +82,16 @@ fn less_room(host: &Host) {
     settings.capacity = Capacity { services: 1 << 20, ..Capacity::default() };
     let error = prepare(&settings).expect_err("less room");
     assert!(matches!(error, SetupError::Capacity { map: "SERVICES", .. }), "{error}");
+}
+
+fn unseen(host: &Host) {
+    let mut workload = host.workload("one");
+    assert_eq!(workload.ask("listen 127.0.0.1:7020"), "ok");
+    let said = host.blind("one");
+    assert!(said.contains("1 of the workload's processes run already"), "{said}");
+    assert_eq!(host.pinned(), Vec::<String>::new());
+    // Once somebody has looked, it need not be seen again.
+    drop(prepare(&host.settings("one")).expect("prepared").attach().expect("attached"));
+    assert_eq!(host.blind("one"), "attached");
+    assert_eq!(host.blind("two"), "attached", "nobody is in that one");
 }

@@ -15,8 +15,17 @@ pub(crate) fn run(arguments: &[String]) {
         ["proxy", instance, cgroup, bpffs, port] => {
             proxy(instance, cgroup, bpffs, port.parse().expect("a port"));
         }
+        ["refused", instance, cgroup, bpffs] => refused(instance, cgroup, bpffs),
         _ => panic!("{arguments:?}"),
     }
+}
+
+/// Sets up, and says what came of it.
+fn refused(instance: &str, cgroup: &str, bpffs: &str) {
+    say("ready");
+    let attached = prepare(&settings(instance, cgroup, bpffs))
+        .and_then(|prepared| prepared.attach().map(drop));
+    say(&attached.map_or_else(|error| error.to_string(), |()| "attached".to_owned()));
 }
 
 fn say(line: &str) {
