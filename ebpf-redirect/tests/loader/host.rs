@@ -230,6 +230,40 @@ impl Drop for Process {
     }
 }
 
+/// Workloads that connect all the time, one to what is allowed and one to what is denied.
+pub(crate) struct Hammers {
+    stop: PathBuf,
+    processes: [Process; 2],
+}
+
+impl Hammers {
+    pub(crate) fn start(
+        host: &Host,
+        cgroup: &str,
+        allowed: SocketAddr,
+        denied: SocketAddr,
+    ) -> Self {
+        let stop = host.folder.path().join("stop");
+        let processes = [(allowed, "ok"), (denied, "1")].map(|(to, expected)| {
+            let mut process = host.workload(cgroup);
+            process.tell(&format!("hammer {to} {expected} {}", stop.display()));
+            process
+        });
+        Self { stop, processes }
+    }
+
+    /// Ends them: nothing else than was expected came of many connections.
+    pub(crate) fn check(mut self) {
+        fs::write(&self.stop, "").expect("a file");
+        for process in &mut self.processes {
+            let said = process.line();
+            let (connects, wrong) = said.split_once(" wrong:").expect("two parts");
+            assert_eq!(wrong, "", "of {connects} connections");
+            assert!(connects.parse::<u32>().expect("a number") > 200, "{connects}");
+        }
+    }
+}
+
 /// A server on loopback that takes connections, outside of every cgroup of the test.
 pub(crate) fn server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

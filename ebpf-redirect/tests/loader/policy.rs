@@ -9,7 +9,7 @@ use portreeve_ebpf::{Capacity, EventKind, EventReason, MapError, PolicyTable, pr
 use portreeve_ebpf_common::{Address, PolicyKey, PolicyValue, Verdict, protocol};
 
 use crate::Test;
-use crate::host::{Host, name, server};
+use crate::host::{Hammers, Host, name, server};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_workload_reaches_what_policy_allows", a_workload_reaches_what_policy_allows),
@@ -105,20 +105,13 @@ fn no_mixture(host: &Host) {
     let mut prepared = prepare(&host.settings("one")).expect("prepared");
     prepared.set_policy(&policy(0)).expect("a policy");
     let redirect = prepared.attach().expect("attached");
-    let mut workload = host.workload("one");
-    let stop = host.cgroup("stop");
-    std::fs::remove_dir(&stop).expect("made just now");
-    workload.tell(&format!("hammer {allowed} {denied} {}", stop.display()));
+    let hammers = Hammers::start(host, "one", allowed, denied);
     let (end, mut revision) = (Instant::now() + Duration::from_secs(2), 0);
     while Instant::now() < end {
         revision += 1;
         redirect.set_policy(&policy(revision)).expect("a policy");
     }
-    host.cgroup("stop");
-    let said = workload.line();
-    let (connects, wrong) = said.split_once(" wrong:").expect("two parts");
-    assert_eq!(wrong, "", "of {connects} pairs while {revision} policies came");
-    assert!(connects.parse::<u32>().expect("a number") > 50, "{connects}");
+    hammers.check();
     assert!(revision > 20, "{revision}");
 }
 
