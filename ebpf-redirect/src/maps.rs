@@ -6,8 +6,9 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use portreeve_ebpf_common::{
-    Affinity, AffinityKey, Backend, Config, Endpoint, FlowKey, FlowValue, LAYOUT, ListenerSlot,
-    PortKey, ReplyKey, ReverseKey, ReverseValue, Service, ServiceKey, Slot, SlotKey, SocketState,
+    Affinity, AffinityKey, Backend, Config, Conversation, ConversationKey, Endpoint, FlowKey,
+    FlowValue, LAYOUT, ListenerSlot, PortKey, ReverseKey, ReverseValue, Service, ServiceKey, Slot,
+    SlotKey, SocketState,
 };
 
 use crate::error::{MapError, SetupError};
@@ -138,7 +139,7 @@ pub(crate) fn shapes() -> [(&'static str, u32, usize, usize); 15] {
         shape::<PortKey, u32>("PORTS", HASH),
         shape::<FlowKey, u32>("EXEMPT", HASH),
         shape::<u32, u64>("LISTENERS", SOCKMAP),
-        shape::<ReplyKey, u64>("REPLIES", LRU_HASH),
+        shape::<ConversationKey, Conversation>("REPLIES", LRU_HASH),
         shape::<(), ()>("EVENTS", RING_BUFFER),
         shape::<u32, u64>("COUNTERS", PER_CPU_ARRAY),
     ]

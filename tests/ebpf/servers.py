@@ -36,9 +36,12 @@ def http(s):
             if not more:
                 return
             head += more
+        last = b"connection: close" in head.lower()
         _, _, head = head.partition(b"\r\n\r\n")
         body = ("%s %s\n" % (shown(s.getsockname()), shown(s.getpeername()))).encode()
         s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        if last:
+            return
 
 
 def guarded(serve, s):
@@ -52,6 +55,7 @@ def guarded(serve, s):
 def stream(serve, address, port):
     s = socket.socket(family(address), socket.SOCK_STREAM)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND
     if address == "::":
         s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     s.bind((address, port))
@@ -65,6 +69,7 @@ def stream(serve, address, port):
 
 def udp(address, port):
     s = socket.socket(family(address), socket.SOCK_DGRAM)
+    s.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND
     s.bind((address, port))
     def answer():
         while True:

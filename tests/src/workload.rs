@@ -245,7 +245,7 @@ impl Host {
             if let Some(status) = sidecar.child.try_wait().expect("a child") {
                 panic!("the sidecar ended with {status}:\n{}", sidecar.messages());
             }
-            sidecar.messages().contains("redirect in force").then_some(())
+            sidecar.messages().contains("` is in force").then_some(())
         });
         sidecar
     }

@@ -28,7 +28,7 @@ pub use self::service::{
     Affinity, AffinityKey, Backend, ReverseKey, ReverseValue, Service, ServiceKey, Slot, SlotKey,
     choose,
 };
-pub use self::socket::{FlowKey, FlowValue, PortKey, ReplyKey, SocketState};
+pub use self::socket::{Conversation, ConversationKey, FlowKey, FlowValue, PortKey, SocketState};
 
 /// Version of everything here. What is pinned with another one is not taken over.
 pub const LAYOUT: u32 = 1;

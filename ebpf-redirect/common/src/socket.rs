@@ -50,13 +50,30 @@ pub struct PortKey {
     pub protocol: u32,
 }
 
-/// Whom the workload has sent a datagram to: what comes back from there is a reply, whoever may open
-/// conversations. → when, in nanoseconds of the monotonic clock.
+/// Two who exchange datagrams: a socket of the workload and somebody else.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ReplyKey {
-    /// Where it was sent to.
+pub struct ConversationKey {
+    /// The somebody else.
     pub remote: Endpoint,
-    /// The port it was sent from.
+    /// The workload's port.
     pub port: u32,
+}
+
+/// What makes datagrams the other way replies: they are judged by whether the conversation may be opened
+/// the way it was.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Conversation {
+    /// When the last one was seen, in nanoseconds of the monotonic clock.
+    pub since: u64,
+    /// The [`Direction`](crate::Direction) it was opened in.
+    pub opened: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+impl Conversation {
+    /// After so long without a datagram it is over, in nanoseconds: `nf_conntrack_udp_timeout_stream`.
+    pub const TIMEOUT: u64 = 120_000_000_000;
 }

@@ -1,16 +1,15 @@
 //! Datagrams of sockets that are not connected: each is judged, services are translated there and back.
 
-use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_set_retval};
+use aya_ebpf::helpers::generated::bpf_set_retval;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use portreeve_ebpf_common::{
-    Counter, Direction, Endpoint, EventReason, ReplyKey, ReverseKey, ReverseValue,
-};
+use portreeve_ebpf_common::{Counter, Direction, Endpoint, EventReason, ReverseKey, ReverseValue};
 
 use crate::connect::{GO_ON, STOP, judged};
 use crate::context::{Call, ECONNREFUSED, config};
+use crate::conversations::{begin, is_answer};
 use crate::judge::Judged;
-use crate::maps::{REPLIES, REVERSE};
+use crate::maps::REVERSE;
 use crate::report::{Parties, count, refuse};
 use crate::services::{Balanced, balance, still_serves};
 
@@ -53,6 +52,11 @@ fn send(call: Call) -> i32 {
         asked,
         destination: asked,
     };
+    let port = call.local_port();
+    if is_answer(Direction::Egress, reached(asked), port) {
+        count(Counter::EgressAllowed);
+        return GO_ON;
+    }
     let Some(config) = config() else {
         refuse(EventReason::NotReady, &parties, &Judged::NOTHING);
         return STOP;
@@ -80,7 +84,7 @@ fn send(call: Call) -> i32 {
         refuse(EventReason::MapFull, &parties, &judged);
         return STOP;
     }
-    await_reply(call, parties.destination);
+    begin(Direction::Egress, reached(parties.destination), port);
     count(Counter::EgressAllowed);
     GO_ON
 }
@@ -107,17 +111,10 @@ fn remember(parties: &Parties, backend: u32) -> bool {
         && REVERSE.insert(&back, &ReverseValue { endpoint: asked, backend }, 0).is_ok()
 }
 
-/// What comes back from there is a reply.
+/// Where it really goes.
 #[inline(always)]
-fn await_reply(call: Call, remote: Endpoint) {
-    let key = ReplyKey {
-        remote: Endpoint { address: remote.address.reached(), ..remote },
-        port: call.local_port(),
-    };
-    // SAFETY: the helper takes nothing.
-    let now = unsafe { bpf_ktime_get_ns() };
-    // Without room a reply is judged as if it opened a conversation.
-    let _ = REPLIES.insert(&key, &now, 0);
+fn reached(endpoint: Endpoint) -> Endpoint {
+    Endpoint { address: endpoint.address.reached(), ..endpoint }
 }
 
 #[inline(always)]

@@ -8,12 +8,13 @@ use aya_ebpf::macros::sk_lookup;
 use aya_ebpf::programs::SkLookupContext;
 use portreeve_ebpf_common::{
     Address, Counter, Direction, Endpoint, EventKind, EventReason, FlowKey, ListenerSlot, PortKey,
-    ReplyKey, Verdict, flags, protocol,
+    Verdict, flags, protocol,
 };
 
 use crate::context::{config, either};
+use crate::conversations::{begin, is_answer};
 use crate::judge::{Judged, judge};
-use crate::maps::{EXEMPT, LISTENERS, PORTS, REPLIES};
+use crate::maps::{EXEMPT, LISTENERS, PORTS};
 use crate::report::{Parties, count, refuse, tell};
 
 /// Which socket gets what has come, asked for whatever belongs to no connection yet.
@@ -38,6 +39,9 @@ pub fn portreeve_sk_lookup(context: SkLookupContext) -> u32 {
     }
     match judged.verdict {
         Verdict::Allow => {
+            if parties.protocol == protocol::UDP {
+                begin(Direction::Ingress, parties.source, parties.asked.port);
+            }
             count(Counter::IngressAllowed);
             sk_action::SK_PASS
         }
@@ -84,18 +88,15 @@ fn is_held(local: Endpoint, protocol: u8) -> bool {
     }
 }
 
-/// Whether it is the proxy's own connection to the workload, or a reply to the workload's datagram.
+/// Whether it is the proxy's own connection to the workload, or an answer to the workload's datagram.
 #[inline(always)]
 fn is_own(parties: &Parties) -> bool {
-    // SAFETY: only looked at.
-    unsafe {
-        if parties.protocol == protocol::TCP {
-            let key = FlowKey { client: parties.source, proxy: parties.asked };
-            return EXEMPT.get(&key).is_some();
-        }
-        let key = ReplyKey { remote: parties.source, port: parties.asked.port };
-        REPLIES.get(&key).is_some()
+    if parties.protocol == protocol::UDP {
+        return is_answer(Direction::Ingress, parties.source, parties.asked.port);
     }
+    let key = FlowKey { client: parties.source, proxy: parties.asked };
+    // SAFETY: only looked at.
+    unsafe { EXEMPT.get(&key).is_some() }
 }
 
 #[inline(always)]

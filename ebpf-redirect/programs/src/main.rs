@@ -11,7 +11,7 @@
 //! | `inbound.rs` | `sk_lookup`: connections to the workload |
 //! | `original_destination.rs` | `getsockopt`: `SO_ORIGINAL_DST` for proxies that know nothing of this |
 //!
-//! `judge.rs`, `services.rs`, `report.rs` and `context.rs` are what they share; `maps.rs` lists the maps.
+//! `judge.rs`, `services.rs`, `conversations.rs`, `report.rs` and `context.rs` are what they share; `maps.rs` lists the maps.
 //! Whatever is missing — a policy, a configuration, room in a map — the verdict is no.
 #![no_std]
 #![no_main]
@@ -20,6 +20,7 @@
 
 mod connect;
 mod context;
+mod conversations;
 mod datagram;
 mod flows;
 mod inbound;

@@ -7,9 +7,9 @@ use aya_ebpf::btf_maps::{
 };
 use aya_ebpf::macros::btf_map;
 use portreeve_ebpf_common::{
-    Affinity, AffinityKey, Backend, Config, Counter, Event, FlowKey, FlowValue, ListenerSlot,
-    PolicyValue, PortKey, ReplyKey, ReverseKey, ReverseValue, Service, ServiceKey, Slot, SlotKey,
-    SocketState,
+    Affinity, AffinityKey, Backend, Config, Conversation, ConversationKey, Counter, Event, FlowKey,
+    FlowValue, ListenerSlot, PolicyValue, PortKey, ReverseKey, ReverseValue, Service, ServiceKey,
+    Slot, SlotKey, SocketState,
 };
 
 const GROWS: usize = BPF_F_NO_PREALLOC as usize;
@@ -55,8 +55,9 @@ pub static EXEMPT: HashMap<FlowKey, u32, 65_536, GROWS> = HashMap::new();
 #[btf_map]
 pub static LISTENERS: SockMap<{ ListenerSlot::COUNT as usize }> = SockMap::new();
 
+/// Who talks by datagrams, and who began.
 #[btf_map]
-pub static REPLIES: LruHashMap<ReplyKey, u64, 65_536> = LruHashMap::new();
+pub static REPLIES: LruHashMap<ConversationKey, Conversation, 65_536> = LruHashMap::new();
 
 #[btf_map]
 pub static EVENTS: RingBuf<Event, { 1024 * 1024 }> = RingBuf::new();
