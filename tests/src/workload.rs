@@ -201,14 +201,16 @@ impl Host {
         });
     }
 
-    /// Writes a file into the test's folder.
+    /// Writes a file into the test's folder; nobody sees half of it.
     ///
     /// # Panics
     /// When it can't be written.
     #[must_use]
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
-        fs::write(&path, text).expect("a file");
+        let new = path.with_extension("new");
+        fs::write(&new, text).expect("a file");
+        fs::rename(new, &path).expect("renamed");
         path
     }
 

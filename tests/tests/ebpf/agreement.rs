@@ -29,7 +29,8 @@ fn agree() {
     host.route_everything();
     let mut servers = Vec::new();
     for port in PORTS {
-        servers.push(format!("word@[::]:{port}"));
+        servers.push(format!("word@10.50.0.1:{port}"));
+        servers.push(format!("word@[fd50::1]:{port}"));
         servers.push(format!("udp@10.50.0.1:{port}"));
         servers.push(format!("udp@[fd50::1]:{port}"));
     }
@@ -137,7 +138,10 @@ fn to_a_port_that_is_there(question: Question, dice: &mut Dice) -> Question {
 /// The kernel itself refuses to send from, and to, what stands for many.
 fn can_be_asked(address: IpAddr) -> bool {
     match address.to_canonical() {
-        IpAddr::V4(v4) => !v4.is_multicast() && v4.octets()[0] < 224 && v4.octets()[0] != 0,
+        IpAddr::V4(v4) => {
+            let loopback_broadcast = v4.octets() == [127, 255, 255, 255];
+            v4.octets()[0] < 224 && v4.octets()[0] != 0 && !loopback_broadcast
+        }
         IpAddr::V6(v6) => !v6.is_multicast() && !v6.is_unspecified() && !v6.is_unicast_link_local(),
     }
 }

@@ -159,7 +159,12 @@ fn reload() {
     // Both policies allow it, each in its way: nothing in between denies it.
     let connected = counts["connected"].as_u64().unwrap_or(0);
     assert!(connected > 1000, "{counts}");
-    assert_eq!(counts.as_object().map(serde_json::Map::len), Some(1), "{counts}");
+    assert_eq!(
+        counts.as_object().map(serde_json::Map::len),
+        Some(1),
+        "{counts}: {}",
+        sidecar.messages()
+    );
     let _ = host.file("policy.yaml", &swapped);
     sidecar.signal(rustix::process::Signal::HUP);
     eventually("the new policy", || {
