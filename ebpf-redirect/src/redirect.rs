@@ -4,6 +4,8 @@ use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use portreeve_ebpf_common::{Config, Endpoint, FlowKey, LAYOUT, ListenerSlot, flags};
 use rustix::net::{AddressFamily, SocketType, socket};
@@ -18,6 +20,7 @@ use crate::policy::PolicyTable;
 use crate::ports::{self, Scan};
 use crate::preflight;
 use crate::programs::{self, ATTACHMENTS, OWN_NAMESPACE, Place, Programs, is_wanted};
+use crate::revoke::{Scope, revoke};
 use crate::services::ServiceConfig;
 use crate::settings::{Outbound, Settings};
 use crate::sys::namespace_cookie;
@@ -186,6 +189,32 @@ impl Redirect {
     /// refuses half-way, some are as they were and some as they are to be.
     pub fn set_services(&self, services: &[ServiceConfig]) -> Result<(), MapError> {
         self.maps.services.set(services)
+    }
+
+    /// Ends the workload's connections that go by the proxy's side although this policy denies them, or
+    /// wants them read: programs judge what is opened, and not what is open. Returns how many. Only
+    /// connections in the calling thread's network namespace are seen.
+    ///
+    /// # Errors
+    /// The kernel's, when sockets can't be listed or one can't be ended; the others are.
+    pub fn revoke(&self, policy: &PolicyTable) -> io::Result<usize> {
+        /// A `connect()` that the policy before has let pass is among the sockets by then.
+        const SETTLED: Duration = Duration::from_millis(20);
+        let own = *self.proxy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut proxy: Vec<SocketAddr> = own.v4.into_iter().map(SocketAddr::V4).collect();
+        proxy.extend(own.v6.map(SocketAddr::V6));
+        if let Outbound::Foreign { to, .. } = &self.settings.outbound {
+            proxy.extend(to);
+        }
+        let scope = Scope {
+            cgroup: &self.settings.cgroup,
+            proxy: &proxy,
+            inbound: self.settings.inbound,
+            loopback_is_own: self.settings.loopback_is_own,
+        };
+        let ended = revoke(&scope, policy)?;
+        thread::sleep(SETTLED);
+        Ok(ended + revoke(&scope, policy)?)
     }
 
     /// Lets programs know a listening socket of the proxy, until it is closed.

@@ -11,7 +11,8 @@
   shares ADDRESS PORT COUNT   how often each server has answered
   questions                   lines "tcp|udp ADDRESS PORT" on standard input, "tcp-from|udp-from SOURCE PORT" for what
                               is opened to the workload; a word for each: deny, allow, inspect
-  hold ADDRESS PORT           connect, then echo a line of standard input through it for each line, until it ends
+  hold ADDRESS PORT, hold-from SOURCE ADDRESS PORT
+                              connect, then echo a line of standard input through it for each line, until it ends
   loop ADDRESS PORT SECONDS   connect again and again; counts of what came of it
 """
 import errno, json, socket, struct, sys, time
@@ -176,8 +177,12 @@ def answer(kind, address, port):
             return {errno.EPERM: "deny"}.get(error.errno, "allow")
 
 
-def hold(address, port):
-    s, said = connect(address, int(port))
+def hold_from(source, address, port):
+    return hold(address, port, source)
+
+
+def hold(address, port, source=None):
+    s, said = connect(address, int(port), source=source)
     print(json.dumps(said), flush=True)
     if not s:
         return None
@@ -218,7 +223,7 @@ def shares(address, port, count):
 
 
 DO = {"tcp": tcp, "shares": shares, "tcp-from": tcp_from, "udp-from": udp_from, "bind": bind, "udp": udp, "udp-connected": udp_connected, "fast-open": fast_open, "socket": make,
-      "questions": questions, "hold": hold, "loop": loop}
+      "questions": questions, "hold": hold, "hold-from": hold_from, "loop": loop}
 result = DO[sys.argv[1]](*sys.argv[2:])
 if result is not None:
     print(json.dumps(result))

@@ -3,7 +3,7 @@
 //! namespace: it has no interface but loopback, where all of `10.50.0.0/16` and `fd50::/64` lives.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -324,6 +324,54 @@ impl Redirected {
 }
 
 impl Drop for Redirected {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A probe that holds a connection open.
+pub struct Held {
+    child: Child,
+    stdin: std::process::ChildStdin,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    /// What it said when the connection was open.
+    pub opened: Value,
+}
+
+impl Held {
+    /// Starts the probe, and waits until it is connected.
+    ///
+    /// # Panics
+    /// When it is not.
+    #[must_use]
+    pub fn start(probe: &mut Command) -> Self {
+        let mut child =
+            probe.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
+        let stdin = child.stdin.take().expect("piped");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut held = Self { child, stdin, lines, opened: Value::Null };
+        held.opened = held.next();
+        assert_eq!(held.opened["error"], Value::Null);
+        held
+    }
+
+    /// Sends a line and returns what comes back: null, if nothing does any more.
+    ///
+    /// # Panics
+    /// When the probe has ended.
+    pub fn echo(&mut self, text: &str) -> Value {
+        writeln!(self.stdin, "{text}").expect("the probe reads");
+        self.next()["echo"].take()
+    }
+
+    fn next(&mut self) -> Value {
+        let line = self.lines.next().expect("a line").expect("text");
+        serde_json::from_str(&line).expect("JSON")
+    }
+}
+
+impl Drop for Held {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -10,8 +10,8 @@ use portreeve_core::redirection::{
     Exemption, KernelCounters, KernelDecisions, Redirection, Refusal,
 };
 use portreeve_ebpf::{
-    Events, InstanceName, ListenerSlot, MapError, PolicyTable, Prepared, Redirect, ServiceConfig,
-    Settings, SetupError, kernel_verdict, prepare,
+    Events, InstanceName, ListenerSlot, PolicyTable, Prepared, Redirect, ServiceConfig, Settings,
+    SetupError, kernel_verdict, prepare,
 };
 use portreeve_policy::{EndpointPolicy, TrafficDirection};
 use rustix::time::{ClockId, clock_gettime};
@@ -132,9 +132,21 @@ impl Redirection for Kernel {
             kernel_verdict(protocol, &carried_out(protocol, verdict))
         });
         match self.redirect.get() {
-            Some(redirect) => redirect.set_policy(&table).map_err(MapError::into),
-            None => self.begin(&table),
+            Some(redirect) => redirect.set_policy(&table)?,
+            None => self.begin(&table)?,
         }
+        // The policy is in force whatever becomes of this.
+        match self.redirect()?.revoke(&table) {
+            Ok(0) => {}
+            Ok(ended) => {
+                tracing::info!(ended, "connections ended that policy does not allow as they were");
+            }
+            Err(error) => tracing::warn!(
+                %error,
+                "connections that policy no longer allows may still be open"
+            ),
+        }
+        Ok(())
     }
 
     fn counters(&self) -> io::Result<KernelCounters> {

@@ -1,10 +1,9 @@
 //! Killed and started again, detached, two of them, full maps; and what is said when something is missing.
 
-use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use portreeve_tests::eventually;
-use portreeve_tests::workload::Host;
+use portreeve_tests::workload::{Held, Host};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -13,6 +12,7 @@ use crate::{POLICY, SERVERS, config, config_of, shop};
 pub(crate) const CASES: &[(&str, fn())] = &[
     ("killed_and_started_again_under_load_nothing_denied_gets_through", killed),
     ("a_connection_that_was_allowed_outlives_the_proxy", outlives),
+    ("a_connection_that_is_no_longer_allowed_is_ended", revoked),
     ("an_orderly_end_stays_closed_and_says_how_to_open", orderly_end),
     ("status_shows_and_detach_removes_everything", status_and_detach),
     ("two_instances_on_two_cgroups_do_not_meet", two),
@@ -54,29 +54,36 @@ fn killed() {
 fn outlives() {
     let (mut host, sidecar) = shop("outlive", "", "");
     host.serve(None, &["echo@10.50.2.7:80"]);
-    let mut held = host
-        .probing("app", "hold 10.50.2.7 80")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it runs");
-    let mut stdin = held.stdin.take().expect("piped");
-    let mut lines = BufReader::new(held.stdout.take().expect("piped")).lines();
-    let mut next = || -> Value {
-        serde_json::from_str(&lines.next().expect("a line").expect("text")).expect("JSON")
-    };
-    assert_eq!(next()["error"], Value::Null);
-    let mut echo = |text: &str| {
-        writeln!(stdin, "{text}").expect("written");
-        assert_eq!(next()["echo"], text);
-    };
-    echo("before");
+    let mut held = Held::start(&mut host.probing("app", "hold 10.50.2.7 80"));
+    assert_eq!(held.echo("before"), "before");
     sidecar.kill();
-    echo("while it is away");
+    assert_eq!(held.echo("while it is away"), "while it is away");
     let _sidecar = host.sidecar("sidecar", &config(&host, "", "admin: {listen: off}\n"));
-    echo("after");
-    drop(stdin);
-    let _ = held.wait();
+    assert_eq!(held.echo("after"), "after");
+}
+
+/// Connections that never touched the proxy, out and in; policy goes on without the one, then without the
+/// other.
+fn revoked() {
+    let (mut host, sidecar) = shop("revoke", "", "");
+    host.serve(None, &["echo@10.50.2.7:80"]);
+    host.serve(Some("app"), &["echo@10.50.0.1:8081"]);
+    let mut out = Held::start(&mut host.probing("app", "hold 10.50.2.7 80"));
+    let mut inward = Held::start(&mut host.probing("other", "hold-from 10.50.4.9 10.50.0.1 8081"));
+    let ended = |times: usize| {
+        eventually("their end", || {
+            (sidecar.messages().matches("connections ended").count() == times).then_some(())
+        });
+    };
+    assert_eq!((out.echo("a"), inward.echo("a")), ("a".into(), "a".into()));
+    let _ = host.file("policy.yaml", &POLICY.replace("app: plain", "app: nobody"));
+    sidecar.signal(Signal::HUP);
+    ended(1);
+    assert_eq!((out.echo("b"), inward.echo("b")), (Value::Null, "b".into()));
+    let _ = host.file("policy.yaml", &POLICY.replace("app: client", "app: nobody"));
+    sidecar.signal(Signal::HUP);
+    ended(2);
+    assert_eq!(inward.echo("c"), Value::Null);
 }
 
 fn orderly_end() {

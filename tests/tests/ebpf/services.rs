@@ -1,10 +1,7 @@
 //! Service addresses: a backend stands for each connection, and the application does not notice.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
-
 use portreeve_tests::eventually;
-use portreeve_tests::workload::{Host, Redirected};
+use portreeve_tests::workload::{Held, Host, Redirected};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -116,32 +113,19 @@ fn affinity() {
 fn drained() {
     let only = |backend: &str| service("web", "10.50.100.1", &format!("backends: [{backend}]"));
     let (host, sidecar) = balanced("drain", &only("{address: '10.50.2.13:80'}"));
-    let mut held = host
-        .probing("app", "hold 10.50.100.1 80")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it runs");
-    let mut stdin = held.stdin.take().expect("piped");
-    let mut lines = BufReader::new(held.stdout.take().expect("piped")).lines();
-    let mut next = || -> Value {
-        serde_json::from_str(&lines.next().expect("a line").expect("text")).expect("JSON")
-    };
-    assert_eq!(next()["peer"], "10.50.100.1:80");
+    let mut held = Held::start(&mut host.probing("app", "hold 10.50.100.1 80"));
+    assert_eq!(held.opened["peer"], "10.50.100.1:80");
     for services in [
         only("{address: '10.50.2.13:80', draining: true}, {address: 10.50.2.11}"),
         only("{address: 10.50.2.11}"),
         "[]".to_owned(),
     ] {
         reload(&host, &sidecar, &services);
-        writeln!(stdin, "still there").expect("written");
-        assert_eq!(next()["echo"], "still there", "with {services}");
+        assert_eq!(held.echo("still there"), "still there", "with {services}");
         if services != "[]" {
             assert_eq!(host.probe("app", "shares 10.50.100.1 80 20"), json!({"10.50.2.11:80": 20}));
         }
     }
-    drop(stdin);
-    let _ = held.wait();
 }
 
 fn no_backend() {
