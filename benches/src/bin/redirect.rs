@@ -23,9 +23,10 @@ use portreeve_ebpf::{
 };
 use portreeve_policy::{Directory, Endpoint, EndpointPolicy, Options, Peer, Repository, Source};
 
-const STRAIGHT: &str = "10.50.2.1:80";
 const READ: &str = "10.50.3.1:80";
 const SINK: &str = "10.50.2.2:80";
+/// Takes connections as fast as they come, and drops them.
+const TAKEN: &str = "10.50.2.3:80";
 
 fn main() -> Result<(), Failure> {
     if worker::run()? {
@@ -48,12 +49,12 @@ struct Bench {
 
 impl Bench {
     fn serve(&self) -> Result<(), Failure> {
-        for address in [STRAIGHT, READ] {
-            let listener = TcpListener::bind(address)?;
-            thread::spawn(move || {
-                listener.incoming().flatten().for_each(|c| drop(thread::spawn(|| answer(c))))
-            });
-        }
+        let listener = TcpListener::bind(READ)?;
+        thread::spawn(move || {
+            listener.incoming().flatten().for_each(|c| drop(thread::spawn(|| answer(c))));
+        });
+        let listener = TcpListener::bind(TAKEN)?;
+        thread::spawn(move || listener.incoming().for_each(drop));
         let listener = TcpListener::bind(SINK)?;
         thread::spawn(move || {
             listener.incoming().flatten().for_each(|c| drop(thread::spawn(|| swallow(c))))
@@ -87,7 +88,7 @@ impl Bench {
     fn connects(&self) -> Result<(), Failure> {
         const MICROSECONDS: (&str, f64) = ("µs", 1000.0);
         let (judged, free) = (self.ground.cgroup(true), self.ground.cgroup(false));
-        let straight: SocketAddr = STRAIGHT.parse()?;
+        let straight: SocketAddr = TAKEN.parse()?;
         let connect = |cgroup: &Path, to| measure(cgroup, Work::Connect(4000), to, false);
         let redirect = self.attach()?;
         for (entries, what) in [(10, "10 policy entries"), (100_000, "100,000 policy entries")] {
@@ -279,7 +280,7 @@ fn services(count: u32) -> Result<Vec<ServiceConfig>, Failure> {
             frontends: vec![(address.into(), 80)],
             protocol: portreeve_ebpf::Transport::Tcp,
             backends: vec![BackendConfig {
-                address: STRAIGHT.parse()?,
+                address: TAKEN.parse()?,
                 weight: 1,
                 draining: false,
             }],
