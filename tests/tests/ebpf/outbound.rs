@@ -12,6 +12,7 @@ pub(crate) const CASES: &[(&str, fn())] = &[
     ("plain_allow_never_touches_the_proxy", plain_allow_never_touches_the_proxy),
     ("l7_is_turned_to_the_proxy", l7_is_turned_to_the_proxy),
     ("a_mapped_address_is_the_ipv4_address_it_is", a_mapped_address),
+    ("any_is_loopback_wherever_the_socket_is_bound", any_is_loopback),
     ("datagrams_are_judged_one_by_one", datagrams),
     ("sockets_no_program_sees_are_not_made", other_sockets),
     ("fast_open_is_no_way_around", fast_open),
@@ -77,6 +78,14 @@ fn a_mapped_address() {
     assert_eq!(status("10.50.2.1 80 /private"), 200);
     let said = host.probe("app", "tcp ::ffff:10.50.3.1 80 /public/a");
     assert_eq!(said["peer"], "[::ffff:10.50.3.1]:80", "the application sees what it asked for");
+}
+
+/// To the kernel, "any" is the address that the socket is bound to.
+fn any_is_loopback() {
+    let (host, _sidecar) = shop("any", "loopback: own", "");
+    assert_eq!(host.probe("app", "tcp 10.50.9.1 80")["error"], "EPERM");
+    let said = host.probe("app", "tcp-from 10.50.9.1 0.0.0.0 80 /private");
+    assert_eq!(said["error"], "ECONNREFUSED", "nobody listens on loopback: {said}");
 }
 
 fn datagrams() {
