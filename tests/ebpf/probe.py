@@ -9,6 +9,7 @@
   rebind ADDRESS COUNT        bind sockets to ports that the kernel chooses, each of them twice
   together ADDRESS COUNT      two processes bind each port at the same time, and one of them closes it; says so, and
                               waits for the end of standard input
+  flood ADDRESS PORT SECONDS  send datagrams as fast as it goes, whatever comes of it
   fast-open ADDRESS PORT      connect by sending
   socket FAMILY TYPE PROTOCOL make a socket
   shares ADDRESS PORT COUNT   how often each server has answered
@@ -121,6 +122,19 @@ def together(address, count):
     os.wait()
     print(json.dumps({"error": None}), flush=True)
     sys.stdin.read()
+
+
+def flood(address, port, seconds):
+    until, denied, pair = time.monotonic() + float(seconds), 0, (address, int(port))
+    os.fork()
+    with socket.socket(family(address), socket.SOCK_DGRAM) as s:
+        while time.monotonic() < until:
+            for _ in range(1000):
+                try:
+                    s.sendto(b"", pair)
+                except OSError:
+                    denied += 1
+    return {"denied": denied}
 
 
 def udp(address, port, count, source=None):
@@ -259,7 +273,7 @@ def shares(address, port, count):
     return counts
 
 
-DO = {"tcp": tcp, "shares": shares, "tcp-from": tcp_from, "udp-from": udp_from, "bind": bind, "rebind": rebind, "together": together, "udp": udp, "udp-connected": udp_connected, "fast-open": fast_open, "socket": make,
+DO = {"tcp": tcp, "shares": shares, "tcp-from": tcp_from, "udp-from": udp_from, "bind": bind, "flood": flood, "rebind": rebind, "together": together, "udp": udp, "udp-connected": udp_connected, "fast-open": fast_open, "socket": make,
       "questions": questions, "hold": hold, "hold-from": hold_from, "loop": loop}
 result = DO[sys.argv[1]](*sys.argv[2:])
 if result is not None:

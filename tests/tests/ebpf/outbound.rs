@@ -20,6 +20,7 @@ pub(crate) const CASES: &[(&str, fn())] = &[
     ("a_reload_is_in_force_at_once_and_never_mixed", reload),
     ("a_broken_policy_leaves_the_old_one_in_force", broken_policy),
     ("denials_are_in_the_access_log_with_rule_and_labels", access_log),
+    ("who_is_denied_all_the_time_does_not_keep_the_proxy_from_ending", flood),
     ("nobody_takes_the_place_of_a_proxy_that_is_away", proxy_away),
 ];
 
@@ -143,6 +144,22 @@ fn outside() {
         Some(sidecar.messages()).filter(|said| said.contains("not turned here"))
     });
     assert!(messages.contains("127.0.0.1"), "{messages}");
+}
+
+fn flood() {
+    let (host, mut sidecar) = shop("flood", "", "");
+    let mut workload = host
+        .probing("app", "flood 10.50.9.1 9 8")
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("a flood");
+    std::thread::sleep(Duration::from_secs(2));
+    let began = std::time::Instant::now();
+    sidecar.signal(rustix::process::Signal::TERM);
+    let _ = sidecar.wait();
+    let took = began.elapsed();
+    let _ = workload.wait();
+    assert!(took < Duration::from_secs(3), "it took {took:?}");
 }
 
 /// Before: `10.50.2.1:80` straight, `10.50.3.1:80` read. After: the other way round.
