@@ -6,6 +6,10 @@
   tcp-from SOURCE ADDRESS PORT [PATH], udp-from SOURCE ADDRESS PORT COUNT
                               the same from an address of one's own
   bind ADDRESS PORT           hold a port, for as long as the process lives
+  rebind ADDRESS COUNT        bind sockets to ports that the kernel chooses, each of them twice
+  together ADDRESS COUNT      two processes bind each port at the same time, and one of them closes it; says so, and
+                              waits for the end of standard input
+  flood ADDRESS PORT SECONDS  send datagrams as fast as it goes, whatever comes of it
   fast-open ADDRESS PORT      connect by sending
   socket FAMILY TYPE PROTOCOL make a socket
   shares ADDRESS PORT COUNT   how often each server has answered
@@ -15,7 +19,7 @@
                               connect, then echo a line of standard input through it for each line, until it ends
   loop ADDRESS PORT SECONDS   connect again and again; counts of what came of it
 """
-import errno, json, socket, struct, sys, time
+import ctypes, errno, json, mmap, os, socket, struct, sys, time
 
 
 def name(error):
@@ -84,6 +88,53 @@ def bind(address, port):
         return {"error": None}
     except OSError as error:
         return {"error": name(error)}
+
+
+def rebind(address, count):
+    libc = ctypes.CDLL(None)
+    for _ in range(int(count)):
+        with socket.socket(family(address), socket.SOCK_DGRAM) as s:
+            s.bind((address, 0))
+            s.connect(("10.50.2.1", 53))
+            libc.connect(s.fileno(), bytes(16), 16)  # AF_UNSPEC: the port is gone
+            s.bind((address, 0))
+    return {"error": None}
+
+
+def together(address, count):
+    count, seen = int(count), mmap.mmap(-1, 2)
+    own, other = (0, 1) if os.fork() else (1, 0)
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[own % os.cpu_count()]})
+    kept = []
+    for number in range(count):
+        s = socket.socket(family(address), socket.SOCK_STREAM)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        seen[own] = (seen[own] + 1) % 256
+        while (seen[other] - seen[own]) % 256 > 1:
+            pass
+        s.bind((address, 20000 + number))
+        kept.append(s)
+        seen[own] = (seen[own] + 1) % 256
+        while (seen[other] - seen[own]) % 256 > 1:
+            pass
+    if own:
+        os._exit(0)
+    os.wait()
+    print(json.dumps({"error": None}), flush=True)
+    sys.stdin.read()
+
+
+def flood(address, port, seconds):
+    until, denied, pair = time.monotonic() + float(seconds), 0, (address, int(port))
+    os.fork()
+    with socket.socket(family(address), socket.SOCK_DGRAM) as s:
+        while time.monotonic() < until:
+            for _ in range(1000):
+                try:
+                    s.sendto(b"", pair)
+                except OSError:
+                    denied += 1
+    return {"denied": denied}
 
 
 def udp(address, port, count, source=None):
@@ -222,7 +273,7 @@ def shares(address, port, count):
     return counts
 
 
-DO = {"tcp": tcp, "shares": shares, "tcp-from": tcp_from, "udp-from": udp_from, "bind": bind, "udp": udp, "udp-connected": udp_connected, "fast-open": fast_open, "socket": make,
+DO = {"tcp": tcp, "shares": shares, "tcp-from": tcp_from, "udp-from": udp_from, "bind": bind, "flood": flood, "rebind": rebind, "together": together, "udp": udp, "udp-connected": udp_connected, "fast-open": fast_open, "socket": make,
       "questions": questions, "hold": hold, "hold-from": hold_from, "loop": loop}
 result = DO[sys.argv[1]](*sys.argv[2:])
 if result is not None:

@@ -4,8 +4,10 @@
   echo   sends lines back
   word   says "allow", and nothing else
   udp    answers each datagram with its own address
+  unbound, udp-unbound
+         "http" and "udp" on a port that the kernel has chosen (there is one), after a datagram to somebody
 """
-import socket, sys, threading
+import socket, struct, sys, threading
 
 
 def family(address):
@@ -52,13 +54,21 @@ def guarded(serve, s):
         pass
 
 
-def stream(serve, address, port):
+def choose(s, port):
+    """The port, unless it is bound: IP_LOCAL_PORT_RANGE."""
+    s.setsockopt(socket.IPPROTO_IP, 51, struct.pack("I", port << 16 | port))
+
+
+def stream(serve, address, port, bound=True):
     s = socket.socket(family(address), socket.SOCK_STREAM)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND
     if address == "::":
         s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    s.bind((address, port))
+    if bound:
+        s.bind((address, port))
+    else:
+        choose(s, port)
     s.listen(512)
     def accept():
         while True:
@@ -67,10 +77,14 @@ def stream(serve, address, port):
     threading.Thread(target=accept, daemon=True).start()
 
 
-def udp(address, port):
+def udp(address, port, bound=True):
     s = socket.socket(family(address), socket.SOCK_DGRAM)
     s.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND
-    s.bind((address, port))
+    if bound:
+        s.bind((address, port))
+    else:
+        choose(s, port)
+        s.sendto(b"", ("10.50.2.1", 53))
     def answer():
         while True:
             _, peer = s.recvfrom(65536)
@@ -82,8 +96,10 @@ for argument in sys.argv[1:]:
     kind, _, where = argument.partition("@")
     address, _, port = where.rpartition(":")
     address = address.strip("[]")
-    if kind == "udp":
-        udp(address, int(port))
+    if kind in ("udp", "udp-unbound"):
+        udp(address, int(port), kind == "udp")
+    elif kind == "unbound":
+        stream(http, address, int(port), False)
     else:
         stream({"http": http, "echo": lines, "word": word}[kind], address, int(port))
 print("ready", flush=True)

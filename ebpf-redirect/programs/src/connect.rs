@@ -107,6 +107,10 @@ fn go_straight(call: Call, parties: &Parties, judged: &Judged) -> i32 {
             state.asked = Endpoint::default();
             state.redirected = 0;
         }
+        if !call.set_reached(parties.destination) {
+            refuse(EventReason::Policy, parties, judged);
+            return STOP;
+        }
         count(Counter::EgressAllowed);
         return GO_ON;
     }

@@ -79,6 +79,14 @@ impl Call {
         true
     }
 
+    /// Puts loopback in the place of "any". The kernel would do so, too, unless the socket is bound to an
+    /// address: then it goes to that one, and policy has judged another.
+    #[inline(always)]
+    pub fn set_reached(self, endpoint: Endpoint) -> bool {
+        let address = endpoint.address.reached();
+        address == endpoint.address || self.set(Endpoint { address, ..endpoint })
+    }
+
     /// The IP protocol of the socket.
     #[inline(always)]
     pub fn protocol(self) -> u8 {
@@ -93,6 +101,27 @@ impl Call {
         unsafe {
             let sk = (*self.context).__bindgen_anon_1.sk;
             if sk.is_null() { 0 } else { read_volatile(&raw const (*sk).src_port) }
+        }
+    }
+
+    /// The address and port that the socket sends from; no address if it is bound to none.
+    #[inline(always)]
+    pub fn local(self) -> Option<Endpoint> {
+        // SAFETY: as above.
+        unsafe {
+            let sk = (*self.context).__bindgen_anon_1.sk;
+            if sk.is_null() {
+                return None;
+            }
+            let v6 = [
+                read_volatile(&raw const (*sk).src_ip6[0]),
+                read_volatile(&raw const (*sk).src_ip6[1]),
+                read_volatile(&raw const (*sk).src_ip6[2]),
+                read_volatile(&raw const (*sk).src_ip6[3]),
+            ];
+            let v4 = read_volatile(&raw const (*sk).src_ip4);
+            let address = either(read_volatile(&raw const (*sk).family), v4, v6);
+            Some(Endpoint::new(address, read_volatile(&raw const (*sk).src_port) as u16))
         }
     }
 

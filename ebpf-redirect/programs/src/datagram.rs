@@ -3,7 +3,9 @@
 use aya_ebpf::helpers::generated::bpf_set_retval;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use portreeve_ebpf_common::{Counter, Direction, Endpoint, EventReason, ReverseKey, ReverseValue};
+use portreeve_ebpf_common::{
+    Counter, Direction, Endpoint, EventReason, PortKey, ReverseKey, ReverseValue,
+};
 
 use crate::connect::{GO_ON, STOP, judged};
 use crate::context::{Call, ECONNREFUSED, config};
@@ -12,6 +14,7 @@ use crate::judge::Judged;
 use crate::maps::REVERSE;
 use crate::report::{Parties, count, refuse};
 use crate::services::{Balanced, balance, still_serves};
+use crate::sockets::take;
 
 /// `sendmsg()` over IPv4.
 #[cgroup_sock_addr(sendmsg4)]
@@ -53,6 +56,10 @@ fn send(call: Call) -> i32 {
         destination: asked,
     };
     let port = call.local_port();
+    if !has_port(call) {
+        refuse(EventReason::MapFull, &parties, &Judged::NOTHING);
+        return STOP;
+    }
     if is_answer(Direction::Egress, reached(asked), port) {
         count(Counter::EgressAllowed);
         return GO_ON;
@@ -84,9 +91,26 @@ fn send(call: Call) -> i32 {
         refuse(EventReason::MapFull, &parties, &judged);
         return STOP;
     }
+    if !call.set_reached(parties.destination) {
+        refuse(EventReason::Policy, &parties, &judged);
+        return STOP;
+    }
     begin(Direction::Egress, reached(parties.destination), port);
     count(Counter::EgressAllowed);
     GO_ON
+}
+
+/// Counts the port of a socket that was never bound: it has got one just now, for this datagram, and
+/// whoever learns of it could send to it.
+#[inline(always)]
+fn has_port(call: Call) -> bool {
+    match (call.state_or_new(), call.local()) {
+        (Some(state), _) if state.holds_port != 0 => true,
+        (Some(state), Some(local)) => {
+            take(state, PortKey { local, protocol: call.protocol() as u32 }, call.netns())
+        }
+        _ => false,
+    }
 }
 
 /// The backend that this socket has for a service, or a new one.

@@ -5,16 +5,22 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::{
-    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops,
+    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
+    BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock_ops,
 };
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::{
+    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_sk_storage_get,
+};
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
-use portreeve_ebpf_common::{Address, Counter, Endpoint, FlowKey, FlowValue, SocketState};
+use portreeve_ebpf_common::{
+    Address, Counter, Endpoint, FlowKey, FlowValue, PortKey, SocketState, protocol,
+};
 
 use crate::context::either;
 use crate::maps::{FLOWS, SOCKETS};
 use crate::report::count;
+use crate::sockets::take;
 
 /// `TCP_CLOSE` of the kernel's states.
 const CLOSED: u32 = 7;
@@ -24,6 +30,7 @@ const CLOSED: u32 = 7;
 pub fn portreeve_sock_ops(context: SockOpsContext) -> u32 {
     match context.op() {
         BPF_SOCK_OPS_TCP_CONNECT_CB => opened(&context),
+        BPF_SOCK_OPS_TCP_LISTEN_CB => listens(&context),
         BPF_SOCK_OPS_STATE_CB if context.arg(1) == CLOSED => closed(&context),
         _ => {}
     }
@@ -32,7 +39,7 @@ pub fn portreeve_sock_ops(context: SockOpsContext) -> u32 {
 
 #[inline(always)]
 fn opened(context: &SockOpsContext) {
-    let Some(state) = state(context) else { return };
+    let Some(state) = state(context, 0) else { return };
     if state.redirected == 0 {
         return;
     }
@@ -48,6 +55,23 @@ fn opened(context: &SockOpsContext) {
         return;
     }
     let _ = context.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+}
+
+/// A socket that listens without having been bound has got a port just now, and no other program has seen
+/// that.
+#[inline(always)]
+fn listens(context: &SockOpsContext) {
+    let address = local(context.ops);
+    let local = Endpoint::new(address, context.local_port() as u16);
+    let key = PortKey { local, protocol: protocol::TCP as u32 };
+    // SAFETY: the helper takes the context.
+    let netns = unsafe { bpf_get_netns_cookie(context.ops.cast()) };
+    match state(context, 1) {
+        Some(state) => {
+            take(state, key, netns);
+        }
+        None => count(Counter::MapFull),
+    }
 }
 
 #[inline(always)]
@@ -96,7 +120,7 @@ fn remote(ops: *mut bpf_sock_ops) -> Address {
 }
 
 #[inline(always)]
-fn state(context: &SockOpsContext) -> Option<&'static mut SocketState> {
+fn state(context: &SockOpsContext, flags: u64) -> Option<&'static mut SocketState> {
     // SAFETY: the storage lives as long as the socket, which lives as long as the program runs.
     unsafe {
         let sk = (*context.ops).__bindgen_anon_2.sk;
@@ -104,6 +128,8 @@ fn state(context: &SockOpsContext) -> Option<&'static mut SocketState> {
             return None;
         }
         let map = (&raw const SOCKETS).cast_mut().cast();
-        bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0).cast::<SocketState>().as_mut()
+        bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), flags)
+            .cast::<SocketState>()
+            .as_mut()
     }
 }

@@ -16,7 +16,7 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![allow(internal_features, reason = "the only way to an atomic addition without a result")]
+#![allow(internal_features, reason = "the only way to atomic operations")]
 
 mod connect;
 mod context;

@@ -20,6 +20,10 @@ use crate::Failure;
 /// How long it waits for an event before it hands on what it has.
 const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
+/// How many are taken down before the rest is looked after: who is denied all the time must not keep the
+/// proxy from ending, nor from saying that events are lost.
+const AT_ONCE: usize = 16_384;
+
 /// How often it is said at most that events were lost.
 const WARNINGS: Duration = Duration::from_secs(10);
 
@@ -58,7 +62,7 @@ fn read(mut events: Events, kernel: &Kernel, mut reporter: Reporter, stop: &Atom
         // Asked before reading: what came before the end is still taken down.
         let ending = stop.load(Ordering::Relaxed);
         let clock = Clock::now();
-        while let Some(event) = events.next() {
+        for event in std::iter::from_fn(|| events.next()).take(AT_ONCE) {
             if let Some(decision) = decision(&event, clock, kernel.is_ours(event.time)) {
                 reporter.report(&decision);
             }

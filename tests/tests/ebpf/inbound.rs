@@ -1,5 +1,8 @@
 //! What is opened to the workload: its ports are found by themselves, the client's address stays.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
 use portreeve_tests::eventually;
 use portreeve_tests::workload::Host;
 use serde_json::Value;
@@ -11,6 +14,10 @@ pub(crate) const CASES: &[(&str, fn())] = &[
     ("denied_is_refused_at_once", denied),
     ("ports_of_others_are_left_alone", others),
     ("a_port_that_is_given_up_is_nobodys", given_up),
+    ("a_port_that_nobody_asked_for_is_judged", not_asked_for),
+    ("a_port_in_another_namespace_is_another", another_namespace),
+    ("ports_bound_again_are_given_up", bound_again),
+    ("who_binds_at_the_same_time_is_counted", bound_together),
     ("datagrams_are_judged_and_replies_pass", datagrams),
     ("without_the_proxy_what_needs_it_is_refused", away),
 ];
@@ -86,6 +93,78 @@ fn given_up() {
     assert_eq!(host.probe("app", "bind 10.50.0.1 8090")["error"], Value::Null);
     host.serve(None, &["http@10.50.0.1:8090"]);
     assert_eq!(from(&host, "10.50.9.9", "10.50.0.1 8090 /private")["status"], 200);
+}
+
+/// The kernel has chosen it, in `listen()` or for a datagram: there was no `bind()` to be seen.
+fn not_asked_for() {
+    let mut host = Host::new("inauto");
+    let _ = host.file("policy.yaml", POLICY);
+    let _sidecar = host.sidecar("sidecar", &config(&host, "", "admin: {listen: off}\n"));
+    host.serve(Some("app"), &["unbound@0.0.0.0:40001", "udp-unbound@0.0.0.0:40002"]);
+    let said = from(&host, "10.50.9.9", "10.50.0.1 40001 /private");
+    assert_eq!(said["error"], "ECONNREFUSED", "{said}");
+    let said = host.probe("other", "udp-from 10.50.9.9 10.50.0.1 40002 1");
+    assert_ne!(said["error"], Value::Null, "{said}");
+}
+
+fn another_namespace() {
+    let mut host = Host::new("inns");
+    let _ = host.file("policy.yaml", POLICY);
+    let _sidecar = host.sidecar("sidecar", &config(&host, "", "admin: {listen: off}\n"));
+    host.serve(None, &["http@10.50.0.1:9000"]);
+    let script = "import socket, sys; s = socket.socket(); s.bind(('0.0.0.0', 9000)); print(flush=True); \
+                  sys.stdin.read()";
+    let mut workload = host
+        .in_cgroup("app", &portreeve_tests::needed("unshare"))
+        .args(["-n", "python3", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    wait_for_line(&mut workload);
+    assert_eq!(from(&host, "10.50.9.9", "10.50.0.1 9000 /private")["status"], 200);
+    drop(workload.stdin.take());
+    let _ = workload.wait();
+}
+
+fn bound_again() {
+    let mut host = Host::new("inagain");
+    host.serve(None, &["udp@10.50.2.1:53"]);
+    let _ = host.file("policy.yaml", POLICY);
+    let _sidecar = host.sidecar("sidecar", &config(&host, "", "admin: {listen: off}\n"));
+    assert_eq!(host.probe("app", "rebind 10.50.0.1 50")["error"], Value::Null);
+    assert_eq!(ports_held(&host), "0");
+}
+
+fn bound_together() {
+    let host = Host::new("inboth");
+    let _ = host.file("policy.yaml", POLICY);
+    let _sidecar = host.sidecar("sidecar", &config(&host, "", "admin: {listen: off}\n"));
+    let mut workload = host
+        .probing("app", "together 10.50.0.1 900")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    wait_for_line(&mut workload);
+    assert_eq!(ports_held(&host), "900", "one of each two who bound a port holds it");
+    drop(workload.stdin.take());
+    let _ = workload.wait();
+    assert_eq!(ports_held(&host), "0");
+}
+
+fn wait_for_line(process: &mut Child) {
+    let stdout = process.stdout.as_mut().expect("piped");
+    let mut line = String::new();
+    assert_ne!(BufReader::new(stdout).read_line(&mut line).expect("text"), 0, "it has ended");
+}
+
+/// Entries of the map of ports.
+fn ports_held(host: &Host) -> String {
+    let bpffs = host.bpffs.to_string_lossy();
+    let (_, status, _) = host.portreeve(&["redirect", "status", "--bpffs", &bpffs]);
+    let ports = status.split("PORTS ").nth(1).unwrap_or_else(|| panic!("{status}"));
+    ports.split('/').next().unwrap_or_default().to_owned()
 }
 
 fn datagrams() {

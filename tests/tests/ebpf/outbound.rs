@@ -12,6 +12,7 @@ pub(crate) const CASES: &[(&str, fn())] = &[
     ("plain_allow_never_touches_the_proxy", plain_allow_never_touches_the_proxy),
     ("l7_is_turned_to_the_proxy", l7_is_turned_to_the_proxy),
     ("a_mapped_address_is_the_ipv4_address_it_is", a_mapped_address),
+    ("any_is_loopback_wherever_the_socket_is_bound", any_is_loopback),
     ("datagrams_are_judged_one_by_one", datagrams),
     ("sockets_no_program_sees_are_not_made", other_sockets),
     ("fast_open_is_no_way_around", fast_open),
@@ -19,6 +20,7 @@ pub(crate) const CASES: &[(&str, fn())] = &[
     ("a_reload_is_in_force_at_once_and_never_mixed", reload),
     ("a_broken_policy_leaves_the_old_one_in_force", broken_policy),
     ("denials_are_in_the_access_log_with_rule_and_labels", access_log),
+    ("who_is_denied_all_the_time_does_not_keep_the_proxy_from_ending", flood),
     ("nobody_takes_the_place_of_a_proxy_that_is_away", proxy_away),
 ];
 
@@ -79,6 +81,14 @@ fn a_mapped_address() {
     assert_eq!(said["peer"], "[::ffff:10.50.3.1]:80", "the application sees what it asked for");
 }
 
+/// To the kernel, "any" is the address that the socket is bound to.
+fn any_is_loopback() {
+    let (host, _sidecar) = shop("any", "loopback: own", "");
+    assert_eq!(host.probe("app", "tcp 10.50.9.1 80")["error"], "EPERM");
+    let said = host.probe("app", "tcp-from 10.50.9.1 0.0.0.0 80 /private");
+    assert_eq!(said["error"], "ECONNREFUSED", "nobody listens on loopback: {said}");
+}
+
 fn datagrams() {
     let (host, _sidecar) = shop("udp", "", "");
     for target in ["10.50.2.1", "fd50::2:1"] {
@@ -134,6 +144,22 @@ fn outside() {
         Some(sidecar.messages()).filter(|said| said.contains("not turned here"))
     });
     assert!(messages.contains("127.0.0.1"), "{messages}");
+}
+
+fn flood() {
+    let (host, mut sidecar) = shop("flood", "", "");
+    let mut workload = host
+        .probing("app", "flood 10.50.9.1 9 8")
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("a flood");
+    std::thread::sleep(Duration::from_secs(2));
+    let began = std::time::Instant::now();
+    sidecar.signal(rustix::process::Signal::TERM);
+    let _ = sidecar.wait();
+    let took = began.elapsed();
+    let _ = workload.wait();
+    assert!(took < Duration::from_secs(3), "it took {took:?}");
 }
 
 /// Before: `10.50.2.1:80` straight, `10.50.3.1:80` read. After: the other way round.
