@@ -80,8 +80,10 @@ fn add(maps: &Maps, port: &PortKey, count: u32) -> Result<(), MapError> {
     if maps.ports.put_new(port, &count).map_err(failed)? {
         return Ok(());
     }
-    // A program may count in between, and what it adds be lost: one more makes up for it.
-    let known = maps.ports.get(port).map_err(failed)?.unwrap_or(0);
+    // A program may count in between, and what it adds be lost: one more makes up for it. What it is
+    // just taking away is nobody's.
+    let known = maps.ports.get(port).map_err(failed)?.filter(|known| *known < 1 << 31);
+    let known = known.unwrap_or(0);
     maps.ports.put(port, &known.saturating_add(count).saturating_add(1)).map_err(failed)
 }
 

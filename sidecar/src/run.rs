@@ -1,5 +1,7 @@
 //! `portreeve run`.
 
+use std::time::Duration;
+
 use portreeve_core::{Proxy, Remote, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -7,6 +9,9 @@ use crate::cli::RunArguments;
 use crate::config::RunConfig;
 use crate::redirect::{self, Redirect};
 use crate::{Failure, config, logging};
+
+/// How often it is looked whether the workload's cgroup is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs until a signal ends it.
 pub(crate) fn run(arguments: Box<RunArguments>) -> Result<(), Failure> {
@@ -21,7 +26,7 @@ pub(crate) fn run(arguments: Box<RunArguments>) -> Result<(), Failure> {
         config.listeners.iter().map(|listener| listener.name.clone()).collect();
     // Before anything is bound: a signal that comes early must find somebody.
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(Failure::new)?;
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
     let _entered = runtime.enter();
     let mut signals = Signals::new().map_err(Failure::new)?;
     let mut proxy = Proxy::start(config).map_err(|error| start_failure(&error))?;
@@ -35,12 +40,20 @@ pub(crate) fn run(arguments: Box<RunArguments>) -> Result<(), Failure> {
         tracing::info!("admin server listens on {address}");
     }
     let remote = proxy.remote();
+    let mut lost = None;
     runtime.block_on(async {
         let mut ended = std::pin::pin!(proxy.drained());
         let mut asked = false;
+        let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 () = &mut ended => return,
+                _ = look.tick(), if lost.is_none() => {
+                    lost = redirect.as_ref().and_then(Redirect::lost);
+                    if lost.is_some() {
+                        remote.stop();
+                    }
+                }
                 received = signals.next() => {
                     match (received, &redirect) {
                         (Received::Hangup, _) => reload(&arguments, redirect.as_ref(), &remote),
@@ -56,6 +69,9 @@ pub(crate) fn run(arguments: Box<RunArguments>) -> Result<(), Failure> {
         redirect.finish();
     }
     proxy.join();
+    if let Some(why) = lost {
+        return Err(Failure::new(why));
+    }
     tracing::info!("ended in order");
     Ok(())
 }

@@ -192,8 +192,8 @@ impl Bench {
         let _by_nftables =
             start("nft.yaml", "outbound: [{listen: '127.0.0.1:15101', transparent: redirect}]\n")?;
         // The proxy's own connections are root's.
-        let rules = "table ip bench { chain out { type nat hook output priority dstnat; \
-                     meta skuid 65534 ip daddr 10.50.3.1 tcp dport 80 redirect to :15101; } }";
+        let rules = "table ip bench {\nchain out {\ntype nat hook output priority dstnat;\n\
+                     meta skuid 65534 ip daddr 10.50.3.1 tcp dport 80 redirect to :15101;\n}\n}\n";
         let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn()?;
         nft.stdin.take().ok_or("no pipe")?.write_all(rules.as_bytes())?;
         if !nft.wait()?.success() {
@@ -279,11 +279,7 @@ fn services(count: u32) -> Result<Vec<ServiceConfig>, Failure> {
             labels: portreeve_policy::Labels::default(),
             frontends: vec![(address.into(), 80)],
             protocol: portreeve_ebpf::Transport::Tcp,
-            backends: vec![BackendConfig {
-                address: TAKEN.parse()?,
-                weight: 1,
-                draining: false,
-            }],
+            backends: vec![BackendConfig { address: TAKEN.parse()?, weight: 1, draining: false }],
             affinity: None,
         });
     }

@@ -4,12 +4,13 @@
 //! not even one of a connection that has just ended, and a busy proxy would be out of them in a minute.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What Linux takes unless told otherwise.
 const USUAL: (u16, u16) = (32_768, 60_999);
 
-/// The ports for outgoing connections, one after the other.
+/// The ports for outgoing connections.
 #[derive(Debug)]
 pub(super) struct SourcePorts {
     ports: Box<[u16]>,
@@ -22,10 +23,19 @@ impl SourcePorts {
         let read = |name: &str| {
             fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default()
         };
-        let ports = Self::new(&read("ip_local_port_range"), &read("ip_local_reserved_ports"));
-        // Proxies of one host begin at different places.
-        ports.next.store(std::process::id() as usize, Ordering::Relaxed);
+        let mut ports = Self::new(&read("ip_local_port_range"), &read("ip_local_reserved_ports"));
+        ports.shuffle();
         ports
+    }
+
+    /// In an order that nobody can foresee: who holds the next port before the proxy does would be taken for
+    /// it while it connects.
+    fn shuffle(&mut self) {
+        let random = RandomState::new();
+        for place in (1..self.ports.len()).rev() {
+            let other = random.hash_one(place) % (place as u64 + 1);
+            self.ports.swap(place, usize::try_from(other).unwrap_or_default());
+        }
     }
 
     /// `range` as `32768 60999`, `reserved` as `8080,9000-9100`.

@@ -3,7 +3,10 @@
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::BorrowedFd;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use portreeve_core::carried_out;
 use portreeve_core::redirection::{
@@ -20,11 +23,16 @@ use rustix::time::{ClockId, clock_gettime};
 #[derive(Debug)]
 pub(crate) struct Kernel {
     instance: InstanceName,
+    /// The workload's cgroup, and its number: programs are attached to that one, and not to another in
+    /// its place.
+    cgroup: (PathBuf, Option<u64>),
     /// Until the first policy.
     prepared: Mutex<Option<(Prepared, Vec<ServiceConfig>)>>,
     /// From the first policy on, for the life of the process.
     redirect: OnceLock<&'static Redirect>,
     proxy: Mutex<Outbound>,
+    /// Revision of the policy that came last.
+    latest: Arc<AtomicU64>,
     /// When this proxy's first policy came, on the clock of events; what was decided before was decided
     /// by another proxy's.
     since: OnceLock<u64>,
@@ -45,15 +53,23 @@ impl Kernel {
     ) -> Result<Self, SetupError> {
         Ok(Self {
             instance: settings.instance.clone(),
+            cgroup: (settings.cgroup.clone(), number(&settings.cgroup)),
             prepared: Mutex::new(Some((prepare(settings)?, services))),
             redirect: OnceLock::new(),
             proxy: Mutex::default(),
+            latest: Arc::default(),
             since: OnceLock::new(),
         })
     }
 
     pub(super) fn instance(&self) -> &InstanceName {
         &self.instance
+    }
+
+    /// The workload's cgroup, if it is not the one any more that programs are attached to.
+    pub(super) fn lost_cgroup(&self) -> Option<&Path> {
+        let (path, then) = &self.cgroup;
+        (number(path) != *then).then_some(path)
     }
 
     /// What the programs tell.
@@ -87,6 +103,23 @@ impl Kernel {
         let _ = self.redirect.set(Box::leak(Box::new(prepared.attach()?)));
         Ok(())
     }
+}
+
+fn revoke(redirect: &Redirect, table: &PolicyTable) {
+    match redirect.revoke(table) {
+        Ok(0) => {}
+        Ok(ended) => {
+            tracing::info!(ended, "connections ended that policy does not allow as they were");
+        }
+        Err(error) => {
+            tracing::warn!(%error, "connections that policy no longer allows may still be open");
+        }
+    }
+}
+
+/// A cgroup's number.
+fn number(cgroup: &Path) -> Option<u64> {
+    std::fs::metadata(cgroup).ok().map(|meta| meta.ino())
 }
 
 impl Redirection for Kernel {
@@ -135,17 +168,18 @@ impl Redirection for Kernel {
             Some(redirect) => redirect.set_policy(&table)?,
             None => self.begin(&table)?,
         }
-        // The policy is in force whatever becomes of this.
-        match self.redirect()?.revoke(&table) {
-            Ok(0) => {}
-            Ok(ended) => {
-                tracing::info!(ended, "connections ended that policy does not allow as they were");
+        let redirect = self.redirect()?;
+        // Apart: the proxy is to follow the kernel at once, and the policy is in force whatever becomes
+        // of this.
+        let revoking = std::thread::Builder::new().name("revoke".to_owned());
+        let latest = self.latest.clone();
+        latest.store(revision, Ordering::Relaxed);
+        revoking.spawn(move || {
+            // One that was overtaken has nothing to say any more.
+            if latest.load(Ordering::Relaxed) == revision {
+                revoke(redirect, &table);
             }
-            Err(error) => tracing::warn!(
-                %error,
-                "connections that policy no longer allows may still be open"
-            ),
-        }
+        })?;
         Ok(())
     }
 

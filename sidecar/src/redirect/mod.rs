@@ -124,6 +124,17 @@ impl Redirect {
         }
     }
 
+    /// Why the workload is not judged any more, if it is not: its cgroup is gone, and with it the programs.
+    pub(crate) fn lost(&self) -> Option<String> {
+        let cgroup = self.kernel.lost_cgroup()?;
+        Some(format!(
+            "the workload's cgroup `{}` was removed, and the programs with it; one that is made in its place \
+             is not judged\n  hint: start the proxy again when the workload is there, or give the workload a \
+             cgroup that stays, such as a slice",
+            cgroup.display()
+        ))
+    }
+
     /// Says what is left behind.
     pub(crate) fn announce_end(&self) {
         let instance = self.kernel.instance();

@@ -13,6 +13,7 @@ pub(crate) const CASES: &[(&str, fn())] = &[
     ("killed_and_started_again_under_load_nothing_denied_gets_through", killed),
     ("a_connection_that_was_allowed_outlives_the_proxy", outlives),
     ("a_connection_that_is_no_longer_allowed_is_ended", revoked),
+    ("a_workload_whose_cgroup_is_gone_ends_the_proxy", cgroup_gone),
     ("an_orderly_end_stays_closed_and_says_how_to_open", orderly_end),
     ("status_shows_and_detach_removes_everything", status_and_detach),
     ("two_instances_on_two_cgroups_do_not_meet", two),
@@ -84,6 +85,18 @@ fn revoked() {
     sidecar.signal(Signal::HUP);
     ended(2);
     assert_eq!(inward.echo("c"), Value::Null);
+}
+
+fn cgroup_gone() {
+    let (host, mut sidecar) = shop("gone", "", "");
+    let cgroup = host.cgroup("app");
+    std::fs::remove_dir(&cgroup).expect("nobody is in it");
+    std::fs::create_dir(&cgroup).expect("another one");
+    assert_eq!(sidecar.wait().code(), Some(1), "{}", sidecar.messages());
+    assert!(sidecar.messages().contains("was removed"), "{}", sidecar.messages());
+    // Started again it judges the new one.
+    let _sidecar = host.sidecar("sidecar", &config(&host, "", "admin: {listen: off}\n"));
+    assert_eq!(host.probe("app", "tcp 10.50.9.1 80")["error"], "EPERM");
 }
 
 fn orderly_end() {
