@@ -6,6 +6,8 @@
   tcp-from SOURCE ADDRESS PORT [PATH], udp-from SOURCE ADDRESS PORT COUNT
                               the same from an address of one's own
   bind ADDRESS PORT           hold a port, for as long as the process lives
+  again ADDRESS PORT PATH COUNT SIZE
+                              requests with bodies on one connection; how many came back as they were
   fast-open ADDRESS PORT      connect by sending
   socket FAMILY TYPE PROTOCOL make a socket
   shares ADDRESS PORT COUNT   how often each server has answered
@@ -15,7 +17,7 @@
                               connect, then echo a line of standard input through it for each line, until it ends
   loop ADDRESS PORT SECONDS   connect again and again; counts of what came of it
 """
-import errno, json, socket, struct, sys, time
+import errno, json, os, socket, struct, sys, time
 
 
 def name(error):
@@ -63,7 +65,7 @@ def tcp(address, port, path=None, source=None):
     s, said = connect(address, int(port), source=source)
     if s and path:
         try:
-            said.update(request(s, "service", path))
+            said.update(request(s, address if ":" not in address else "[%s]" % address, path))
         except OSError as error:
             said["status"] = name(error)
     return said
@@ -120,6 +122,31 @@ def udp_connected(address, port):
         return {"error": "timeout"}
     except OSError as error:
         return {"error": name(error)}
+
+
+def again(address, port, path, count, size):
+    # With a time-out: such a socket does not block.
+    s, said = connect(address, int(port))
+    said["same"] = 0
+    noise = os.urandom(int(size) + int(count))
+    for number in range(int(count) if s else 0):
+        body = noise[number:number + int(size)]
+        try:
+            head = "GET %s HTTP/1.1\r\nHost: service\r\nContent-Length: %d\r\n\r\n" % (path, len(body))
+            s.sendall(head.encode() + body)
+            got = b""
+            while b"\r\n\r\n" not in got:
+                got += s.recv(65536) or sys.exit("the end in a head")
+            parts = [got.partition(b"\r\n\r\n")[2]]
+            length = len(parts[0])
+            while length < len(body):
+                parts.append(s.recv(1 << 20) or sys.exit("the end in a body"))
+                length += len(parts[-1])
+            said["same"] += b"".join(parts) == body
+        except OSError as error:
+            said["error"] = name(error) if error.errno else str(error)
+            break
+    return said
 
 
 def fast_open(address, port):
@@ -222,7 +249,7 @@ def shares(address, port, count):
     return counts
 
 
-DO = {"tcp": tcp, "shares": shares, "tcp-from": tcp_from, "udp-from": udp_from, "bind": bind, "udp": udp, "udp-connected": udp_connected, "fast-open": fast_open, "socket": make,
+DO = {"tcp": tcp, "shares": shares, "tcp-from": tcp_from, "udp-from": udp_from, "bind": bind, "udp": udp, "udp-connected": udp_connected, "again": again, "fast-open": fast_open, "socket": make,
       "questions": questions, "hold": hold, "hold-from": hold_from, "loop": loop}
 result = DO[sys.argv[1]](*sys.argv[2:])
 if result is not None:

@@ -20,6 +20,7 @@ use rustix::time::{ClockId, clock_gettime};
 #[derive(Debug)]
 pub(crate) struct Kernel {
     instance: InstanceName,
+    joins_sockets: bool,
     /// Until the first policy.
     prepared: Mutex<Option<(Prepared, Vec<ServiceConfig>)>>,
     /// From the first policy on, for the life of the process.
@@ -45,6 +46,7 @@ impl Kernel {
     ) -> Result<Self, SetupError> {
         Ok(Self {
             instance: settings.instance.clone(),
+            joins_sockets: settings.join_sockets,
             prepared: Mutex::new(Some((prepare(settings)?, services))),
             redirect: OnceLock::new(),
             proxy: Mutex::default(),
@@ -147,6 +149,10 @@ impl Redirection for Kernel {
             ),
         }
         Ok(())
+    }
+
+    fn joins_sockets(&self) -> bool {
+        self.joins_sockets
     }
 
     fn counters(&self) -> io::Result<KernelCounters> {
