@@ -9,6 +9,8 @@ use std::path::Path;
 
 use crate::error::SetupError;
 use crate::instance::{Folder, unlink};
+use crate::join::{self, JOINED};
+use crate::preflight::own_cgroup;
 use crate::programs::{ATTACHMENTS, Attachment, Place, Programs, is_wanted, namespace};
 use crate::settings::{Outbound, Settings};
 use crate::sys::{self, LinkTarget};
@@ -30,6 +32,7 @@ struct Target {
 impl Targets {
     pub(crate) fn open(settings: &Settings) -> Result<Self, SetupError> {
         let proxy = match &settings.outbound {
+            Outbound::Own if settings.join_sockets => Some(Target::cgroup(&own_cgroup()?)?),
             Outbound::Own => None,
             Outbound::Foreign { proxy_cgroup, .. } => Some(Target::cgroup(proxy_cgroup)?),
         };
@@ -39,8 +42,8 @@ impl Targets {
 
     fn of(&self, place: Place) -> Option<&Target> {
         match place {
-            Place::Workload => Some(&self.workload),
-            Place::Proxy => self.proxy.as_ref(),
+            Place::Workload | Place::JoinedWorkload => Some(&self.workload),
+            Place::Proxy | Place::JoinedProxy => self.proxy.as_ref(),
             Place::Namespace => Some(&self.namespace),
         }
     }
@@ -96,6 +99,19 @@ pub(crate) fn attach(
     }
     let made = sys::link_create(program, target.file.as_fd(), attachment.kind).map_err(failed)?;
     pin(&made, &path).map_err(failed)
+}
+
+/// Has messages of joined sockets pass by the programs that join them.
+pub(crate) fn attach_to_sockets(folder: &Folder, programs: &Programs) -> Result<(), SetupError> {
+    let path = folder.map(JOINED);
+    let map = sys::object_get(&path).map_err(SetupError::file("can't open", &path))?;
+    for (program, kind) in join::PROGRAMS {
+        let attached = programs
+            .descriptor(program)
+            .and_then(|descriptor| sys::program_attach(descriptor, map.as_fd(), kind));
+        attached.map_err(|source| SetupError::Attach { program, source })?;
+    }
+    Ok(())
 }
 
 /// Takes away what was attached by other settings and is not wanted now.

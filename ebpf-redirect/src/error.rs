@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::join::JoinError;
 use crate::preflight::Missing;
 use crate::services::ServiceError;
 
@@ -100,6 +101,9 @@ pub enum SetupError {
         /// Why not.
         source: io::Error,
     },
+    /// Sockets can't be joined.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// A map can't be read or written.
     #[error(transparent)]
     Map(#[from] MapError),

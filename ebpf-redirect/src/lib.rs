@@ -13,6 +13,7 @@
 //! | `events.rs` | what they tell |
 //! | `redirect.rs` | [`prepare`], and what is done with a [`Redirect`] |
 //! | `status.rs` | what is set up, seen from outside, and taking it away |
+//! | `join/` | whether sockets can be joined, tried before it is done |
 //! | `table.rs`, `sys.rs` | maps with types, and the calls beneath |
 
 mod address;
@@ -20,6 +21,7 @@ mod attach;
 mod error;
 mod events;
 mod instance;
+mod join;
 mod maps;
 pub mod policy;
 mod policy_map;
@@ -39,6 +41,7 @@ mod table;
 pub use self::error::{MapError, SetupError};
 pub use self::events::{Counters, Events};
 pub use self::instance::{InstanceName, InstanceNameError};
+pub use self::join::{JoinError, self_test};
 pub use self::policy::{Answer, PolicyTable, kernel_verdict};
 pub use self::preflight::Missing;
 pub use self::redirect::{Exemption, OriginalDestination, Prepared, Redirect, prepare};

@@ -7,12 +7,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use portreeve_ebpf_common::{
     Affinity, AffinityKey, Backend, Config, Conversation, ConversationKey, Endpoint, FlowKey,
-    FlowValue, LAYOUT, ListenerSlot, PortKey, ReverseKey, ReverseValue, Service, ServiceKey, Slot,
-    SlotKey, SocketState,
+    FlowValue, JoinKey, JoinState, LAYOUT, ListenerSlot, PortKey, ReverseKey, ReverseValue,
+    Service, ServiceKey, Slot, SlotKey, SocketState,
 };
 
 use crate::error::{MapError, SetupError};
 use crate::instance::Folder;
+use crate::join::JOINED;
 use crate::policy_map::PolicyMap;
 use crate::service_maps::ServiceMaps;
 use crate::settings::Capacity;
@@ -119,9 +120,9 @@ pub(crate) fn check_pinned(folder: &Folder, capacity: &Capacity) -> Result<(), S
 }
 
 /// Each map's kind, and the bytes of its keys and values.
-pub(crate) fn shapes() -> [(&'static str, u32, usize, usize); 15] {
+pub(crate) fn shapes() -> [(&'static str, u32, usize, usize); 17] {
     use map_kind::{
-        ARRAY_OF_MAPS, HASH, LRU_HASH, PER_CPU_ARRAY, RING_BUFFER, SK_STORAGE, SOCKMAP,
+        ARRAY_OF_MAPS, HASH, LRU_HASH, PER_CPU_ARRAY, RING_BUFFER, SK_STORAGE, SOCKHASH, SOCKMAP,
     };
     const fn shape<K, V>(map: &'static str, kind: u32) -> (&'static str, u32, usize, usize) {
         (map, kind, size_of::<K>(), size_of::<V>())
@@ -142,6 +143,8 @@ pub(crate) fn shapes() -> [(&'static str, u32, usize, usize); 15] {
         shape::<ConversationKey, Conversation>("REPLIES", LRU_HASH),
         shape::<(), ()>("EVENTS", RING_BUFFER),
         shape::<u32, u64>("COUNTERS", PER_CPU_ARRAY),
+        shape::<JoinKey, u32>(JOINED, SOCKHASH),
+        shape::<JoinKey, JoinState>("JOINS", HASH),
     ]
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::statfs;
 
+use crate::error::SetupError;
 use crate::settings::{Outbound, Settings};
 
 /// Something that has to be there.
@@ -110,6 +111,18 @@ pub(crate) fn missing(settings: &Settings) -> Vec<Missing> {
 /// The kernel's version, for messages: whether it will do is seen by loading.
 pub(crate) fn kernel() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// The cgroup that this process is in.
+pub(crate) fn own_cgroup() -> Result<PathBuf, SetupError> {
+    const MEMBERSHIP: &str = "/proc/self/cgroup";
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let mount = cgroup2_mount(&read("/proc/self/mountinfo"));
+    let membership = read(MEMBERSHIP);
+    let own = membership.lines().find_map(|line| line.strip_prefix("0::"));
+    own.zip(mount).map(|(own, mount)| mount.directory(own)).ok_or_else(|| {
+        SetupError::file("no cgroup of v2 in", MEMBERSHIP)(io::ErrorKind::NotFound.into())
+    })
 }
 
 /// What to do about a program or a map that the kernel does not take.

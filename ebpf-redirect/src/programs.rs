@@ -12,6 +12,7 @@ use portreeve_ebpf_common::ListenerSlot;
 
 use crate::error::SetupError;
 use crate::instance::Folder;
+use crate::join::{self, JOINED};
 use crate::preflight::{kernel, load_hint};
 use crate::settings::{Outbound, Settings};
 use crate::sys::{attach_type, map_kind};
@@ -24,6 +25,10 @@ pub(crate) enum Place {
     Workload,
     /// The cgroup of a proxy of another make.
     Proxy,
+    /// The workload's cgroup, where sockets are joined.
+    JoinedWorkload,
+    /// The proxy's cgroup, where sockets are joined.
+    JoinedProxy,
     /// This thread's network namespace.
     Namespace,
 }
@@ -45,10 +50,13 @@ const fn at(place: Place, program: &'static str, kind: u32) -> Attachment {
 
 /// In the order in which they are attached: those that keep account before those that judge by it, so
 /// that none of what is judged goes missing.
-pub(crate) const ATTACHMENTS: [Attachment; 15] = [
+pub(crate) const ATTACHMENTS: [Attachment; 18] = [
     at(Place::Workload, "portreeve_sock_release", attach_type::SOCK_RELEASE),
     at(Place::Workload, "portreeve_post_bind4", attach_type::POST_BIND4),
     at(Place::Workload, "portreeve_post_bind6", attach_type::POST_BIND6),
+    at(Place::JoinedWorkload, "portreeve_setsockopt", attach_type::SETSOCKOPT),
+    at(Place::JoinedProxy, "portreeve_setsockopt_proxy", attach_type::SETSOCKOPT),
+    at(Place::JoinedProxy, "portreeve_sock_ops_proxy", attach_type::SOCK_OPS),
     at(Place::Workload, "portreeve_sock_ops", attach_type::SOCK_OPS),
     at(Place::Workload, "portreeve_getpeername4", attach_type::GETPEERNAME4),
     at(Place::Workload, "portreeve_getpeername6", attach_type::GETPEERNAME6),
@@ -68,14 +76,15 @@ pub(crate) fn is_wanted(attachment: &Attachment, settings: &Settings) -> bool {
     match attachment.place {
         Place::Workload => true,
         Place::Proxy => matches!(settings.outbound, Outbound::Foreign { .. }),
+        Place::JoinedWorkload | Place::JoinedProxy => settings.join_sockets,
         Place::Namespace => settings.inbound,
     }
 }
 
 /// All maps that are pinned.
-pub(crate) const MAPS: [&str; 15] = [
+pub(crate) const MAPS: [&str; 17] = [
     "POLICY", "CONFIG", "SERVICES", "SLOTS", "BACKENDS", "AFFINITY", "REVERSE", "SOCKETS", "FLOWS",
-    "PORTS", "EXEMPT", LISTENERS, "REPLIES", "EVENTS", "COUNTERS",
+    "PORTS", "EXEMPT", LISTENERS, "REPLIES", "EVENTS", "COUNTERS", JOINED, "JOINS",
 ];
 
 const LISTENERS: &str = "LISTENERS";
@@ -91,10 +100,19 @@ pub(crate) fn load(folder: &Folder, settings: &Settings) -> Result<Programs, Set
     for (map, entries) in settings.capacity.by_map() {
         loader.map_max_entries(map, entries);
     }
+    let layout = if settings.join_sockets { Some(join::kernel_words()?) } else { None };
+    if let Some(layout) = &layout {
+        loader.override_global(join::KERNEL, layout, true);
+    }
     let object = loader.load(OBJECT).map_err(maps_refused)?;
     let mut programs = Programs { object };
     for attachment in ATTACHMENTS.iter().filter(|attachment| is_wanted(attachment, settings)) {
         programs.load(attachment.program)?;
+    }
+    if settings.join_sockets {
+        for (program, _) in join::PROGRAMS {
+            programs.load(program)?;
+        }
     }
     Ok(programs)
 }
@@ -188,7 +206,7 @@ fn is_statistics(line: &str) -> bool {
     ["verification time", "stack depth", "processed "].iter().any(|start| line.starts_with(start))
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -206,5 +224,5 @@ pub(crate) fn namespace() -> Result<File, SetupError> {
 pub(crate) const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
 const VERIFIER_LINES: usize = 3;
 
-static OBJECT: &[u8] =
+pub(crate) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/object/portreeve.bpf.o"));

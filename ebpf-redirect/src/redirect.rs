@@ -15,6 +15,7 @@ use crate::attach::{self, Targets};
 use crate::error::{MapError, SetupError};
 use crate::events::{Counters, Events};
 use crate::instance::{Folder, InstanceName, Owner};
+use crate::join;
 use crate::maps::{Maps, check_pinned, socket_address};
 use crate::policy::PolicyTable;
 use crate::ports::{self, Scan};
@@ -34,6 +35,9 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, SetupError> {
     let missing = preflight::missing(settings);
     if !missing.is_empty() {
         return Err(SetupError::Missing(missing));
+    }
+    if settings.join_sockets {
+        join::self_test()?;
     }
     let folder = Folder::new(&settings.bpffs, &settings.instance);
     let owner = folder.take()?;
@@ -122,6 +126,9 @@ impl Prepared {
         let Self { undo, redirect, programs, targets } = self;
         let settings = &redirect.settings;
         redirect.maps.clear_exempt()?;
+        if settings.join_sockets {
+            attach::attach_to_sockets(&redirect.folder, programs)?;
+        }
         redirect.write_config()?;
         // Once before any connection is judged by it, and once for what was bound meanwhile.
         let scan = redirect.scan_ports()?;

@@ -24,7 +24,8 @@ pub struct Settings {
     pub outbound: Outbound,
     /// Connections to the workload are judged, too.
     pub inbound: bool,
-    /// Sockets of the workload and of the proxy are joined.
+    /// Sockets of the workload and of the proxy are joined: messages go from one to the other past TCP,
+    /// where that is safe. See [`self_test`](crate::self_test).
     pub join_sockets: bool,
     /// How many entries maps have room for.
     pub capacity: Capacity,
@@ -69,6 +70,8 @@ pub struct Capacity {
     pub exempt: u32,
     /// Conversations the workload has opened with datagrams; the oldest is forgotten.
     pub replies: u32,
+    /// Sockets that are joined, two for each connection; others are like those without joining.
+    pub joined: u32,
     /// Bytes of events that nobody has read yet: a power of two, and of pages.
     pub events: u32,
 }
@@ -86,6 +89,7 @@ impl Default for Capacity {
             ports: 1 << 16,
             exempt: 1 << 16,
             replies: 1 << 16,
+            joined: 1 << 13,
             events: 1 << 20,
         }
     }
@@ -93,7 +97,7 @@ impl Default for Capacity {
 
 impl Capacity {
     /// Room by the names of maps. That of the policy is its trie's, made anew with each policy.
-    pub(crate) fn by_map(&self) -> [(&'static str, u32); 10] {
+    pub(crate) fn by_map(&self) -> [(&'static str, u32); 12] {
         [
             ("SERVICES", self.services),
             ("SLOTS", self.slots),
@@ -104,6 +108,8 @@ impl Capacity {
             ("PORTS", self.ports),
             ("EXEMPT", self.exempt),
             ("REPLIES", self.replies),
+            ("JOINED", self.joined),
+            ("JOINS", self.joined),
             ("EVENTS", self.events),
         ]
     }

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::attach::pinned;
 use crate::events::Counters;
 use crate::instance::{Folder, InstanceName};
+use crate::join::JOINED;
 use crate::maps::{listens, socket_address};
 use crate::policy_map::{header, trie_in_force};
 use crate::preflight::cgroup2_mount;
@@ -353,5 +354,7 @@ const SLOTS: [(ListenerSlot, &str); 4] = [
 ];
 
 /// Maps whose entries can be counted.
-const COUNTED: [&str; 9] =
-    ["SERVICES", "SLOTS", "BACKENDS", "AFFINITY", "REVERSE", "FLOWS", "PORTS", "EXEMPT", "REPLIES"];
+const COUNTED: [&str; 10] = [
+    "SERVICES", "SLOTS", "BACKENDS", "AFFINITY", "REVERSE", "FLOWS", "PORTS", "EXEMPT", "REPLIES",
+    JOINED,
+];

@@ -53,6 +53,23 @@ pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     unsafe { bpf(LINK_DETACH, &mut attr) }.map(drop)
 }
 
+/// Attaches a program to a map of sockets, in the place of the one that is there: those that are enrolled
+/// keep theirs. It stays as long as the map.
+pub(crate) fn program_attach(
+    program: BorrowedFd<'_>,
+    map: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<()> {
+    let mut attr = AttachAttr {
+        target: number(map),
+        program: number(program),
+        attach_type,
+        ..AttachAttr::default()
+    };
+    // SAFETY: `attr` is what PROG_ATTACH takes.
+    unsafe { bpf(PROG_ATTACH, &mut attr) }.map(drop)
+}
+
 /// What a link holds on to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkTarget {
@@ -299,6 +316,16 @@ struct LinkCreateAttr {
 }
 
 #[repr(C)]
+#[derive(Default)]
+struct AttachAttr {
+    target: u32,
+    program: u32,
+    attach_type: u32,
+    flags: u32,
+    replaced: u32,
+}
+
+#[repr(C)]
 struct LinkUpdateAttr {
     link: u32,
     program: u32,
@@ -386,6 +413,7 @@ const MAP_DELETE: libc::c_long = 3;
 const MAP_NEXT_KEY: libc::c_long = 4;
 const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
+const PROG_ATTACH: libc::c_long = 8;
 const MAP_GET_FD_BY_ID: libc::c_long = 14;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const MAP_UPDATE_BATCH: libc::c_long = 26;
@@ -419,6 +447,8 @@ pub(crate) mod map_kind {
 pub(crate) mod attach_type {
     pub(crate) const SOCK_CREATE: u32 = 2;
     pub(crate) const SOCK_OPS: u32 = 3;
+    pub(crate) const SK_SKB_STREAM_VERDICT: u32 = 5;
+    pub(crate) const SK_MSG_VERDICT: u32 = 7;
     pub(crate) const CONNECT4: u32 = 10;
     pub(crate) const CONNECT6: u32 = 11;
     pub(crate) const POST_BIND4: u32 = 12;
@@ -428,6 +458,7 @@ pub(crate) mod attach_type {
     pub(crate) const RECVMSG4: u32 = 19;
     pub(crate) const RECVMSG6: u32 = 20;
     pub(crate) const GETSOCKOPT: u32 = 21;
+    pub(crate) const SETSOCKOPT: u32 = 22;
     pub(crate) const GETPEERNAME4: u32 = 29;
     pub(crate) const GETPEERNAME6: u32 = 30;
     pub(crate) const SOCK_RELEASE: u32 = 34;

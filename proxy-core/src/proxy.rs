@@ -307,6 +307,8 @@ impl Shared<'_> {
         let known_servers = Arc::<KnownServers>::default();
         let bypass =
             self.config.redirection.clone().map(|redirection| Arc::new(Bypass::new(redirection)));
+        let joins_sockets =
+            self.config.redirection.as_ref().is_some_and(|redirection| redirection.joins_sockets());
         let mut sockets: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
         for listener in listeners {
             for (worker, bound) in sockets.iter_mut().zip(listener) {
@@ -327,6 +329,7 @@ impl Shared<'_> {
                 known_servers: known_servers.clone(),
                 stage: stage.subscribe(),
                 bypass: bypass.clone(),
+                joins_sockets,
                 unreachable: Throttle::default(),
                 undirected: Throttle::default(),
             });

@@ -10,6 +10,8 @@
   together ADDRESS COUNT      two processes bind each port at the same time, and one of them closes it; says so, and
                               waits for the end of standard input
   flood ADDRESS PORT SECONDS  send datagrams as fast as it goes, whatever comes of it
+  again ADDRESS PORT PATH COUNT SIZE
+                              requests with bodies on one connection; how many came back as they were
   fast-open ADDRESS PORT      connect by sending
   socket FAMILY TYPE PROTOCOL make a socket
   shares ADDRESS PORT COUNT   how often each server has answered
@@ -67,7 +69,7 @@ def tcp(address, port, path=None, source=None):
     s, said = connect(address, int(port), source=source)
     if s and path:
         try:
-            said.update(request(s, "service", path))
+            said.update(request(s, address if ":" not in address else "[%s]" % address, path))
         except OSError as error:
             said["status"] = name(error)
     return said
@@ -173,6 +175,31 @@ def udp_connected(address, port):
         return {"error": name(error)}
 
 
+def again(address, port, path, count, size):
+    # With a time-out: such a socket does not block.
+    s, said = connect(address, int(port))
+    said["same"] = 0
+    noise = os.urandom(int(size) + int(count))
+    for number in range(int(count) if s else 0):
+        body = noise[number:number + int(size)]
+        try:
+            head = "GET %s HTTP/1.1\r\nHost: service\r\nContent-Length: %d\r\n\r\n" % (path, len(body))
+            s.sendall(head.encode() + body)
+            got = b""
+            while b"\r\n\r\n" not in got:
+                got += s.recv(65536) or sys.exit("the end in a head")
+            parts = [got.partition(b"\r\n\r\n")[2]]
+            length = len(parts[0])
+            while length < len(body):
+                parts.append(s.recv(1 << 20) or sys.exit("the end in a body"))
+                length += len(parts[-1])
+            said["same"] += b"".join(parts) == body
+        except OSError as error:
+            said["error"] = name(error) if error.errno else str(error)
+            break
+    return said
+
+
 def fast_open(address, port):
     s = socket.socket(family(address), socket.SOCK_STREAM)
     # A time-out would make it a socket that does not wait, and the answer EINPROGRESS.
@@ -273,7 +300,7 @@ def shares(address, port, count):
     return counts
 
 
-DO = {"tcp": tcp, "shares": shares, "tcp-from": tcp_from, "udp-from": udp_from, "bind": bind, "flood": flood, "rebind": rebind, "together": together, "udp": udp, "udp-connected": udp_connected, "fast-open": fast_open, "socket": make,
+DO = {"tcp": tcp, "shares": shares, "again": again, "tcp-from": tcp_from, "udp-from": udp_from, "bind": bind, "flood": flood, "rebind": rebind, "together": together, "udp": udp, "udp-connected": udp_connected, "fast-open": fast_open, "socket": make,
       "questions": questions, "hold": hold, "hold-from": hold_from, "loop": loop}
 result = DO[sys.argv[1]](*sys.argv[2:])
 if result is not None:

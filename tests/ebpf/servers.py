@@ -1,6 +1,7 @@
 """Servers of a test, one for each argument KIND@ADDRESS:PORT, until standard input ends.
 
   http   answers with its own address and the client's: "10.0.0.1:80 10.0.0.2:4711"; echo for lines that are not HTTP
+  again  answers with the request's body
   echo   sends lines back
   word   says "allow", and nothing else
   udp    answers each datagram with its own address
@@ -44,6 +45,28 @@ def http(s):
         s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         if last:
             return
+
+
+def again(s):
+    got = b""
+    while True:
+        while b"\r\n\r\n" not in got:
+            more = s.recv(65536)
+            if not more:
+                return
+            got += more
+        head, _, got = got.partition(b"\r\n\r\n")
+        size = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        parts, length = [got], len(got)
+        while length < size:
+            more = s.recv(1 << 20)
+            if not more:
+                return
+            parts.append(more)
+            length += len(more)
+        got = b"".join(parts)
+        s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + got[:size])
+        got = got[size:]
 
 
 def guarded(serve, s):
@@ -101,6 +124,6 @@ for argument in sys.argv[1:]:
     elif kind == "unbound":
         stream(http, address, int(port), False)
     else:
-        stream({"http": http, "echo": lines, "word": word}[kind], address, int(port))
+        stream({"http": http, "again": again, "echo": lines, "word": word}[kind], address, int(port))
 print("ready", flush=True)
 sys.stdin.read()

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use super::messages;
 use crate::Failure;
 
 /// What a worker does.
@@ -19,6 +20,10 @@ pub enum Work {
     Request(usize),
     /// So many requests on one connection: median nanoseconds.
     KeepAlive(usize),
+    /// Messages of so many bytes that come back, for a while: median nanoseconds of a round.
+    PingPong(usize),
+    /// Writes of so many bytes that nobody answers, for a while: MiB a second.
+    OneWay(usize),
 }
 
 impl Work {
@@ -28,6 +33,8 @@ impl Work {
             Self::Send(number) => ("send", number),
             Self::Request(number) => ("request", number),
             Self::KeepAlive(number) => ("keep-alive", number),
+            Self::PingPong(number) => ("ping-pong", number),
+            Self::OneWay(number) => ("one-way", number),
         };
         [name.to_owned(), number.to_string()]
     }
@@ -38,6 +45,8 @@ impl Work {
             "send" => Self::Send(number),
             "request" => Self::Request(number),
             "keep-alive" => Self::KeepAlive(number),
+            "ping-pong" => Self::PingPong(number),
+            "one-way" => Self::OneWay(number),
             _ => return None,
         })
     }
@@ -94,6 +103,8 @@ pub fn run() -> Result<bool, Failure> {
                 Ok(nanoseconds(began))
             })?
         }
+        Work::PingPong(size) => messages::ping_pong(to, size)?,
+        Work::OneWay(size) => messages::one_way(to, size)?,
     };
     println!("{figure}");
     Ok(true)

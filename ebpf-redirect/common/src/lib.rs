@@ -9,6 +9,7 @@
 //! | `service.rs` | services, their alias tables, backends, affinity |
 //! | `socket.rs` | what is kept of a socket, of a redirected connection, of a bound port |
 //! | `config.rs` | [`Config`], and the numbers that name listeners |
+//! | `join.rs` | [`JoinKey`], [`JoinState`], [`KernelLayout`]: sockets that hand each other their messages |
 //! | `event.rs` | [`Event`] and the [`Counter`]s |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@
 mod address;
 mod config;
 mod event;
+mod join;
 mod policy;
 mod service;
 mod socket;
@@ -23,6 +25,7 @@ mod socket;
 pub use self::address::{Address, Endpoint};
 pub use self::config::{Config, ListenerSlot, flags};
 pub use self::event::{Counter, Event, EventKind, EventReason};
+pub use self::join::{JoinKey, JoinState, KernelLayout};
 pub use self::policy::{Direction, PolicyKey, PolicyValue, Verdict};
 pub use self::service::{
     Affinity, AffinityKey, Backend, ReverseKey, ReverseValue, Service, ServiceKey, Slot, SlotKey,

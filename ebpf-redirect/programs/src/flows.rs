@@ -5,8 +5,8 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::{
-    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
-    BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock_ops,
+    BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+    BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock_ops,
 };
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_sk_storage_get,
@@ -14,10 +14,11 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 use portreeve_ebpf_common::{
-    Address, Counter, Endpoint, FlowKey, FlowValue, PortKey, SocketState, protocol,
+    Address, Counter, Endpoint, FlowKey, FlowValue, JoinKey, PortKey, SocketState, protocol,
 };
 
 use crate::context::either;
+use crate::join::{connected, forget};
 use crate::maps::{FLOWS, SOCKETS};
 use crate::report::count;
 use crate::sockets::take;
@@ -31,6 +32,7 @@ pub fn portreeve_sock_ops(context: SockOpsContext) -> u32 {
     match context.op() {
         BPF_SOCK_OPS_TCP_CONNECT_CB => opened(&context),
         BPF_SOCK_OPS_TCP_LISTEN_CB => listens(&context),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB if is_redirected(&context) => connected(&context),
         BPF_SOCK_OPS_STATE_CB if context.arg(1) == CLOSED => closed(&context),
         _ => {}
     }
@@ -76,11 +78,19 @@ fn listens(context: &SockOpsContext) {
 
 #[inline(always)]
 fn closed(context: &SockOpsContext) {
-    let _ = FLOWS.remove(&key(context));
+    let flow = key(context);
+    let _ = FLOWS.remove(&flow);
+    forget(JoinKey { own: flow.client, peer: flow.proxy });
 }
 
 #[inline(always)]
-fn key(context: &SockOpsContext) -> FlowKey {
+fn is_redirected(context: &SockOpsContext) -> bool {
+    state(context, 0).is_some_and(|state| state.redirected != 0)
+}
+
+/// Both ends, as seen from the client's.
+#[inline(always)]
+pub fn key(context: &SockOpsContext) -> FlowKey {
     let ops = context.ops;
     let (client, proxy) = (local(ops), remote(ops));
     FlowKey {

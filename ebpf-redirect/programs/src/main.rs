@@ -9,6 +9,8 @@
 //! | `sockets.rs` | `sock_create`, `post_bind`, `sock_release`: which sockets there may be, who holds a port |
 //! | `flows.rs` | `sock_ops`: where redirected connections wanted to go, by what the proxy sees of them |
 //! | `inbound.rs` | `sk_lookup`: connections to the workload |
+//! | `join.rs` | `sock_ops` of the proxy, `sk_msg`, `sk_skb`: messages from socket to socket |
+//! | `socket_options.rs` | `setsockopt`: what joined sockets can't have |
 //! | `original_destination.rs` | `getsockopt`: `SO_ORIGINAL_DST` for proxies that know nothing of this |
 //!
 //! `judge.rs`, `services.rs`, `conversations.rs`, `report.rs` and `context.rs` are what they share; `maps.rs` lists the maps.
@@ -24,12 +26,14 @@ mod conversations;
 mod datagram;
 mod flows;
 mod inbound;
+mod join;
 mod judge;
 mod maps;
 mod original_destination;
 mod peer_name;
 mod report;
 mod services;
+mod socket_options;
 mod sockets;
 
 #[cfg(not(test))]

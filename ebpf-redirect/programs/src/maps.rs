@@ -3,13 +3,13 @@
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{
-    ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockMap,
+    ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockHash, SockMap,
 };
 use aya_ebpf::macros::btf_map;
 use portreeve_ebpf_common::{
     Affinity, AffinityKey, Backend, Config, Conversation, ConversationKey, Counter, Event, FlowKey,
-    FlowValue, ListenerSlot, PolicyValue, PortKey, ReverseKey, ReverseValue, Service, ServiceKey,
-    Slot, SlotKey, SocketState,
+    FlowValue, JoinKey, JoinState, ListenerSlot, PolicyValue, PortKey, ReverseKey, ReverseValue,
+    Service, ServiceKey, Slot, SlotKey, SocketState,
 };
 
 const GROWS: usize = BPF_F_NO_PREALLOC as usize;
@@ -54,6 +54,15 @@ pub static EXEMPT: HashMap<FlowKey, u32, 65_536, GROWS> = HashMap::new();
 
 #[btf_map]
 pub static LISTENERS: SockMap<{ ListenerSlot::COUNT as usize }> = SockMap::new();
+
+/// Sockets at both ends of connections that are joined. They leave when they are closed, and must not be
+/// taken out before: what waits in their queues would be lost.
+#[btf_map]
+pub static JOINED: SockHash<JoinKey, 8192> = SockHash::new();
+
+/// What is kept of them; by as many keys.
+#[btf_map]
+pub static JOINS: HashMap<JoinKey, JoinState, 8192, GROWS> = HashMap::new();
 
 /// Who talks by datagrams, and who began.
 #[btf_map]

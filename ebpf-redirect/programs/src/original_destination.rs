@@ -109,8 +109,9 @@ fn write_v6(start: usize, end: usize, flow: &FlowValue) -> i32 {
     size_of::<SocketAddressV6>() as i32
 }
 
+/// Both ends, as the socket of a proxy sees them.
 #[inline(always)]
-fn key(sk: *mut bpf_sock) -> FlowKey {
+pub fn key(sk: *mut bpf_sock) -> FlowKey {
     // SAFETY: the socket lives as long as the program runs.
     let (there, here) = unsafe {
         (

@@ -104,6 +104,23 @@ impl Host {
         Process::start(&["proxy", instance, path(&settings.cgroup), path(&settings.bpffs), &port])
     }
 
+    /// A process in a cgroup of its own that is a proxy and joins sockets.
+    pub(crate) fn joining_proxy(&self, instance: &str) -> Process {
+        let settings = self.settings(instance);
+        let own = self.cgroup("proxy");
+        let (cgroup, bpffs) = (path(&settings.cgroup), path(&settings.bpffs));
+        Process::start(&["joining", instance, cgroup, bpffs, path(&own)])
+    }
+
+    /// Puts this process into a cgroup of the test's, until what is returned is dropped.
+    pub(crate) fn enter(&self, name: &str) -> Entered {
+        let membership = fs::read_to_string("/proc/self/cgroup").expect("cgroups");
+        let before = membership.lines().find_map(|line| line.strip_prefix("0::/"));
+        let before = cgroup_mount().expect("cgroup v2").join(before.expect("one of v2"));
+        fs::write(self.cgroup(name).join("cgroup.procs"), "0").expect("it takes it");
+        Entered { before }
+    }
+
     /// A process that may see nobody else's sockets, and says what comes of setting the instance up.
     pub(crate) fn blind(&self, instance: &str) -> String {
         let settings = self.settings(instance);
@@ -133,6 +150,17 @@ impl Host {
         walk(&self.bpffs(), &mut found);
         found.sort();
         found
+    }
+}
+
+/// This process is in another cgroup than it was.
+pub(crate) struct Entered {
+    before: PathBuf,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        fs::write(self.before.join("cgroup.procs"), "0").expect("it takes it back");
     }
 }
 

@@ -92,7 +92,7 @@ fn a_detached_instance_leaves_nothing(host: &Host) {
     let detached = detach(&host.bpffs(), &name("one")).expect("detached");
     assert_eq!(detached.owner, Some(proxy.id()));
     assert_eq!(detached.programs.len(), 14, "{:?}", detached.programs);
-    assert_eq!(detached.maps.len(), 15, "{:?}", detached.maps);
+    assert_eq!(detached.maps.len(), 17, "{:?}", detached.maps);
     assert_eq!(host.pinned(), Vec::<String>::new());
     assert_eq!(workload.connect(denied), "ok", "the workload is free");
     assert_eq!(instances(&host.bpffs()).expect("a list"), []);

@@ -5,10 +5,12 @@
 #![expect(clippy::expect_used, reason = "a test fails by it")]
 
 mod host;
+mod joined;
 mod life_cycle;
 mod policy;
 mod refusals;
 mod roles;
+mod talker;
 mod traffic;
 
 use libtest_mimic::{Arguments, Trial};
@@ -25,9 +27,8 @@ fn main() {
     let arguments = Arguments::from_args();
     let missing = host::missing();
     let mut tests = Vec::new();
-    for (name, test) in
-        life_cycle::TESTS.iter().chain(policy::TESTS).chain(traffic::TESTS).chain(refusals::TESTS)
-    {
+    let files = [life_cycle::TESTS, policy::TESTS, traffic::TESTS, refusals::TESTS, joined::TESTS];
+    for (name, test) in files.concat() {
         let shown = match &missing {
             None => (*name).to_owned(),
             Some(missing) => format!("{name} (not run: {missing})"),

@@ -1,12 +1,14 @@
 //! What this program does as a process of a test.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 
 use portreeve_ebpf::{Capacity, ListenerSlot, Outbound, Settings, prepare};
 
 use crate::policy::allowing;
+use crate::talker;
+use crate::traffic::{inspecting, v4};
 
 pub(crate) fn run(arguments: &[String]) {
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
@@ -15,6 +17,7 @@ pub(crate) fn run(arguments: &[String]) {
         ["proxy", instance, cgroup, bpffs, port] => {
             proxy(instance, cgroup, bpffs, port.parse().expect("a port"));
         }
+        ["joining", instance, cgroup, bpffs, own] => joining(instance, cgroup, bpffs, own),
         ["refused", instance, cgroup, bpffs] => refused(instance, cgroup, bpffs),
         _ => panic!("{arguments:?}"),
     }
@@ -66,6 +69,19 @@ fn workload(cgroup: &str) {
                 }
                 failed => say(&outcome(&failed)),
             },
+            ["open", kind, to] => match talker::open(kind, address(to)) {
+                Ok(stream) => {
+                    streams.push(stream);
+                    say("ok");
+                }
+                failed => say(&outcome(&failed)),
+            },
+            ["talk", messages, size] => {
+                say(&outcome(&talker::talk(last(&streams), number(messages), number(size))));
+            }
+            ["send", size] => say(&outcome(&talker::send(last(&streams), number(size)))),
+            ["end"] => say(&outcome(&talker::end(last(&streams)))),
+            ["option", name] => say(&outcome(&talker::option(last(&streams), name))),
             ["close"] => {
                 listeners.clear();
                 streams.clear();
@@ -81,6 +97,14 @@ fn workload(cgroup: &str) {
             _ => panic!("{line}"),
         }
     }
+}
+
+fn last(streams: &[TcpStream]) -> &TcpStream {
+    streams.last().expect("one was opened")
+}
+
+fn number(text: &str) -> usize {
+    text.parse().expect("a number")
 }
 
 fn outcome<T>(result: &std::io::Result<T>) -> String {
@@ -112,6 +136,27 @@ fn proxy(instance: &str, cgroup: &str, bpffs: &str, port: u16) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     redirect.register(ListenerSlot::OutboundV4, listener.as_fd()).expect("registered");
     say("ready");
+    lines().for_each(drop);
+}
+
+/// A proxy that joins, says again what comes in the first ten messages, and then reads no more.
+fn joining(instance: &str, cgroup: &str, bpffs: &str, own: &str) {
+    std::fs::write(format!("{own}/cgroup.procs"), "0").expect("the cgroup takes it");
+    let settings = Settings { join_sockets: true, ..settings(instance, cgroup, bpffs) };
+    let mut prepared = prepare(&settings).expect("prepared");
+    prepared.set_policy(&inspecting()).expect("a policy");
+    let redirect = prepared.attach().expect("attached");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = v4(listener.local_addr().expect("bound"));
+    redirect.set_proxy(Some(address), None).expect("a proxy");
+    redirect.register(ListenerSlot::OutboundV4, listener.as_fd()).expect("registered");
+    say("ready");
+    let (mut client, _) = listener.accept().expect("a connection");
+    let mut message = [0; 640];
+    for piece in message.chunks_mut(64) {
+        client.read_exact(piece).expect("a message");
+        client.write_all(piece).expect("an answer");
+    }
     lines().for_each(drop);
 }
 

@@ -25,7 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// Everything over TCP goes to the proxy, both ways.
-fn inspecting() -> PolicyTable {
+pub(crate) fn inspecting() -> PolicyTable {
     let inspect = PolicyValue::verdict(Verdict::Inspect, 1);
     PolicyTable::from_iter([
         (PolicyKey::HEADER, PolicyValue::header(1, true, true)),
@@ -34,7 +34,7 @@ fn inspecting() -> PolicyTable {
     ])
 }
 
-fn attached(settings: &Settings, policy: &PolicyTable) -> Redirect {
+pub(crate) fn attached(settings: &Settings, policy: &PolicyTable) -> Redirect {
     let mut prepared = prepare(settings).expect("prepared");
     prepared.set_policy(policy).expect("a policy");
     prepared.attach().expect("attached")
@@ -152,7 +152,7 @@ fn services_without_room(host: &Host) {
     assert_eq!(host.workload("one").connect(SocketAddr::from(FRONTEND)), "ok");
 }
 
-fn v4(address: SocketAddr) -> SocketAddrV4 {
+pub(crate) fn v4(address: SocketAddr) -> SocketAddrV4 {
     match address {
         SocketAddr::V4(address) => address,
         SocketAddr::V6(address) => panic!("{address}"),

@@ -81,6 +81,11 @@ impl Connection {
         self.client
     }
 
+    /// Whether all that the client sends comes over TCP.
+    pub(super) fn comes_over_tcp(&self) -> bool {
+        !(self.worker.joins_sockets && self.direction == TrafficDirection::Egress)
+    }
+
     /// Where its upstream connection goes.
     pub(super) fn target(&self) -> Target {
         let bypass = match self.direction {

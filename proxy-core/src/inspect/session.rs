@@ -53,6 +53,10 @@ impl<I: Inspect> Session for I {
         connection.revoked |= I::OPAQUE;
     }
 
+    fn may_splice_client(&self) -> bool {
+        self.connection().comes_over_tcp()
+    }
+
     fn time_allowed(&self, phase: Phase) -> Option<Duration> {
         self.connection().time_allowed(phase)
     }

@@ -60,6 +60,7 @@ fn worker(notes: &Arc<Notes>, policy: &str) -> (Arc<Worker>, watch::Sender<Stage
         limits: Arc::new(limits),
         stage: watched,
         known_servers: Arc::default(),
+        joins_sockets: false,
         bypass: Some(Arc::new(Bypass::new(notes.clone()))),
         unreachable: Throttle::default(),
         undirected: Throttle::default(),

@@ -79,6 +79,12 @@ pub trait Redirection: Debug + Send + Sync {
     /// The policy is refused: the one before stays in force here and there.
     fn policy(&self, revision: u64, policy: &EndpointPolicy) -> Result<(), Refusal>;
 
+    /// Whether what the workload sends to this proxy may come past TCP: `splice(2)` sees none of it, and the
+    /// proxy reads it.
+    fn joins_sockets(&self) -> bool {
+        false
+    }
+
     /// What was counted, since the programs were loaded.
     ///
     /// # Errors

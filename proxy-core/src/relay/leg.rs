@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::backlog::{READ_BYTES, Scratch};
+use super::session::Session;
 use super::splice::{Pipe, WORTHWHILE};
 use super::stream::{Carry, Stream, Waits, poll_splice_out};
 
@@ -59,7 +60,7 @@ pub(super) struct Leg<'a, G, S> {
     pub(super) scratch: &'a mut Scratch,
 }
 
-impl<G: Gate<S>, S> Leg<'_, G, S> {
+impl<G: Gate<S>, S: Session> Leg<'_, G, S> {
     /// Moves what can be moved now. Registers for wake-ups with whatever it waits for.
     pub(super) fn run(mut self, cx: &mut Context<'_>) -> Result<Run, Fault> {
         let mut moved = false;
@@ -352,6 +353,9 @@ impl<G: Gate<S>, S> Leg<'_, G, S> {
 
     /// The number of bytes to splice, where that is worth it.
     fn worth_splicing(&self) -> Option<u64> {
+        if self.direction == Direction::Request && !self.session.may_splice_client() {
+            return None;
+        }
         match self.stream.carry {
             Carry::Forward(left)
                 if self.stream.bulk && left >= WORTHWHILE && self.sink.is_some() =>

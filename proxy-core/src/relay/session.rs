@@ -35,6 +35,10 @@ pub(crate) trait Session: Send + Unpin {
     fn upstream_opened(&mut self);
     /// It could not be opened.
     fn upstream_failed(&mut self, error: &io::Error);
+    /// Whether `splice(2)` sees what the client sends.
+    fn may_splice_client(&self) -> bool {
+        true
+    }
     /// How long the connection may stay in `phase`; `None`: for ever.
     fn time_allowed(&self, phase: Phase) -> Option<Duration>;
     /// The clock of `phase` has run out.

@@ -44,6 +44,8 @@ pub(crate) struct Worker {
     pub(crate) known_servers: Arc<KnownServers>,
     /// The way to the workload past the programs that feed this proxy.
     pub(crate) bypass: Option<Arc<Bypass>>,
+    /// What the workload sends may come past TCP.
+    pub(crate) joins_sockets: bool,
     /// Of messages about upstreams that can't be reached.
     pub(crate) unreachable: Throttle,
     /// Of messages about connections without a destination.

@@ -23,7 +23,7 @@ pub(super) struct Redirect {
     loopback: Loopback,
     other_sockets: OtherSockets,
     events: Events,
-    sockmap: Switch,
+    sockmap: Sockmap,
     capacity: Room,
 }
 
@@ -40,7 +40,7 @@ impl Default for Redirect {
             loopback: Loopback::default(),
             other_sockets: OtherSockets::default(),
             events: Events::default(),
-            sockmap: Switch::default(),
+            sockmap: Sockmap::default(),
             capacity: Room::default(),
         }
     }
@@ -80,9 +80,11 @@ enum Events {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Switch {
+enum Sockmap {
     #[default]
     Off,
+    /// Where the running kernel can.
+    Auto,
     On,
 }
 
@@ -100,6 +102,7 @@ struct Room {
     ports: Option<u32>,
     exempt: Option<u32>,
     replies: Option<u32>,
+    joined: Option<u32>,
     events: Option<u32>,
 }
 
@@ -175,10 +178,14 @@ impl Redirect {
             tell_redirects: self.events == Events::All,
             outbound: Outbound::Own,
             inbound: self.inbound,
-            join_sockets: self.sockmap == Switch::On,
+            join_sockets: self.sockmap == Sockmap::On,
             capacity: self.capacity.resolve()?,
         };
-        let config = redirect::Config { settings, only_with_ipv6: listeners.only_with_ipv6 };
+        let config = redirect::Config {
+            settings,
+            join_if_possible: self.sockmap == Sockmap::Auto,
+            only_with_ipv6: listeners.only_with_ipv6,
+        };
         Ok(Some((config, listeners.all)))
     }
 
@@ -257,6 +264,7 @@ impl Room {
             ports: positive("ports", self.ports, usual.ports)?,
             exempt: positive("exempt", self.exempt, usual.exempt)?,
             replies: positive("replies", self.replies, usual.replies)?,
+            joined: positive("joined", self.joined, usual.joined)?,
             events,
         })
     }

@@ -127,6 +127,12 @@ fn a_redirection_brings_its_own_listeners() {
     assert_eq!((settings.instance.as_str(), settings.capacity.policy), ("one", 7));
     assert!(settings.loopback_is_own && settings.other_sockets);
     assert!(settings.tell_redirects && settings.join_sockets && !settings.inbound);
+    assert!(!redirect.join_if_possible);
+
+    let run = good("redirect: {mode: ebpf, cgroup: /c, sockmap: auto, capacity: {joined: 4}}\n");
+    let redirect = run.redirect.expect("a redirection");
+    assert!(redirect.join_if_possible && !redirect.settings.join_sockets, "not before it is tried");
+    assert_eq!(redirect.settings.capacity.joined, 4);
 }
 
 #[test]

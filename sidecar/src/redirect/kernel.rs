@@ -26,6 +26,7 @@ pub(crate) struct Kernel {
     /// The workload's cgroup, and its number: programs are attached to that one, and not to another in
     /// its place.
     cgroup: (PathBuf, Option<u64>),
+    joins_sockets: bool,
     /// Until the first policy.
     prepared: Mutex<Option<(Prepared, Vec<ServiceConfig>)>>,
     /// From the first policy on, for the life of the process.
@@ -54,6 +55,7 @@ impl Kernel {
         Ok(Self {
             instance: settings.instance.clone(),
             cgroup: (settings.cgroup.clone(), number(&settings.cgroup)),
+            joins_sockets: settings.join_sockets,
             prepared: Mutex::new(Some((prepare(settings)?, services))),
             redirect: OnceLock::new(),
             proxy: Mutex::default(),
@@ -181,6 +183,10 @@ impl Redirection for Kernel {
             }
         })?;
         Ok(())
+    }
+
+    fn joins_sockets(&self) -> bool {
+        self.joins_sockets
     }
 
     fn counters(&self) -> io::Result<KernelCounters> {

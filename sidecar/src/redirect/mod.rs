@@ -31,6 +31,7 @@ use self::events::EventThread;
 use self::kernel::Kernel;
 use crate::Failure;
 
+use portreeve_ebpf::self_test;
 pub(crate) use portreeve_ebpf::services::{BackendConfig, ServiceConfig, ServiceError, Transport};
 pub(crate) use portreeve_ebpf::{Capacity, InstanceName, Outbound, Settings};
 
@@ -50,6 +51,8 @@ pub(crate) fn run(command: &RedirectCommand) -> Result<(), Failure> {
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) settings: Settings,
+    /// Join sockets where the running kernel can.
+    pub(crate) join_if_possible: bool,
     /// Listeners over IPv6 that nobody asked for, by name: they are left out where there is no IPv6.
     pub(crate) only_with_ipv6: Vec<String>,
 }
@@ -93,7 +96,7 @@ impl Redirect {
     /// Gets everything ready, and has the proxy of this configuration fed by it. Nothing is attached
     /// before the proxy starts.
     pub(crate) fn prepare(
-        config: Config,
+        mut config: Config,
         services: Vec<ServiceConfig>,
         proxy: &mut ProxyConfig,
     ) -> Result<Self, Failure> {
@@ -101,6 +104,12 @@ impl Redirect {
         if !unwanted.is_empty() && TcpListener::bind("[::1]:0").is_err() {
             proxy.listeners.retain(|listener| !unwanted.contains(&listener.name));
             tracing::warn!("this host has no IPv6: connections over it are not turned anywhere");
+        }
+        if config.join_if_possible {
+            match self_test() {
+                Ok(()) => config.settings.join_sockets = true,
+                Err(error) => tracing::warn!("{error}: sockets are not joined"),
+            }
         }
         let kernel = Kernel::prepare(&config.settings, services).map_err(Failure::new)?;
         let kernel = Arc::new(kernel);

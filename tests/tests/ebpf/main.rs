@@ -5,6 +5,7 @@
 //! | `outbound.rs` | what the workload opens |
 //! | `inbound.rs` | what is opened to it |
 //! | `services.rs` | service addresses and their backends |
+//! | `sockmap.rs` | sockets that are joined |
 //! | `lifecycle.rs` | killed, started again, detached; two of them; what is missing |
 //! | `agreement.rs` | random policies: the kernel's answers are the engine's |
 //! | `any_proxy.rs` | `portreeve redirect --to`, with a real Envoy |
@@ -15,6 +16,7 @@ mod inbound;
 mod lifecycle;
 mod outbound;
 mod services;
+mod sockmap;
 
 use portreeve_tests::workload::{Host, NEEDS, Redirected};
 use portreeve_tests::{Need, trial};
@@ -31,6 +33,7 @@ fn main() {
     suite("outbound", &[], outbound::CASES);
     suite("inbound", &[], inbound::CASES);
     suite("services", &[], services::CASES);
+    suite("sockmap", &[], sockmap::CASES);
     suite("lifecycle", &[], lifecycle::CASES);
     suite("agreement", &[], agreement::CASES);
     suite("any_proxy", &[], any_proxy::CASES);
