@@ -34,7 +34,7 @@ plain! {
     common::Backend: 24, common::AffinityKey: 16, common::Affinity: 16, common::ReverseKey: 32, common::ReverseValue: 24,
     common::SocketState: 72, common::FlowKey: 40, common::FlowValue: 48, common::PortKey: 24,
     common::ConversationKey: 24, common::Conversation: 16,
-    common::JoinKey: 40, common::JoinState: 24,
+    common::JoinKey: 40, common::JoinState: 32,
 }
 
 /// What the kernel has written, if it is as long as it has to be.

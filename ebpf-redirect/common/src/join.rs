@@ -38,6 +38,10 @@ pub struct JoinState {
     pub first: u32,
     /// One of the constants.
     pub mode: u32,
+    /// TCP's next sequence number of what comes.
+    pub next: u32,
+    /// Always 0.
+    pub pad: u32,
 }
 
 impl JoinState {
@@ -56,8 +60,19 @@ impl JoinState {
     /// A socket that has just been connected.
     #[inline(always)]
     #[must_use]
-    pub const fn new(first: u32) -> Self {
-        Self { sent: 0, allowed: Self::UNREAD, first, mode: Self::UNDECIDED }
+    pub const fn new(first: u32, next: u32) -> Self {
+        Self { sent: 0, allowed: Self::UNREAD, first, mode: Self::UNDECIDED, next, pad: 0 }
+    }
+
+    /// So many bytes have come over TCP, from a sequence number on: how many of them have come before.
+    /// TCP keeps a retransmission whole that overlaps with what it has, and skips what it knows when it
+    /// is read; what is read past TCP, is not skipped.
+    #[inline(always)]
+    #[must_use]
+    pub const fn known(&mut self, sequence: u32, length: u32) -> u32 {
+        let known = self.next.wrapping_sub(sequence);
+        self.next = sequence.wrapping_add(length);
+        if known < length { known } else { 0 }
     }
 
     /// What its peer may send when `unread` of its `sent` bytes wait to be read.
@@ -89,6 +104,8 @@ pub struct KernelLayout {
     pub file: u32,
     /// `f_flags` in `struct file`.
     pub file_flags: u32,
+    /// `cb` in `struct sk_buff`, where TCP has first of all the sequence number.
+    pub control: u32,
 }
 
 #[cfg(test)]
@@ -101,6 +118,17 @@ mod tests {
         let key = JoinKey { own: end(1), peer: end(2) };
         assert_eq!(key.other_end(), JoinKey { own: end(2), peer: end(1) });
         assert_eq!(key.other_end().other_end(), key);
+    }
+
+    #[test]
+    fn what_came_before_is_known() {
+        let mut state = JoinState::new(0, u32::MAX - 4);
+        assert_eq!(state.known(u32::MAX - 4, 10), 0, "the first");
+        assert_eq!(state.known(5, 10), 0, "the next");
+        assert_eq!(state.known(10, 20), 5, "five of it have come");
+        assert_eq!(state.next, 30);
+        assert_eq!(state.known(30, 0), 0, "an end without bytes");
+        assert_eq!(state.known(u32::MAX - 9, 50), 40, "round the end of numbers");
     }
 
     #[test]

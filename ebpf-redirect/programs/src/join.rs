@@ -6,10 +6,11 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::{
-    BPF_F_INGRESS, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, bpf_sock, sk_action, sk_msg_md,
+    __sk_buff, BPF_F_INGRESS, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, bpf_sock, sk_action, sk_msg_md,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_skc_to_mptcp_sock, bpf_skc_to_tcp_sock,
+    bpf_get_netns_cookie, bpf_probe_read_kernel, bpf_skb_adjust_room, bpf_skc_to_mptcp_sock,
+    bpf_skc_to_tcp_sock,
 };
 use aya_ebpf::macros::{sk_msg, sock_ops, stream_verdict};
 use aya_ebpf::programs::{SkBuffContext, SkMsgContext, SockOpsContext};
@@ -32,6 +33,7 @@ static KERNEL: KernelLayout = KernelLayout {
     socket: 0,
     file: 0,
     file_flags: 0,
+    control: 0,
 };
 
 /// What happens to TCP sockets of the proxy.
@@ -88,11 +90,51 @@ pub fn portreeve_sk_msg(context: SkMsgContext) -> u32 {
     sk_action::SK_PASS
 }
 
-/// What comes over TCP to an enrolled socket. Without a program here the kernel does not count what waits
-/// in the socket's queue, and the application is told of fewer bytes than there are.
+/// What comes over TCP to an enrolled socket. Without a program here the kernel does not count it, and the
+/// application is told of fewer bytes than there are. With one, it gives the application all bytes of a
+/// retransmission, also those that have come before: they are taken away here.
 #[stream_verdict]
-pub fn portreeve_sk_skb(_: SkBuffContext) -> u32 {
+pub fn portreeve_sk_skb(context: SkBuffContext) -> u32 {
+    let skb = context.skb.skb;
+    if let (Some(state), Some(sequence)) = (JOINS.get_ptr_mut(&receiver(skb)), sequence(skb)) {
+        // SAFETY: entries live until no program runs any more that could hold them.
+        let known = unsafe { (*state).known(sequence, context.len()) };
+        take_away(skb, known);
+    }
     sk_action::SK_PASS
+}
+
+/// TCP's number of its first byte.
+#[inline(always)]
+fn sequence(skb: *mut __sk_buff) -> Option<u32> {
+    let mut sequence = 0_u32;
+    // SAFETY: what programs know as their context is the kernel's own structure; the helper reads what
+    // can be read.
+    let result = unsafe {
+        let control = skb.cast::<u8>().add(read_volatile(&KERNEL.control) as usize);
+        bpf_probe_read_kernel((&raw mut sequence).cast(), 4, control.cast())
+    };
+    if result == 0 { Some(sequence) } else { None }
+}
+
+/// Takes bytes away from the front.
+#[inline(always)]
+fn take_away(skb: *mut __sk_buff, known: u32) {
+    /// The most that the helper takes at once.
+    const AT_ONCE: u32 = 0xfff;
+    let mut left = known;
+    // Enough for a packet of 64 KiB, the largest there is.
+    for _ in 0..17 {
+        let now = if left < AT_ONCE { left } else { AT_ONCE };
+        if now == 0 {
+            return;
+        }
+        // SAFETY: the helper takes the context and numbers.
+        if unsafe { bpf_skb_adjust_room(skb, -(now as i32), 0, 0) } != 0 {
+            return;
+        }
+        left -= now;
+    }
 }
 
 /// Whether nothing has gone over TCP, so that nothing can be overtaken, and the reader keeps up.
@@ -145,10 +187,11 @@ fn accepted(context: &SockOpsContext) {
 fn enrol(context: &SockOpsContext, own: JoinKey) {
     let ops = context.ops;
     // SAFETY: the context lives as long as the program runs.
-    let (sk, first, sent) = unsafe {
+    let (sk, first, next, sent) = unsafe {
         (
             read_volatile(&raw const (*ops).__bindgen_anon_2.sk),
             read_volatile(&raw const (*ops).snd_nxt),
+            read_volatile(&raw const (*ops).rcv_nxt),
             read_volatile(&raw const (*ops).data_segs_out),
         )
     };
@@ -156,7 +199,7 @@ fn enrol(context: &SockOpsContext, own: JoinKey) {
     if sk.is_null() || sent != 0 || is_multipath(sk) || is_zerocopy(sk) {
         return;
     }
-    if JOINS.insert(&own, &JoinState::new(first), 0).is_err() {
+    if JOINS.insert(&own, &JoinState::new(first, next), 0).is_err() {
         return;
     }
     // SAFETY: as above.
@@ -294,5 +337,31 @@ fn remote(message: *mut sk_msg_md) -> Address {
         ];
         let v4 = read_volatile(&raw const (*message).remote_ip4);
         either(read_volatile(&raw const (*message).family), v4, v6)
+    }
+}
+
+/// The socket that a packet is for, as it sees itself.
+#[inline(always)]
+fn receiver(skb: *mut __sk_buff) -> JoinKey {
+    // SAFETY: the context lives as long as the program runs.
+    unsafe {
+        let family = read_volatile(&raw const (*skb).family);
+        let here = [
+            read_volatile(&raw const (*skb).local_ip6[0]),
+            read_volatile(&raw const (*skb).local_ip6[1]),
+            read_volatile(&raw const (*skb).local_ip6[2]),
+            read_volatile(&raw const (*skb).local_ip6[3]),
+        ];
+        let there = [
+            read_volatile(&raw const (*skb).remote_ip6[0]),
+            read_volatile(&raw const (*skb).remote_ip6[1]),
+            read_volatile(&raw const (*skb).remote_ip6[2]),
+            read_volatile(&raw const (*skb).remote_ip6[3]),
+        ];
+        let here = either(family, read_volatile(&raw const (*skb).local_ip4), here);
+        let there = either(family, read_volatile(&raw const (*skb).remote_ip4), there);
+        let here_port = read_volatile(&raw const (*skb).local_port) as u16;
+        let there_port = u32::from_be(read_volatile(&raw const (*skb).remote_port)) as u16;
+        JoinKey { own: Endpoint::new(here, here_port), peer: Endpoint::new(there, there_port) }
     }
 }

@@ -14,8 +14,8 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 /// What is wrong with what has come.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
-    #[error("other bytes than were sent, in the {length} after {at}")]
-    Wrong { at: u64, length: usize },
+    #[error("other bytes than were sent after {at}: those {shift:+} from there")]
+    Wrong { at: u64, shift: i64 },
     #[error("the end of the stream after {at} of {total} bytes")]
     Short { at: u64, total: u64 },
     #[error("{extra} bytes more than were sent")]
@@ -50,6 +50,15 @@ impl Noise {
             bytes.extend_from_within(..more);
         }
         Self { bytes, longest }
+    }
+
+    /// Where bytes that are not what comes after `at` would be right.
+    fn misplaced(&self, from: u64, at: u64, bytes: &[u8]) -> Fault {
+        let start = usize::try_from((from + at) % PERIOD as u64).unwrap_or(0);
+        let some = &bytes[..bytes.len().min(16)];
+        let found = self.bytes[..PERIOD + 16].windows(some.len()).position(|window| window == some);
+        let shift = found.map_or(i64::MAX, |found| found as i64 - start as i64);
+        Fault::Wrong { at, shift }
     }
 
     /// What comes after `at` bytes of a stream.
@@ -157,8 +166,10 @@ impl Stream {
             if length > left(self.total, at) {
                 return Err(Fault::Extra { extra: length - left(self.total, at) });
             }
-            if buffer[..length] != *noise.piece(self.from + at, length) {
-                return Err(Fault::Wrong { at, length });
+            let expected = noise.piece(self.from + at, length);
+            if let Some(good) = (0..length).find(|&index| buffer[index] != expected[index]) {
+                let at = at + good as u64;
+                return Err(noise.misplaced(self.from, at, &buffer[good..length]));
             }
             at += length as u64;
         }

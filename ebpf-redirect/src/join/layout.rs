@@ -27,6 +27,7 @@ fn find(types: &Types<'_>) -> Option<KernelLayout> {
         socket: member(sock, "sk_socket")?,
         file: member(types.named("socket")?, "file")?,
         file_flags: member(types.named("file")?, "f_flags")?,
+        control: member(types.named("sk_buff")?, "cb")?,
     })
 }
 
@@ -156,11 +157,12 @@ mod tests {
     /// struct tcp_sock { struct sock sk; union { int write_seq; }; };
     /// struct socket { int state; int file; };
     /// struct file { int f_flags; };
+    /// struct sk_buff { int family; int cb; };
     /// enum sock_flags { SOCK_DEAD, SOCK_ZEROCOPY = 9 };
     /// ```
     fn described() -> Vec<u8> {
         let names = b"\0int\0sock\0family\0sk_backlog\0rmem_alloc\0tcp_sock\0sk\0write_seq\0\
-            skc_flags\0sk_socket\0sock_common\0c\0socket\0state\0file\0f_flags\0sock_flags\0SOCK_DEAD\0SOCK_ZEROCOPY\0";
+            skc_flags\0sk_socket\0sock_common\0c\0socket\0state\0file\0f_flags\0sock_flags\0sk_buff\0cb\0SOCK_DEAD\0SOCK_ZEROCOPY\0";
         let name = |wanted: &str| {
             let with_end = [wanted.as_bytes(), b"\0"].concat();
             let at = names.windows(with_end.len()).position(|window| window == with_end);
@@ -181,6 +183,8 @@ mod tests {
         let members = vec![name("state"), 1, 0, name("file"), 1, 32];
         words.extend([common(name("socket"), STRUCT, 2, 8), members].concat());
         words.extend([common(name("file"), STRUCT, 1, 4), vec![name("f_flags"), 1, 0]].concat());
+        let members = vec![name("family"), 1, 0, name("cb"), 1, 32];
+        words.extend([common(name("sk_buff"), STRUCT, 2, 8), members].concat());
         let values = vec![name("SOCK_DEAD"), 0, name("SOCK_ZEROCOPY"), 9];
         words.extend([common(name("sock_flags"), ENUM, 2, 4), values].concat());
         let length = u32::try_from(words.len() * 4).expect("a small number");
@@ -202,6 +206,7 @@ mod tests {
             socket: 12,
             file: 4,
             file_flags: 0,
+            control: 4,
         };
         assert_eq!(find(&types), Some(expected));
     }

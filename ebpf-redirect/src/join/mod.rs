@@ -13,6 +13,8 @@
 mod exchange;
 mod layout;
 mod repair;
+#[cfg(test)]
+mod retransmission;
 mod scratch;
 mod self_test;
 #[cfg(test)]
@@ -62,12 +64,20 @@ pub(crate) const PROGRAMS: [(&str, u32); 2] = [
 pub(crate) const KERNEL: &str = "KERNEL";
 
 /// Its value on the running kernel.
-pub(crate) fn kernel_words() -> Result<[u32; 7], JoinError> {
+pub(crate) fn kernel_words() -> Result<[u32; 8], JoinError> {
     layout::read().map(|layout| words(&layout)).map_err(JoinError::Layout)
 }
 
-fn words(layout: &KernelLayout) -> [u32; 7] {
-    let KernelLayout { write_seq, rmem_alloc, sock_flags, zerocopy, socket, file, file_flags } =
-        *layout;
-    [write_seq, rmem_alloc, sock_flags, zerocopy, socket, file, file_flags]
+fn words(layout: &KernelLayout) -> [u32; 8] {
+    let KernelLayout {
+        write_seq,
+        rmem_alloc,
+        sock_flags,
+        zerocopy,
+        socket,
+        file,
+        file_flags,
+        control,
+    } = *layout;
+    [write_seq, rmem_alloc, sock_flags, zerocopy, socket, file, file_flags, control]
 }

@@ -3,11 +3,15 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// The sequence number of the next byte that a TCP socket will send; takes CAP_NET_ADMIN.
-pub(super) fn write_sequence(socket: BorrowedFd<'_>) -> io::Result<u32> {
+/// The sequence numbers of the next byte that a TCP socket will send and of the next that will come; takes
+/// CAP_NET_ADMIN.
+pub(super) fn sequences(socket: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+    let of = |queue| {
+        tcp_option(socket, libc::TCP_REPAIR_QUEUE, queue)?;
+        read_tcp_option(socket, libc::TCP_QUEUE_SEQ)
+    };
     tcp_option(socket, libc::TCP_REPAIR, REPAIR_ON)?;
-    let sequence = tcp_option(socket, libc::TCP_REPAIR_QUEUE, SEND_QUEUE)
-        .and_then(|()| read_tcp_option(socket, libc::TCP_QUEUE_SEQ));
+    let sequence = of(SEND_QUEUE).and_then(|next| Ok((next, of(RECEIVE_QUEUE)?)));
     // Without a probe of the other end's window.
     tcp_option(socket, libc::TCP_REPAIR, REPAIR_OFF_NO_PROBE)?;
     sequence
@@ -46,4 +50,5 @@ fn read_tcp_option(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<u3
 // include/uapi/linux/tcp.h
 const REPAIR_ON: libc::c_int = 1;
 const REPAIR_OFF_NO_PROBE: libc::c_int = -1;
+const RECEIVE_QUEUE: libc::c_int = 1;
 const SEND_QUEUE: libc::c_int = 2;

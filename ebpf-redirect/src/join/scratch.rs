@@ -10,7 +10,7 @@ use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use portreeve_ebpf_common::{JoinKey, JoinState, KernelLayout};
 
-use super::repair::write_sequence;
+use super::repair::sequences;
 use super::{KERNEL, PROGRAMS, words};
 use crate::address::endpoint;
 use crate::programs::{OBJECT, chain};
@@ -75,7 +75,8 @@ impl Scratch {
         socket: &TcpStream,
         send: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
-        let state = JoinState::new(write_sequence(socket.as_fd())?);
+        let (first, next) = sequences(socket.as_fd())?;
+        let state = JoinState::new(first, next);
         send()?;
         self.put(socket, &state)
     }

@@ -61,47 +61,52 @@ fn stream(random: &mut Random) -> Stream {
     }
 }
 
-fn carry_out(
-    plan: &Plan,
-    client: TcpStream,
-    server: TcpStream,
-    noise: &Noise,
-) -> Result<(), Fault> {
+/// What has gone wrong: who fails closes its socket, and others then fail, too.
+fn carry_out(plan: &Plan, client: TcpStream, server: TcpStream, noise: &Noise) -> Vec<String> {
     let Plan { course, there, back, seed } = *plan;
     let random = |number: u64| Random::new(seed * 4 + number);
+    let write = |socket: &TcpStream, stream: &Stream, number| {
+        stream.write(socket, noise, &mut random(number))?;
+        Ok::<_, Fault>(socket.shutdown(Shutdown::Write)?)
+    };
+    let read = |socket: &TcpStream, stream: &Stream, number| {
+        stream.read(socket, noise, &mut random(number), true)
+    };
+    let named = |name: &str, result: Result<(), Fault>| {
+        result.err().map(|fault| format!("{name}: {fault}"))
+    };
     thread::scope(|scope| {
         let client_side = scope.spawn(move || {
             if course == Course::Close {
-                return there.write(&client, noise, &mut random(0)).map_err(Fault::from);
+                let sent = there.write(&client, noise, &mut random(0)).map_err(Fault::from);
+                return vec![named("the client's writer", sent)];
             }
             thread::scope(|scope| {
-                let writer = scope.spawn(|| {
-                    there.write(&client, noise, &mut random(0))?;
-                    client.shutdown(Shutdown::Write)
-                });
-                let read = back.read(&client, noise, &mut random(1), true);
-                writer.join().expect("the client's writer")?;
-                read
+                let writer = scope.spawn(|| write(&client, &there, 0));
+                let read = named("the client's reader", read(&client, &back, 1));
+                let written = writer.join().expect("the client's writer");
+                vec![read, named("the client's writer", written)]
             })
         });
         let server_side = scope.spawn(move || {
-            let write = || {
-                back.write(&server, noise, &mut random(2))?;
-                server.shutdown(Shutdown::Write)
-            };
             if course != Course::AtOnce {
-                there.read(&server, noise, &mut random(3), true)?;
-                return if course == Course::Reply { Ok(write()?) } else { Ok(()) };
+                let result = read(&server, &there, 3);
+                let failed = result.is_err();
+                let mut faults = vec![named("the server's reader", result)];
+                if course == Course::Reply && !failed {
+                    faults.push(named("the server's writer", write(&server, &back, 2)));
+                }
+                return faults;
             }
             thread::scope(|scope| {
-                let writer = scope.spawn(write);
-                let read = there.read(&server, noise, &mut random(3), true);
-                writer.join().expect("the server's writer")?;
-                read
+                let writer = scope.spawn(|| write(&server, &back, 2));
+                let read = named("the server's reader", read(&server, &there, 3));
+                let written = writer.join().expect("the server's writer");
+                vec![read, named("the server's writer", written)]
             })
         });
-        let ends = [client_side.join(), server_side.join()];
-        ends.into_iter().try_for_each(|end| end.expect("a side"))
+        let ends = [server_side.join(), client_side.join()];
+        ends.into_iter().flat_map(|faults| faults.expect("a side")).flatten().collect()
     })
 }
 
@@ -139,9 +144,9 @@ fn joined_sockets_carry_what_plain_ones_carry() {
                 if joined { scratch.pair() } else { scratch.plain_pair() }.expect("a pair");
             let key = key(&client).expect("addresses");
             let start = Instant::now();
-            let result = carry_out(&plan, client, server, &noise);
+            let faults = carry_out(&plan, client, server, &noise);
             times[usize::from(joined)] += start.elapsed();
-            result.unwrap_or_else(|fault| panic!("{fault}; joined: {joined}, {plan:?}"));
+            assert!(faults.is_empty(), "{faults:#?}; joined: {joined}, {plan:?}");
             if joined {
                 let state = scratch.state(&key).expect("a state");
                 assert!(state.mode != JoinState::UNDECIDED, "{state:?}");
