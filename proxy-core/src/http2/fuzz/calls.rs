@@ -165,6 +165,8 @@ async fn ask(mut requests: SendRequest<Bytes>, call: Call, leaves: bool) {
     let whole = matches!(call.end, Ending::Body | Ending::Trailers);
     match answered {
         Ok((status, _)) if call.kind == Kind::Denied => assert_eq!(status, 403),
+        // Servers that leave use up the connections there are to be had.
+        Ok((503, _)) if leaves => {}
         Ok((status, body)) if call.kind == Kind::Echo && whole => {
             assert_eq!((status, body), (200, call.body), "{call:?}");
         }
