@@ -2,7 +2,8 @@
 
 use std::io;
 use std::mem::discriminant;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use portreeve_ebpf_common::{Affinity, AffinityKey, Backend, Service, ServiceKey, Slot, SlotKey};
 
@@ -17,67 +18,103 @@ use crate::table::Table;
 /// The maps `SERVICES`, `SLOTS` and `BACKENDS`.
 #[derive(Debug)]
 pub(crate) struct ServiceMaps {
+    maps: Arc<Maps>,
+    room: ServiceRoom,
+    known: Mutex<Known>,
+}
+
+/// What is in the maps.
+#[derive(Debug, Default)]
+struct Known {
+    /// None if it has to be read first.
+    tables: Option<ServiceTables>,
+    /// Takes away what no program is led to any more.
+    removal: Option<JoinHandle<Result<(), MapError>>>,
+}
+
+#[derive(Debug)]
+struct Maps {
     services: Table<ServiceKey, Service>,
     slots: Table<SlotKey, Slot>,
     backends: Table<u32, Backend>,
     affinity: Table<AffinityKey, Affinity>,
-    room: ServiceRoom,
-    /// What is in them; none if it has to be read first.
-    tables: Mutex<Option<ServiceTables>>,
 }
 
 impl ServiceMaps {
     pub(crate) fn open(folder: &Folder, capacity: &Capacity) -> Result<Self, MapError> {
         Ok(Self {
-            services: table(folder, "SERVICES")?,
-            slots: table(folder, "SLOTS")?,
-            backends: table(folder, "BACKENDS")?,
-            affinity: table(folder, "AFFINITY")?,
+            maps: Arc::new(Maps {
+                services: table(folder, "SERVICES")?,
+                slots: table(folder, "SLOTS")?,
+                backends: table(folder, "BACKENDS")?,
+                affinity: table(folder, "AFFINITY")?,
+            }),
             room: ServiceRoom {
                 frontends: capacity.services as usize,
                 slots: capacity.slots as usize,
                 backends: capacity.backends as usize,
             },
-            tables: Mutex::new(None),
+            known: Mutex::default(),
         })
     }
 
-    /// Leads from what is there, whoever left it, to these services.
+    /// Leads from what is there, whoever left it, to these services. They are in force when this
+    /// returns; what was there before is taken away a few milliseconds later, when no program that is
+    /// under way can look for it any more.
     pub(crate) fn set(&self, services: &[ServiceConfig]) -> Result<(), MapError> {
-        let mut known = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.removal.take().is_some_and(|removal| !matches!(removal.join(), Ok(Ok(())))) {
+            known.tables = None;
+        }
         // Taken out, so that what fails half-way is read again before the next change.
-        let mut tables = match known.take() {
+        let mut tables = match known.tables.take() {
             Some(tables) => tables,
             None => self.read().map_err(MapError::system("can't read", "SERVICES"))?,
         };
         let plan = match tables.plan(services) {
             Ok(plan) => plan,
             Err(error) => {
-                *known = Some(tables);
+                known.tables = Some(tables);
                 return Err(error.into());
             }
         };
-        self.write(plan.additions())?;
+        self.maps.write(plan.changes())?;
         if !plan.removals().is_empty() {
-            // One that runs now may be on its way to the slots of before.
-            wait_for_programs();
-            self.write(plan.removals())?;
+            let (maps, removals) = (self.maps.clone(), plan.removals().to_vec());
+            known.removal = Some(thread::spawn(move || {
+                // One that runs now may be on its way to the slots of before.
+                wait_for_programs();
+                maps.write(&removals)
+            }));
         }
         tables.adopt(plan);
-        *known = Some(tables);
+        known.tables = Some(tables);
         Ok(())
     }
 
     fn read(&self) -> io::Result<ServiceTables> {
         Ok(ServiceTables::restored(
             self.room,
-            self.services.entries()?,
-            self.slots.entries()?,
-            self.backends.entries()?,
-            self.affinity.entries()?,
+            self.maps.services.entries()?,
+            self.maps.slots.entries()?,
+            self.maps.backends.entries()?,
+            self.maps.affinity.entries()?,
         ))
     }
+}
 
+impl Drop for ServiceMaps {
+    /// Leaves nothing undone.
+    fn drop(&mut self) {
+        let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(removal) = known.removal.take() {
+            // Whoever opens the maps next reads what is there.
+            let _ = removal.join();
+        }
+    }
+}
+
+impl Maps {
     /// In their order; neighbours of a kind with one call.
     fn write(&self, writes: &[ServiceWrite]) -> Result<(), MapError> {
         writes

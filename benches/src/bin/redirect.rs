@@ -34,7 +34,8 @@ fn main() -> Result<(), Failure> {
     }
     let quick = std::env::args().any(|argument| argument == "--quick");
     let ground = Ground::enter()?;
-    let bench = Bench { ground, rounds: if quick { 3 } else { 15 } };
+    let bench = Bench { ground, rounds: if quick { 5 } else { 45 } };
+    worker::stay_on(1)?;
     bench.serve()?;
     println!("Ratios to the same without programs, medians of {} rounds.\n", bench.rounds);
     println!("| what | without | with | ratio |\n| --- | --- | --- | --- |");
@@ -89,7 +90,7 @@ impl Bench {
         const MICROSECONDS: (&str, f64) = ("µs", 1000.0);
         let (judged, free) = (self.ground.cgroup(true), self.ground.cgroup(false));
         let straight: SocketAddr = TAKEN.parse()?;
-        let connect = |cgroup: &Path, to| measure(cgroup, Work::Connect(4000), to, false);
+        let connect = |cgroup: &Path, to| measure(cgroup, Work::Connect(1000), to, false);
         let redirect = self.attach()?;
         for (entries, what) in [(10, "10 policy entries"), (100_000, "100,000 policy entries")] {
             let policy = table(entries, 1)?;
@@ -112,7 +113,7 @@ impl Bench {
             )?;
         }
         let sink: SocketAddr = SINK.parse()?;
-        let send = |cgroup: &Path| measure(cgroup, Work::Send(2048), sink, false);
+        let send = |cgroup: &Path| measure(cgroup, Work::Send(512), sink, false);
         self.compare("64 KiB writes", ("MiB/s", 1.0), || send(&free), || send(&judged))?;
         self.updates(&redirect)?;
         drop(redirect);
@@ -130,6 +131,20 @@ impl Bench {
             took.push(began.elapsed().as_secs_f64() * 1000.0);
         }
         println!("\none entry of 100,000 changed: {:.2} ms", median(took));
+        let mut all = services(10_000)?;
+        redirect.set_services(&all)?;
+        let mut took = Vec::new();
+        for round in 0..self.rounds {
+            let service = all.get_mut(round * 97 % 10_000).ok_or("no service")?;
+            let first = service.backends.first_mut().ok_or("no backend")?;
+            first.draining = !first.draining;
+            // What was there before is taken away behind the caller's back, and not hurried here.
+            thread::sleep(Duration::from_millis(50));
+            let began = Instant::now();
+            redirect.set_services(&all)?;
+            took.push(began.elapsed().as_secs_f64() * 1000.0);
+        }
+        println!("one backend of 10,000 services drained: {:.2} ms", median(took));
         let (small, large) = (table(10, 3)?, table(100_000, 4)?);
         let mut took = Vec::new();
         for _ in 0..5 {
@@ -192,7 +207,7 @@ impl Bench {
         let _by_nftables =
             start("nft.yaml", "outbound: [{listen: '127.0.0.1:15101', transparent: redirect}]\n")?;
         // The proxy's own connections are root's.
-        let rules = "table ip bench {\nchain out {\ntype nat hook output priority dstnat;\n\
+        let rules = "table ip bench {\nchain out {\ntype nat hook output priority -100;\n\
                      meta skuid 65534 ip daddr 10.50.3.1 tcp dport 80 redirect to :15101;\n}\n}\n";
         let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn()?;
         nft.stdin.take().ok_or("no pipe")?.write_all(rules.as_bytes())?;
@@ -203,8 +218,8 @@ impl Bench {
             "| what | nftables REDIRECT | kernel programs | ratio |\n| --- | --- | --- | --- |"
         );
         for (work, what) in [
-            (Work::Request(2000), "connection, request, answer"),
-            (Work::KeepAlive(8000), "request on an open connection"),
+            (Work::Request(700), "connection, request, answer"),
+            (Work::KeepAlive(3000), "request on an open connection"),
         ] {
             self.compare(
                 what,

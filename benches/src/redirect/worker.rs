@@ -88,6 +88,7 @@ pub fn run() -> Result<bool, Failure> {
     if worker != "worker" {
         return Ok(false);
     }
+    stay_on(0)?;
     let to: SocketAddr = to.parse()?;
     let work = Work::of(name, number.parse()?).ok_or("no such work")?;
     let figure = match work {
@@ -108,6 +109,17 @@ pub fn run() -> Result<bool, Failure> {
     };
     println!("{figure}");
     Ok(true)
+}
+
+/// Keeps this thread, and those that it starts, to one processor: wherever the scheduler puts client and
+/// server, it puts them there in every round.
+///
+/// # Errors
+/// When there is no such processor.
+pub fn stay_on(processor: usize) -> Result<(), Failure> {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(processor);
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
 fn median(times: usize, mut once: impl FnMut() -> Result<f64, Failure>) -> Result<f64, Failure> {

@@ -168,7 +168,9 @@ impl ServiceConfig {
 }
 
 /// Whether services can be as they are configured.
-pub(super) fn check(services: &[ServiceConfig]) -> Result<(), ServiceError> {
+pub(super) fn check<'a>(
+    services: impl IntoIterator<Item = &'a ServiceConfig>,
+) -> Result<(), ServiceError> {
     let mut owners: FxHashMap<ServiceKey, &ServiceConfig> = FxHashMap::default();
     for service in services {
         service.check()?;

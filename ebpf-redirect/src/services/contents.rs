@@ -1,9 +1,14 @@
 //! What is in the kernel's maps of services.
 
+use std::hash::Hash;
+
 use portreeve_ebpf_common::{
     Affinity, AffinityKey, Backend, Endpoint, Service, ServiceKey, Slot, SlotKey,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::config::ServiceConfig;
+use crate::address::endpoint;
 
 /// All entries, and the numbers that come next.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +19,8 @@ pub(super) struct Contents {
     /// The number of a backend of a service, by the service's number: each service has its own, since
     /// one may drain what another does not.
     pub(super) owned: FxHashMap<(u32, Endpoint), u32>,
+    /// The numbers that services have.
+    pub(super) ids: FxHashSet<u32>,
     pub(super) next: Next,
 }
 
@@ -47,6 +54,7 @@ impl Contents {
         }
         let services: Vec<Service> = found.services.values().copied().collect();
         for Service { id, table, slots, .. } in services {
+            found.ids.insert(id);
             found.next.service = found.next.service.max(id);
             found.next.table = found.next.table.max(table);
             let slots = (0..slots).map_while(|index| found.slots.get(&SlotKey { table, index }));
@@ -74,16 +82,65 @@ impl Contents {
             && (0..).zip(slots).all(|(index, slot)| self.slots.get(&place(index)) == Some(slot))
     }
 
-    /// Numbers of services.
-    pub(super) fn ids(&self) -> FxHashSet<u32> {
-        self.services.values().map(|service| service.id).collect()
+    /// What is there of some services alone.
+    pub(super) fn part(&self, services: &[ServiceConfig]) -> Self {
+        let mut part = Self { next: self.next, ..Self::default() };
+        for config in services {
+            for (key, service) in config.keys().filter_map(|key| self.services.get_key_value(&key))
+            {
+                part.services.insert(*key, *service);
+                if part.ids.insert(service.id) {
+                    self.copy_table(service, &mut part);
+                    self.copy_backends(service.id, config, &mut part);
+                }
+            }
+        }
+        part
+    }
+
+    fn copy_table(&self, service: &Service, part: &mut Self) {
+        let places = (0..service.slots).map(|index| SlotKey { table: service.table, index });
+        part.slots.extend(places.filter_map(|place| Some((place, *self.slots.get(&place)?))));
+    }
+
+    fn copy_backends(&self, service: u32, config: &ServiceConfig, part: &mut Self) {
+        for backend in &config.backends {
+            let owner = (service, endpoint(backend.address));
+            let Some(number) = self.owned.get(&owner) else { continue };
+            part.owned.insert(owner, *number);
+            part.backends.extend(self.backends.get(number).map(|backend| (*number, *backend)));
+        }
+    }
+
+    /// One part goes, another comes.
+    pub(super) fn replace(&mut self, part: &Self, next: Self) {
+        without(&mut self.services, &part.services);
+        without(&mut self.slots, &part.slots);
+        without(&mut self.backends, &part.backends);
+        without(&mut self.owned, &part.owned);
+        for id in &part.ids {
+            self.ids.remove(id);
+        }
+        self.services.extend(next.services);
+        self.slots.extend(next.slots);
+        self.backends.extend(next.backends);
+        self.owned.extend(next.owned);
+        self.ids.extend(next.ids);
+        self.next = next.next;
+    }
+}
+
+/// Takes the entries of `part` out of `all`.
+fn without<K: Eq + Hash, V>(all: &mut FxHashMap<K, V>, part: &FxHashMap<K, V>) {
+    for key in part.keys() {
+        all.remove(key);
     }
 }
 
 impl Next {
     /// A number for a service.
-    pub(super) fn service(&mut self, taken: &FxHashSet<u32>) -> u32 {
-        fresh(&mut self.service, |number| taken.contains(&number))
+    pub(super) fn service(&mut self, there: &Contents) -> u32 {
+        fresh(&mut self.service, |number| there.ids.contains(&number))
     }
 
     /// A number for a table.

@@ -1,9 +1,11 @@
 //! The writes from one state of the maps to the next, in an order in which each of them leaves every
 //! service whole: what is pointed at comes before what points there, and goes after it.
 
+use std::ops::Range;
+
 use portreeve_ebpf_common::{Backend, Service, ServiceKey, Slot, SlotKey};
 
-use super::config::ServiceError;
+use super::config::{ServiceConfig, ServiceError};
 use super::contents::Contents;
 use super::tables::ServiceRoom;
 
@@ -27,20 +29,34 @@ pub enum ServiceWrite {
 /// The writes that lead to a configuration.
 #[derive(Debug)]
 pub struct ServicePlan {
-    additions: Vec<ServiceWrite>,
+    changes: Vec<ServiceWrite>,
     removals: Vec<ServiceWrite>,
-    next: Contents,
+    change: Change,
+}
+
+/// The services that are not what they were.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// Where they stood in the configuration before.
+    pub(super) span: Range<usize>,
+    /// What stands there instead.
+    pub(super) services: Vec<ServiceConfig>,
+    /// What the maps hold of those before.
+    pub(super) old: Contents,
+    /// What they are to hold.
+    pub(super) next: Contents,
 }
 
 impl ServicePlan {
-    /// What comes and what changes; to be done first, in this order.
+    /// What comes and what changes, who drains, and what nobody is to come to any more; to be done
+    /// first, in this order.
     #[must_use]
-    pub fn additions(&self) -> &[ServiceWrite] {
-        &self.additions
+    pub fn changes(&self) -> &[ServiceWrite] {
+        &self.changes
     }
 
-    /// What goes, and who drains; to be done then, in this order. A program that was already under way may still look
-    /// for the slots of before: who can wait for such programs to end does it in between.
+    /// What nothing leads to any more; to be done then, in this order. A program that was already under
+    /// way may still look for it: who can wait for such programs to end does it in between.
     #[must_use]
     pub fn removals(&self) -> &[ServiceWrite] {
         &self.removals
@@ -48,27 +64,29 @@ impl ServicePlan {
 
     /// Both.
     pub fn writes(&self) -> impl Iterator<Item = ServiceWrite> {
-        self.additions.iter().chain(&self.removals).copied()
+        self.changes.iter().chain(&self.removals).copied()
     }
 
-    pub(super) fn into_contents(self) -> Contents {
-        self.next
+    pub(super) fn into_change(self) -> Change {
+        self.change
     }
 
-    pub(super) fn between(
-        old: &Contents,
-        next: Contents,
+    /// The writes of a change to what is `there` in all.
+    pub(super) fn of(
+        change: Change,
+        there: &Contents,
         room: ServiceRoom,
     ) -> Result<Self, ServiceError> {
-        let additions = additions(old, &next);
+        let (old, next) = (&change.old, &change.next);
+        let (changes, removals) = (changes(old, next), removals(old, next));
         let is_new = |write: &ServiceWrite| match write {
             ServiceWrite::PutBackend(number, _) => !old.backends.contains_key(number),
             ServiceWrite::PutSlot(key, _) => !old.slots.contains_key(key),
             ServiceWrite::PutService(key, _) => !old.services.contains_key(key),
             _ => false,
         };
-        let mut needed = [old.services.len(), old.slots.len(), old.backends.len()];
-        for write in additions.iter().filter(|write| is_new(write)) {
+        let mut needed = [there.services.len(), there.slots.len(), there.backends.len()];
+        for write in changes.iter().filter(|write| is_new(write)) {
             match write {
                 ServiceWrite::PutService(..) => needed[0] += 1,
                 ServiceWrite::PutSlot(..) => needed[1] += 1,
@@ -83,11 +101,11 @@ impl ServicePlan {
                 return Err(ServiceError::NoRoom { what, needed, room });
             }
         }
-        Ok(Self { removals: removals(old, &next), additions, next })
+        Ok(Self { changes, removals, change })
     }
 }
 
-fn additions(old: &Contents, next: &Contents) -> Vec<ServiceWrite> {
+fn changes(old: &Contents, next: &Contents) -> Vec<ServiceWrite> {
     let changed = next.backends.iter().filter(|(number, new)| {
         old.backends.get(number) != Some(new) && !is_drained(old, **number, new)
     });
@@ -99,18 +117,18 @@ fn additions(old: &Contents, next: &Contents) -> Vec<ServiceWrite> {
     writes.extend(slots.into_iter().map(|(key, slot)| ServiceWrite::PutSlot(*key, *slot)));
     let services = next.services.iter().filter(|(key, new)| old.services.get(key) != Some(new));
     writes.extend(services.map(|(key, new)| ServiceWrite::PutService(*key, *new)));
+    let services = old.services.keys().filter(|key| !next.services.contains_key(key));
+    writes.extend(services.copied().map(ServiceWrite::RemoveService));
+    let drained = next.backends.iter().filter(|(number, new)| is_drained(old, **number, new));
+    writes.extend(drained.map(|(number, new)| ServiceWrite::PutBackend(*number, *new)));
     writes
 }
 
 fn removals(old: &Contents, next: &Contents) -> Vec<ServiceWrite> {
-    let services = old.services.keys().filter(|key| !next.services.contains_key(key));
-    let mut writes: Vec<_> = services.copied().map(ServiceWrite::RemoveService).collect();
-    let drained = next.backends.iter().filter(|(number, new)| is_drained(old, **number, new));
-    writes.extend(drained.map(|(number, new)| ServiceWrite::PutBackend(*number, *new)));
     let mut slots: Vec<SlotKey> =
         old.slots.keys().filter(|key| !next.slots.contains_key(key)).copied().collect();
     slots.sort_unstable_by_key(|key| (key.table, std::cmp::Reverse(key.index)));
-    writes.extend(slots.into_iter().map(ServiceWrite::RemoveSlot));
+    let mut writes: Vec<_> = slots.into_iter().map(ServiceWrite::RemoveSlot).collect();
     let backends = old.backends.keys().filter(|number| !next.backends.contains_key(number));
     writes.extend(backends.copied().map(ServiceWrite::RemoveBackend));
     writes

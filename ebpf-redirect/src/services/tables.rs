@@ -1,11 +1,12 @@
 //! From what is in the maps to what is to be there.
 
+use std::ops::Range;
+
 use portreeve_ebpf_common::{Affinity, AffinityKey, Backend, Service, ServiceKey, Slot, SlotKey};
-use rustc_hash::FxHashSet;
 
 use super::config::{ServiceConfig, ServiceError, check};
 use super::contents::Contents;
-use super::plan::ServicePlan;
+use super::plan::{Change, ServicePlan};
 use super::{BackendConfig, alias};
 use crate::address::endpoint;
 
@@ -16,6 +17,8 @@ use crate::address::endpoint;
 pub struct ServiceTables {
     room: ServiceRoom,
     there: Contents,
+    /// The services that `there` holds; none if nobody knows of what is there.
+    configured: Option<Vec<ServiceConfig>>,
 }
 
 /// How much the kernel's maps can hold.
@@ -34,7 +37,7 @@ impl ServiceTables {
     /// For maps that are empty.
     #[must_use]
     pub fn new(room: ServiceRoom) -> Self {
-        Self { room, there: Contents::default() }
+        Self { room, there: Contents::default(), configured: Some(Vec::new()) }
     }
 
     /// For maps in which somebody left these entries, who may have been interrupted. What no
@@ -46,56 +49,75 @@ impl ServiceTables {
         backends: impl IntoIterator<Item = (u32, Backend)>,
         affinities: impl IntoIterator<Item = (AffinityKey, Affinity)>,
     ) -> Self {
-        Self { room, there: Contents::found(services, slots, backends, affinities) }
+        let there = Contents::found(services, slots, backends, affinities);
+        Self { room, there, configured: None }
     }
 
-    /// The writes that lead from what is there to these services. When all are done, the plan is to be
+    /// The writes that lead from what is there to these services: what it costs to find them, and to do
+    /// them, depends on the services that changed. When all are done, the plan is to be
     /// [adopted](Self::adopt); when one fails, the tables are to be [restored](Self::restored) from the
     /// maps.
     ///
     /// # Errors
     /// When services can't be so, or there is no room for them. Nothing is to be written then.
     pub fn plan(&self, services: &[ServiceConfig]) -> Result<ServicePlan, ServiceError> {
+        let before = self.configured.as_deref().unwrap_or_default();
+        let (span, services) = changed(before, services);
+        let old = match &self.configured {
+            Some(all) => self.there.part(&all[span.clone()]),
+            None => self.there.clone(),
+        };
         check(services)?;
+        let others = before[..span.start].iter().chain(&before[span.end..]);
+        self.check_beside(services, &old, others)?;
         let mut next = Contents { next: self.there.next, ..Contents::default() };
-        let (mut ids, mut claimed) = (self.there.ids(), FxHashSet::default());
         for service in services {
             for is_v4 in [true, false] {
-                self.place(service, is_v4, &mut next, &mut ids, &mut claimed);
+                self.place(service, is_v4, &mut next);
             }
         }
-        ServicePlan::between(&self.there, next, self.room)
+        let change = Change { span, services: services.to_vec(), old, next };
+        ServicePlan::of(change, &self.there, self.room)
     }
 
     /// All writes of a plan were done.
     pub fn adopt(&mut self, plan: ServicePlan) {
-        self.there = plan.into_contents();
+        let Change { span, services, old, next } = plan.into_change();
+        self.there.replace(&old, next);
+        self.configured.get_or_insert_default().splice(span, services);
+    }
+
+    /// Whether the addresses of services are still to be had, beside those that stay as they are.
+    fn check_beside<'a>(
+        &self,
+        services: &[ServiceConfig],
+        old: &Contents,
+        mut others: impl Iterator<Item = &'a ServiceConfig>,
+    ) -> Result<(), ServiceError> {
+        let taken = |key: &ServiceKey| {
+            self.there.services.contains_key(key) && !old.services.contains_key(key)
+        };
+        match services.iter().find(|service| service.keys().any(|key| taken(&key))) {
+            None => Ok(()),
+            // Whose it is takes a look at all of them.
+            Some(service) => others.try_for_each(|other| check([other, service])),
+        }
     }
 
     /// Lays out what a service is in one address family: a socket of one can't reach the other.
-    fn place(
-        &self,
-        config: &ServiceConfig,
-        is_v4: bool,
-        next: &mut Contents,
-        ids: &mut FxHashSet<u32>,
-        claimed: &mut FxHashSet<u32>,
-    ) {
+    fn place(&self, config: &ServiceConfig, is_v4: bool, next: &mut Contents) {
         let keys = || config.keys().filter(|key| key.frontend.address.is_v4() == is_v4);
         if keys().next().is_none() {
             return;
         }
         let before: Vec<Service> =
             keys().filter_map(|key| self.there.services.get(&key).copied()).collect();
-        let id = before.iter().map(|service| service.id).find(|id| claimed.insert(*id));
-        let id = id.unwrap_or_else(|| {
-            let id = next.next.service(ids);
-            ids.insert(id);
-            id
-        });
+        let kept = before.iter().map(|service| service.id).find(|id| !next.ids.contains(id));
+        let id = kept.unwrap_or_else(|| next.next.service(&self.there));
+        next.ids.insert(id);
         let slots = alias::table(&self.backends(config, is_v4, id, next));
-        let kept = before.iter().find(|service| self.there.has_table(service, &slots));
-        let table = match kept {
+        let same = before.iter().find(|service| self.there.has_table(service, &slots));
+        let table = match same {
             Some(service) => service.table,
             None if slots.is_empty() => 0,
             None => next.next.table(&self.there),
@@ -133,4 +155,17 @@ impl ServiceTables {
         }
         chosen
     }
+}
+
+/// What two configurations differ in: where it stood, and what stands there now. Both begin and end with
+/// the same services.
+fn changed<'a>(
+    before: &[ServiceConfig],
+    now: &'a [ServiceConfig],
+) -> (Range<usize>, &'a [ServiceConfig]) {
+    let start = before.iter().zip(now).take_while(|(before, now)| before == now).count();
+    let (rest, now) = (&before[start..], &now[start..]);
+    let same = rest.iter().rev().zip(now.iter().rev());
+    let end = same.take_while(|(before, now)| before == now).count();
+    (start..before.len() - end, &now[..now.len() - end])
 }

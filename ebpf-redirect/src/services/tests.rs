@@ -335,6 +335,61 @@ fn what_cannot_be_meant_is_an_error_and_nothing_is_written() {
 }
 
 #[test]
+fn what_comes_beside_services_that_stay_is_held_against_them() {
+    let room = ServiceRoom { frontends: 3, slots: 3, backends: 3 };
+    let (mut maps, mut tables) = (Maps::default(), ServiceTables::new(room));
+    let one = service("one", &["10.96.0.1:80"], &[("10.0.0.1:80", 1)]);
+    let two = service("two", &["10.96.0.2:80"], &[("10.0.0.2:80", 1)]);
+    carry_out(&mut maps, &mut tables, &[one.clone(), two.clone()]);
+    let taken = service("three", &["10.96.0.1:80"], &[]);
+    assert_eq!(
+        tables.plan(&[one.clone(), two.clone(), taken]).unwrap_err().to_string(),
+        "services `default/one` and `default/three`: both have the frontend \
+         `10.96.0.1:80` (TCP)"
+    );
+    let ports = [("10.0.0.3:80", 1), ("10.0.0.3:81", 1)];
+    let many = service("three", &["10.96.0.3:80"], &ports);
+    assert_eq!(
+        tables.plan(&[one.clone(), two.clone(), many]).unwrap_err().to_string(),
+        "4 slots, and room for 3: what is new comes before what is old goes"
+    );
+    // An address that moves to another service goes with its number.
+    let (mut first, mut second) = (one, two);
+    std::mem::swap(&mut first.name, &mut second.name);
+    let before = maps.services.clone();
+    carry_out(&mut maps, &mut tables, &[first, second]);
+    assert_eq!(maps.services, before);
+}
+
+#[test]
+fn one_change_among_many_is_the_same_as_all_at_once() {
+    let mut dice = Dice::new(34);
+    let (mut maps, mut tables) = (Maps::default(), ServiceTables::new(ROOM));
+    let mut configs = any(&mut dice);
+    for _ in 0..600 {
+        match dice.below(3) {
+            0 if !configs.is_empty() => {
+                configs.remove(dice.below(configs.len()));
+            }
+            1 if !configs.is_empty() => {
+                let at = dice.below(configs.len());
+                configs[at].backends.pop();
+                configs[at].affinity = Some(Duration::from_secs(dice.below(9) as u64));
+            }
+            _ => configs = any(&mut dice),
+        }
+        carry_out(&mut maps, &mut tables, &configs);
+        // What it takes to be there is what somebody finds who reads the maps.
+        let kept: Vec<_> = maps.restored().plan(&configs).unwrap().writes().collect();
+        let unused = |write: &ServiceWrite| {
+            matches!(write, ServiceWrite::PutBackend(..) | ServiceWrite::RemoveBackend(_))
+        };
+        assert!(kept.iter().all(unused), "{kept:?}");
+        maps.remember(&mut dice);
+    }
+}
+
+#[test]
 fn a_service_without_a_backend_to_choose_has_no_slots() {
     let (mut maps, mut tables) = (Maps::default(), ServiceTables::new(ROOM));
     let configs = [
