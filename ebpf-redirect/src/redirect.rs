@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ impl Prepared {
     ///
     /// # Errors
     /// [`MapError`]: those before stay in force.
-    pub fn set_services(&mut self, services: &[ServiceConfig]) -> Result<(), MapError> {
+    pub fn set_services(&mut self, services: &[Arc<ServiceConfig>]) -> Result<(), MapError> {
         self.redirect.set_services(services)
     }
 
@@ -189,12 +189,13 @@ impl Redirect {
         self.maps.policy.set(policy)
     }
 
-    /// Puts services in force. A program finds each as it was or as it is to be, whole.
+    /// Puts services in force. A program finds each as it was or as it is to be, whole. It takes as long
+    /// as what has changed asks for; services that are the same `Arc` as before are not looked at.
     ///
     /// # Errors
     /// [`MapError`]: services can't be so, or there is no room; those before stay in force. If the kernel
     /// refuses half-way, some are as they were and some as they are to be.
-    pub fn set_services(&self, services: &[ServiceConfig]) -> Result<(), MapError> {
+    pub fn set_services(&self, services: &[Arc<ServiceConfig>]) -> Result<(), MapError> {
         self.maps.services.set(services)
     }
 

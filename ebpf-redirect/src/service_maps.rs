@@ -61,7 +61,7 @@ impl ServiceMaps {
     /// Leads from what is there, whoever left it, to these services. They are in force when this
     /// returns; what was there before is taken away a few milliseconds later, when no program that is
     /// under way can look for it any more.
-    pub(crate) fn set(&self, services: &[ServiceConfig]) -> Result<(), MapError> {
+    pub(crate) fn set(&self, services: &[Arc<ServiceConfig>]) -> Result<(), MapError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.removal.take().is_some_and(|removal| !matches!(removal.join(), Ok(Ok(())))) {
             known.tables = None;

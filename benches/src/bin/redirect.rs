@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -136,7 +137,7 @@ impl Bench {
         let mut took = Vec::new();
         for round in 0..self.rounds {
             let service = all.get_mut(round * 97 % 10_000).ok_or("no service")?;
-            let first = service.backends.first_mut().ok_or("no backend")?;
+            let first = Arc::make_mut(service).backends.first_mut().ok_or("no backend")?;
             first.draining = !first.draining;
             // What was there before is taken away behind the caller's back, and not hurried here.
             thread::sleep(Duration::from_millis(50));
@@ -282,13 +283,13 @@ fn table(entries: u32, revision: u64) -> Result<PolicyTable, Failure> {
 }
 
 /// Services `10.50.200.0:80` and on, each with one backend, which is there.
-fn services(count: u32) -> Result<Vec<ServiceConfig>, Failure> {
+fn services(count: u32) -> Result<Vec<Arc<ServiceConfig>>, Failure> {
     let mut services = Vec::new();
     for number in 0..count {
         let mut name = String::new();
         write!(name, "service-{number}")?;
         let address = std::net::Ipv4Addr::from(0x0a32_c800 + number);
-        services.push(ServiceConfig {
+        services.push(Arc::new(ServiceConfig {
             name,
             namespace: "default".to_owned(),
             labels: portreeve_policy::Labels::default(),
@@ -296,7 +297,7 @@ fn services(count: u32) -> Result<Vec<ServiceConfig>, Failure> {
             protocol: portreeve_ebpf::Transport::Tcp,
             backends: vec![BackendConfig { address: TAKEN.parse()?, weight: 1, draining: false }],
             affinity: None,
-        });
+        }));
     }
     Ok(services)
 }

@@ -35,7 +35,7 @@ pub const STOP: i32 = 0;
 fn connect(call: Call) -> i32 {
     let asked = call.endpoint();
     let mut parties = Parties {
-        cookie: call.cookie(),
+        cookie: 0,
         direction: Direction::Egress,
         protocol: call.protocol(),
         source: Endpoint::default(),
@@ -43,30 +43,33 @@ fn connect(call: Call) -> i32 {
         destination: asked,
     };
     let Some(config) = config() else {
-        refuse(EventReason::NotReady, &parties, &Judged::NOTHING);
-        return STOP;
+        return stop(call, EventReason::NotReady, parties, &Judged::NOTHING);
     };
-    match balance(asked, parties.protocol, call.netns()) {
+    match balance(asked, parties.protocol, || call.netns()) {
         Balanced::NotAService => {}
         Balanced::Backend(backend, _) => parties.destination = backend,
         Balanced::NoBackend => {
-            refuse(EventReason::NoBackend, &parties, &Judged::NOTHING);
             // SAFETY: the helper takes a number.
             unsafe { bpf_set_retval(-ECONNREFUSED) };
-            return STOP;
+            return stop(call, EventReason::NoBackend, parties, &Judged::NOTHING);
         }
     }
     let judged = match judged(config, &parties) {
         Ok(judged) => judged,
-        Err((reason, judged)) => {
-            refuse(reason, &parties, &judged);
-            return STOP;
-        }
+        Err((reason, judged)) => return stop(call, reason, parties, &judged),
     };
     match judged.verdict {
-        Verdict::Inspect => redirect(call, config, &parties, &judged),
-        _ => go_straight(call, &parties, &judged),
+        Verdict::Inspect => redirect(call, config, parties, &judged),
+        _ => go_straight(call, parties, &judged),
     }
+}
+
+/// Refuses. Only who is told of needs a cookie: a socket that nobody has asked for has to be given one.
+#[inline(always)]
+fn stop(call: Call, reason: EventReason, mut parties: Parties, judged: &Judged) -> i32 {
+    parties.cookie = call.cookie();
+    refuse(reason, &parties, judged);
+    STOP
 }
 
 /// What is to happen with what the workload opens; an error is a refusal.
@@ -100,7 +103,7 @@ pub fn judged(config: &Config, parties: &Parties) -> Result<Judged, (EventReason
 }
 
 #[inline(always)]
-fn go_straight(call: Call, parties: &Parties, judged: &Judged) -> i32 {
+fn go_straight(call: Call, parties: Parties, judged: &Judged) -> i32 {
     if parties.destination == parties.asked {
         // The socket may have been somebody's before: a datagram socket can be connected again.
         if let Some(state) = call.state() {
@@ -108,22 +111,19 @@ fn go_straight(call: Call, parties: &Parties, judged: &Judged) -> i32 {
             state.redirected = 0;
         }
         if !call.set_reached(parties.destination) {
-            refuse(EventReason::Policy, parties, judged);
-            return STOP;
+            return stop(call, EventReason::Policy, parties, judged);
         }
         count(Counter::EgressAllowed);
         return GO_ON;
     }
     let Some(state) = call.state_or_new() else {
-        refuse(EventReason::MapFull, parties, judged);
-        return STOP;
+        return stop(call, EventReason::MapFull, parties, judged);
     };
     state.asked = parties.asked;
     state.destination = parties.destination;
     state.redirected = 0;
     if !call.set(parties.destination) {
-        refuse(EventReason::NoBackend, parties, judged);
-        return STOP;
+        return stop(call, EventReason::NoBackend, parties, judged);
     }
     count(Counter::ServiceTranslated);
     count(Counter::EgressAllowed);
@@ -131,7 +131,7 @@ fn go_straight(call: Call, parties: &Parties, judged: &Judged) -> i32 {
 }
 
 #[inline(always)]
-fn redirect(call: Call, config: &Config, parties: &Parties, judged: &Judged) -> i32 {
+fn redirect(call: Call, config: &Config, mut parties: Parties, judged: &Judged) -> i32 {
     let v4 = parties.asked.address.is_v4();
     let (proxy, slot) = match v4 {
         true => (config.proxy_v4, ListenerSlot::OutboundV4),
@@ -139,31 +139,28 @@ fn redirect(call: Call, config: &Config, parties: &Parties, judged: &Judged) -> 
     };
     // Nobody else may take the proxy's port while it is away, and answer in its place.
     if proxy.port == 0 || (config.flags & flags::FOREIGN_PROXY == 0 && !listens(slot)) {
-        refuse(EventReason::ProxyAway, parties, judged);
-        return STOP;
+        return stop(call, EventReason::ProxyAway, parties, judged);
     }
     // The proxy's address is loopback, and each namespace has its own.
     if call.netns() != config.netns {
-        refuse(EventReason::OtherNamespace, parties, judged);
-        return STOP;
+        return stop(call, EventReason::OtherNamespace, parties, judged);
     }
     let Some(state) = call.state_or_new() else {
-        refuse(EventReason::MapFull, parties, judged);
-        return STOP;
+        return stop(call, EventReason::MapFull, parties, judged);
     };
     state.asked = parties.asked;
     state.destination = parties.destination;
     state.redirected = 1;
     if !call.set(proxy) {
-        refuse(EventReason::ProxyAway, parties, judged);
-        return STOP;
+        return stop(call, EventReason::ProxyAway, parties, judged);
     }
     if parties.destination != parties.asked {
         count(Counter::ServiceTranslated);
     }
     count(Counter::EgressRedirected);
     if config.flags & flags::TELL_REDIRECTS != 0 {
-        tell(EventKind::Redirected, EventReason::Policy, parties, judged);
+        parties.cookie = call.cookie();
+        tell(EventKind::Redirected, EventReason::Policy, &parties, judged);
     }
     GO_ON
 }

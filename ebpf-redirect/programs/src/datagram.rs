@@ -123,7 +123,7 @@ fn backend(call: Call, parties: &Parties) -> Balanced {
     {
         return Balanced::Backend(had.endpoint, had.backend);
     }
-    balance(parties.asked, parties.protocol, call.netns())
+    balance(parties.asked, parties.protocol, || call.netns())
 }
 
 #[inline(always)]

@@ -17,24 +17,33 @@ pub enum Balanced {
     NoBackend,
 }
 
+impl Balanced {
+    #[inline(always)]
+    fn of((number, backend): (u32, Endpoint)) -> Self {
+        Self::Backend(backend, number)
+    }
+}
+
 const NANOSECONDS: u64 = 1_000_000_000;
 
-/// The backend for a connection of `client`, a network namespace's cookie.
+/// The backend for a connection of `client`, a network namespace's cookie; asked for where it matters.
 #[inline(always)]
-pub fn balance(asked: Endpoint, protocol: u8, client: u64) -> Balanced {
+pub fn balance(asked: Endpoint, protocol: u8, client: impl Fn() -> u64) -> Balanced {
     let key = ServiceKey { frontend: asked, protocol: protocol as u32 };
     // SAFETY: copied at once; a service that is replaced is freed when no program holds it.
     let Some(service) = (unsafe { SERVICES.get(&key) }).copied() else {
         return Balanced::NotAService;
     };
-    if let Some((number, backend)) = affine(&service, client) {
-        return Balanced::Backend(backend, number);
+    if service.affinity == 0 {
+        return chosen(&service).map_or(Balanced::NoBackend, Balanced::of);
+    }
+    let client = client();
+    if let Some(had) = affine(&service, client) {
+        return Balanced::of(had);
     }
     match chosen(&service) {
         Some((number, backend)) => {
-            if service.affinity != 0 {
-                remember(&service, client, number);
-            }
+            remember(&service, client, number);
             Balanced::Backend(backend, number)
         }
         None => Balanced::NoBackend,
@@ -71,9 +80,6 @@ fn chosen(service: &Service) -> Option<(u32, Endpoint)> {
 /// The backend that the client had, while it may come back to it.
 #[inline(always)]
 fn affine(service: &Service, client: u64) -> Option<(u32, Endpoint)> {
-    if service.affinity == 0 {
-        return None;
-    }
     let key = AffinityKey { client, service: service.id, pad: 0 };
     // SAFETY: copied at once.
     let had = unsafe { AFFINITY.get(&key) }.copied()?;

@@ -1,6 +1,7 @@
 //! What is in the kernel's maps of services.
 
 use std::hash::Hash;
+use std::sync::Arc;
 
 use portreeve_ebpf_common::{
     Affinity, AffinityKey, Backend, Endpoint, Service, ServiceKey, Slot, SlotKey,
@@ -83,7 +84,7 @@ impl Contents {
     }
 
     /// What is there of some services alone.
-    pub(super) fn part(&self, services: &[ServiceConfig]) -> Self {
+    pub(super) fn part(&self, services: &[Arc<ServiceConfig>]) -> Self {
         let mut part = Self { next: self.next, ..Self::default() };
         for config in services {
             for (key, service) in config.keys().filter_map(|key| self.services.get_key_value(&key))

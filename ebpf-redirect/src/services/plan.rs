@@ -2,6 +2,7 @@
 //! service whole: what is pointed at comes before what points there, and goes after it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use portreeve_ebpf_common::{Backend, Service, ServiceKey, Slot, SlotKey};
 
@@ -40,7 +41,7 @@ pub(super) struct Change {
     /// Where they stood in the configuration before.
     pub(super) span: Range<usize>,
     /// What stands there instead.
-    pub(super) services: Vec<ServiceConfig>,
+    pub(super) services: Vec<Arc<ServiceConfig>>,
     /// What the maps hold of those before.
     pub(super) old: Contents,
     /// What they are to hold.

@@ -1,6 +1,7 @@
 //! From what is in the maps to what is to be there.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use portreeve_ebpf_common::{Affinity, AffinityKey, Backend, Service, ServiceKey, Slot, SlotKey};
 
@@ -18,7 +19,7 @@ pub struct ServiceTables {
     room: ServiceRoom,
     there: Contents,
     /// The services that `there` holds; none if nobody knows of what is there.
-    configured: Option<Vec<ServiceConfig>>,
+    configured: Option<Vec<Arc<ServiceConfig>>>,
 }
 
 /// How much the kernel's maps can hold.
@@ -53,21 +54,22 @@ impl ServiceTables {
         Self { room, there, configured: None }
     }
 
-    /// The writes that lead from what is there to these services: what it costs to find them, and to do
-    /// them, depends on the services that changed. When all are done, the plan is to be
+    /// The writes that lead from what is there to these services. What it costs to find and to do them
+    /// depends on the services that changed; those that are the same `Arc` as before are not even looked
+    /// at. When all are done, the plan is to be
     /// [adopted](Self::adopt); when one fails, the tables are to be [restored](Self::restored) from the
     /// maps.
     ///
     /// # Errors
     /// When services can't be so, or there is no room for them. Nothing is to be written then.
-    pub fn plan(&self, services: &[ServiceConfig]) -> Result<ServicePlan, ServiceError> {
+    pub fn plan(&self, services: &[Arc<ServiceConfig>]) -> Result<ServicePlan, ServiceError> {
         let before = self.configured.as_deref().unwrap_or_default();
         let (span, services) = changed(before, services);
         let old = match &self.configured {
             Some(all) => self.there.part(&all[span.clone()]),
             None => self.there.clone(),
         };
-        check(services)?;
+        check(services.iter().map(Arc::as_ref))?;
         let others = before[..span.start].iter().chain(&before[span.end..]);
         self.check_beside(services, &old, others)?;
         let mut next = Contents { next: self.there.next, ..Contents::default() };
@@ -90,9 +92,9 @@ impl ServiceTables {
     /// Whether the addresses of services are still to be had, beside those that stay as they are.
     fn check_beside<'a>(
         &self,
-        services: &[ServiceConfig],
+        services: &[Arc<ServiceConfig>],
         old: &Contents,
-        mut others: impl Iterator<Item = &'a ServiceConfig>,
+        mut others: impl Iterator<Item = &'a Arc<ServiceConfig>>,
     ) -> Result<(), ServiceError> {
         let taken = |key: &ServiceKey| {
             self.there.services.contains_key(key) && !old.services.contains_key(key)
@@ -100,7 +102,7 @@ impl ServiceTables {
         match services.iter().find(|service| service.keys().any(|key| taken(&key))) {
             None => Ok(()),
             // Whose it is takes a look at all of them.
-            Some(service) => others.try_for_each(|other| check([other, service])),
+            Some(service) => others.try_for_each(|other| check([other.as_ref(), service])),
         }
     }
 
@@ -160,12 +162,14 @@ impl ServiceTables {
 /// What two configurations differ in: where it stood, and what stands there now. Both begin and end with
 /// the same services.
 fn changed<'a>(
-    before: &[ServiceConfig],
-    now: &'a [ServiceConfig],
-) -> (Range<usize>, &'a [ServiceConfig]) {
-    let start = before.iter().zip(now).take_while(|(before, now)| before == now).count();
+    before: &[Arc<ServiceConfig>],
+    now: &'a [Arc<ServiceConfig>],
+) -> (Range<usize>, &'a [Arc<ServiceConfig>]) {
+    let same = |(before, now): &(&Arc<ServiceConfig>, &Arc<ServiceConfig>)| {
+        Arc::ptr_eq(before, now) || before == now
+    };
+    let start = before.iter().zip(now).take_while(same).count();
     let (rest, now) = (&before[start..], &now[start..]);
-    let same = rest.iter().rev().zip(now.iter().rev());
-    let end = same.take_while(|(before, now)| before == now).count();
+    let end = rest.iter().rev().zip(now.iter().rev()).take_while(same).count();
     (start..before.len() - end, &now[..now.len() - end])
 }

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portreeve_ebpf_common::{
@@ -131,7 +132,7 @@ impl Maps {
 
 /// Does a plan write by write.
 fn carry_out(maps: &mut Maps, tables: &mut ServiceTables, configs: &[ServiceConfig]) {
-    let plan = tables.plan(configs).unwrap();
+    let plan = tables.plan(&shared(configs)).unwrap();
     let stay: Vec<ServiceKey> = configs.iter().flat_map(ServiceConfig::keys).collect();
     let stay: Vec<ServiceKey> =
         stay.into_iter().filter(|key| maps.services.contains_key(key)).collect();
@@ -142,7 +143,15 @@ fn carry_out(maps: &mut Maps, tables: &mut ServiceTables, configs: &[ServiceConf
     }
     tables.adopt(plan);
     maps.hold(configs);
-    assert_eq!(tables.plan(configs).unwrap().writes().count(), 0, "there is nothing left to do");
+    assert_eq!(
+        tables.plan(&shared(configs)).unwrap().writes().count(),
+        0,
+        "there is nothing left to do"
+    );
+}
+
+fn shared(configs: &[ServiceConfig]) -> Vec<Arc<ServiceConfig>> {
+    configs.iter().cloned().map(Arc::new).collect()
 }
 
 fn service(name: &str, frontends: &[&str], backends: &[(&str, u32)]) -> ServiceConfig {
@@ -213,7 +222,7 @@ fn whoever_is_killed_half_way_goes_on_from_what_is_there() {
     let mut dice = Dice::new(32);
     let (mut maps, mut tables) = (Maps::default(), ServiceTables::new(ROOM));
     for _ in 0..400 {
-        let plan = tables.plan(&any(&mut dice)).unwrap();
+        let plan = tables.plan(&shared(&any(&mut dice))).unwrap();
         let writes: Vec<_> = plan.writes().collect();
         for write in &writes[..dice.below(writes.len() + 1)] {
             maps.write(*write);
@@ -235,7 +244,7 @@ fn a_restart_changes_nothing() {
             config.backends.retain(|backend| backend.weight > 0 && !backend.draining);
         }
         carry_out(&mut maps, &mut tables, &configs);
-        let left = maps.restored().plan(&configs).unwrap();
+        let left = maps.restored().plan(&shared(&configs)).unwrap();
         assert_eq!(left.writes().count(), 0);
     }
 }
@@ -251,7 +260,7 @@ fn a_backend_drains_until_it_is_configured_no_longer() {
     assert!(numbers.iter().all(|number| maps.backends.contains_key(number)));
     assert_eq!(maps.backends.values().filter(|backend| backend.draining != 0).count(), 1);
     configs[0].backends.remove(0);
-    let plan = tables.plan(&configs).unwrap();
+    let plan = tables.plan(&shared(&configs)).unwrap();
     let [.., ServiceWrite::RemoveBackend(_)] = plan.writes().collect::<Vec<_>>()[..] else {
         panic!("{plan:?}")
     };
@@ -300,7 +309,8 @@ fn a_number_that_a_client_may_remember_is_nobody_elses() {
 #[test]
 fn what_cannot_be_meant_is_an_error_and_nothing_is_written() {
     let tables = ServiceTables::new(ServiceRoom { frontends: 2, slots: 3, backends: 4 });
-    let refused = |services: &[ServiceConfig]| tables.plan(services).unwrap_err().to_string();
+    let refused =
+        |services: &[ServiceConfig]| tables.plan(&shared(services)).unwrap_err().to_string();
     let one = service("one", &["10.96.0.1:80"], &[("10.0.0.1:80", 1)]);
     let same = service("two", &["[::ffff:10.96.0.1]:80"], &[]);
     assert_eq!(
@@ -309,7 +319,7 @@ fn what_cannot_be_meant_is_an_error_and_nothing_is_written() {
          `[::ffff:10.96.0.1]:80` (TCP)"
     );
     let udp = ServiceConfig { protocol: Transport::Udp, ..same };
-    assert!(tables.plan(&[one, udp]).is_ok(), "another protocol is another service");
+    assert!(tables.plan(&shared(&[one, udp])).is_ok(), "another protocol is another service");
     for address in ["10.96.0.1:0", "0.0.0.0:80", "[::]:80", "224.0.0.1:80", "[ff02::1]:80"] {
         let expected = format!("service `default/s`: `{address}` is nowhere to connect to");
         assert_eq!(refused(&[service("s", &[address], &[])]), expected);
@@ -343,14 +353,14 @@ fn what_comes_beside_services_that_stay_is_held_against_them() {
     carry_out(&mut maps, &mut tables, &[one.clone(), two.clone()]);
     let taken = service("three", &["10.96.0.1:80"], &[]);
     assert_eq!(
-        tables.plan(&[one.clone(), two.clone(), taken]).unwrap_err().to_string(),
+        tables.plan(&shared(&[one.clone(), two.clone(), taken])).unwrap_err().to_string(),
         "services `default/one` and `default/three`: both have the frontend \
          `10.96.0.1:80` (TCP)"
     );
     let ports = [("10.0.0.3:80", 1), ("10.0.0.3:81", 1)];
     let many = service("three", &["10.96.0.3:80"], &ports);
     assert_eq!(
-        tables.plan(&[one.clone(), two.clone(), many]).unwrap_err().to_string(),
+        tables.plan(&shared(&[one.clone(), two.clone(), many])).unwrap_err().to_string(),
         "4 slots, and room for 3: what is new comes before what is old goes"
     );
     // An address that moves to another service goes with its number.
@@ -380,7 +390,7 @@ fn one_change_among_many_is_the_same_as_all_at_once() {
         }
         carry_out(&mut maps, &mut tables, &configs);
         // What it takes to be there is what somebody finds who reads the maps.
-        let kept: Vec<_> = maps.restored().plan(&configs).unwrap().writes().collect();
+        let kept: Vec<_> = maps.restored().plan(&shared(&configs)).unwrap().writes().collect();
         let unused = |write: &ServiceWrite| {
             matches!(write, ServiceWrite::PutBackend(..) | ServiceWrite::RemoveBackend(_))
         };
@@ -435,13 +445,13 @@ fn ten_thousand_services_are_planned_at_once() {
     };
     let mut configs: Vec<ServiceConfig> = (0..10_000).map(config).collect();
     let begun = Instant::now();
-    let plan = tables.plan(&configs).unwrap();
+    let plan = tables.plan(&shared(&configs)).unwrap();
     let all = begun.elapsed();
     assert_eq!(plan.writes().count(), 110_000);
     tables.adopt(plan);
     configs[5000].backends[2].draining = true;
     let begun = Instant::now();
-    let plan = tables.plan(&configs).unwrap();
+    let plan = tables.plan(&shared(&configs)).unwrap();
     let one = begun.elapsed();
     // Four slots come, the service and the drained backend change, five slots go.
     assert_eq!(plan.writes().count(), 4 + 1 + 1 + 5);

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portreeve_ebpf::{
@@ -98,10 +99,10 @@ fn exempt(host: &Host) {
     assert!(listener.accept().is_ok());
 }
 
-fn service(backends: &[SocketAddr]) -> ServiceConfig {
+fn service(backends: &[SocketAddr]) -> Arc<ServiceConfig> {
     let backend =
         |address: &SocketAddr| BackendConfig { address: *address, weight: 1, draining: false };
-    ServiceConfig {
+    Arc::new(ServiceConfig {
         name: "shop".to_owned(),
         namespace: "default".to_owned(),
         labels: Default::default(),
@@ -109,7 +110,7 @@ fn service(backends: &[SocketAddr]) -> ServiceConfig {
         protocol: Transport::Tcp,
         backends: backends.iter().map(backend).collect(),
         affinity: None,
-    }
+    })
 }
 
 const FRONTEND: (std::net::IpAddr, u16) = (std::net::IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)), 80);

@@ -81,7 +81,7 @@ impl Kernel {
 
     /// Puts other services in force.
     pub(super) fn set_services(&self, services: &[ServiceConfig]) -> Result<(), Refusal> {
-        Ok(self.redirect()?.set_services(services)?)
+        Ok(self.redirect()?.set_services(&shared(services.to_vec()))?)
     }
 
     /// Whether an event of this time was decided by a policy of this proxy.
@@ -100,11 +100,15 @@ impl Kernel {
         };
         let _ = self.since.set(now());
         prepared.set_policy(first)?;
-        prepared.set_services(&services)?;
+        prepared.set_services(&shared(services))?;
         // Exemptions borrow it, and connections outlive everything but the process.
         let _ = self.redirect.set(Box::leak(Box::new(prepared.attach()?)));
         Ok(())
     }
+}
+
+fn shared(services: Vec<ServiceConfig>) -> Vec<Arc<ServiceConfig>> {
+    services.into_iter().map(Arc::new).collect()
 }
 
 fn revoke(redirect: &Redirect, table: &PolicyTable) {

@@ -67,7 +67,8 @@ pub(crate) fn check_services(
         slots: capacity.slots as usize,
         backends: capacity.backends as usize,
     };
-    ServiceTables::new(room).plan(services).map(drop)
+    let services: Vec<_> = services.iter().cloned().map(Arc::new).collect();
+    ServiceTables::new(room).plan(&services).map(drop)
 }
 
 /// Services as policy refers to them: one by each name, whatever the number of its ports.
