@@ -46,7 +46,10 @@ def connect(address, port, timeout=5, source=None):
     except OSError as error:
         return None, {"error": name(error), "microseconds": int((time.monotonic() - began) * 1e6)}
     shown = lambda end: "%s:%d" % (end[0], end[1]) if ":" not in end[0] else "[%s]:%d" % (end[0], end[1])
-    return s, {"error": None, "peer": shown(s.getpeername()), "local": shown(s.getsockname())}
+    try:
+        return s, {"error": None, "peer": shown(s.getpeername()), "local": shown(s.getsockname())}
+    except OSError as error:  # ended since
+        return None, {"error": name(error)}
 
 
 def request(s, host, path):
