@@ -39,6 +39,8 @@ pub(super) struct Registry {
     /// How many rules, groups, services and names a prefix is held by.
     prefixes: HashMap<IpNet, usize>,
     peers: HashMap<String, Known>,
+    /// How often somebody may have come to a place, or left one.
+    pub(super) placements: u64,
 }
 
 /// A peer with the identity that it holds.
@@ -61,6 +63,7 @@ impl Registry {
             places: HashMap::new(),
             prefixes: HashMap::new(),
             peers: HashMap::new(),
+            placements: 0,
         }
     }
 
@@ -79,6 +82,7 @@ impl Registry {
         let built_in = built_in_labels(labels);
         let identity = built_in.or_else(|| self.allocator.acquire(labels))?;
         *self.held.entry(identity).or_default() += 1;
+        self.placements += 1;
         let identities = Arc::make_mut(&mut self.identities);
         if identities.add_labels(identity, labels, &mut self.index)
             && let Some(known) = identities.get(identity)
@@ -101,6 +105,7 @@ impl Registry {
         selections: &mut Selections,
         touched: &mut Touched,
     ) {
+        self.placements += 1;
         let identities = Arc::make_mut(&mut self.identities);
         for place in places.map(|place| place.trunc()) {
             let Some(there) = self.places.get_mut(&place) else { continue };
@@ -189,6 +194,7 @@ impl Registry {
         selections: &mut Selections,
         touched: &mut Touched,
     ) {
+        self.placements += 1;
         let identities = Arc::make_mut(&mut self.identities);
         let added = identities.add_prefix(prefix, names, &mut self.local, &mut self.index);
         if let Some(known) = added.and_then(|identity| identities.get(identity)) {
@@ -197,6 +203,7 @@ impl Registry {
     }
 
     fn remove_prefix(&mut self, prefix: IpNet, selections: &mut Selections, touched: &mut Touched) {
+        self.placements += 1;
         let identities = Arc::make_mut(&mut self.identities);
         if let Some(gone) = identities.remove_prefix(prefix, &mut self.local, &mut self.index) {
             touched.selections.extend(selections.went(gone));
