@@ -231,10 +231,9 @@ impl Engine {
         let arrived = self.registry.arrive(&labels, places, &mut self.selections, &mut touched);
         self.ports.add(&peer.named_ports);
         touched.ports |= !peer.named_ports.is_empty();
-        match arrived {
-            Some(identity) => self.registry.remember(name, Known { peer, labels, identity }),
-            None => self.ports.remove(&peer.named_ports),
-        }
+        // Without a number he has no rights, but he has his addresses.
+        let identity = arrived.unwrap_or(Identity::UNKNOWN);
+        self.registry.remember(name, Known { peer, labels, identity });
         let mut change = self.settle(touched);
         if arrived.is_none() {
             change.errors.push((name.to_owned(), ResolveError::OutOfIdentities));

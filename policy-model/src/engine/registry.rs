@@ -71,7 +71,8 @@ impl Registry {
         Arc::clone(&self.identities)
     }
 
-    /// Somebody with these labels comes to these places.
+    /// Somebody with these labels comes to these places. `None`: there is no number left for him, and
+    /// who is at the places is nobody known.
     pub(super) fn arrive(
         &mut self,
         labels: &Labels,
@@ -80,7 +81,10 @@ impl Registry {
         touched: &mut Touched,
     ) -> Option<Identity> {
         let built_in = built_in_labels(labels);
-        let identity = built_in.or_else(|| self.allocator.acquire(labels))?;
+        let Some(identity) = built_in.or_else(|| self.allocator.acquire(labels)) else {
+            self.settle_in(Identity::UNKNOWN, places);
+            return None;
+        };
         *self.held.entry(identity).or_default() += 1;
         self.placements += 1;
         let identities = Arc::make_mut(&mut self.identities);
@@ -89,11 +93,17 @@ impl Registry {
         {
             touched.selections.extend(selections.came(known));
         }
+        self.settle_in(identity, places);
+        Some(identity)
+    }
+
+    fn settle_in(&mut self, identity: Identity, places: impl Iterator<Item = IpNet>) {
+        self.placements += 1;
+        let identities = Arc::make_mut(&mut self.identities);
         for place in places.map(|place| place.trunc()) {
             self.places.entry(place).or_default().push(identity);
             identities.place(place, identity);
         }
-        Some(identity)
     }
 
     /// Somebody leaves.
@@ -119,6 +129,9 @@ impl Registry {
                     identities.displace(place);
                 }
             }
+        }
+        if identity == Identity::UNKNOWN {
+            return;
         }
         if built_in_labels(labels).is_none() {
             self.allocator.release(labels);
