@@ -216,3 +216,55 @@ pub(crate) struct LogArguments {
     #[arg(long, value_name = "FORM", default_value = "text", value_parser = ["text", "json"])]
     pub(crate) log_format: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+    use std::path::Path;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// `help.txt` has what `--help` says; set `UPDATE_EXPECTED=1` to write it anew.
+    #[test]
+    fn help_is_as_it_was_read_over() {
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        let mut said = String::new();
+        write_help(&mut command, "portreeve-node", &mut said);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/help.txt");
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            std::fs::write(&path, &said).unwrap();
+        }
+        let expected = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(said, expected, "run `UPDATE_EXPECTED=1 cargo test -p portreeve-node`");
+    }
+
+    fn write_help(command: &mut clap::Command, path: &str, said: &mut String) {
+        writeln!(said, "$ {path} --help\n{}", command.render_help()).unwrap();
+        for below in command.get_subcommands_mut() {
+            write_help(below, &format!("{path} {}", below.get_name()), said);
+        }
+    }
+
+    #[test]
+    fn flags_that_belong_together_are_asked_for_together() {
+        for (arguments, is_right) in [
+            (&["run", "--config", "node.yaml"][..], true),
+            (&["run", "--objects", "o"], true),
+            (&["run", "--objects", "o", "--datapath", "none", "--node", "n"], true),
+            (&["run"], false),
+            (&["run", "--config", "node.yaml", "--objects", "o"], false),
+            (&["run", "--config", "node.yaml", "--datapath", "none"], false),
+            (&["bpf", "ipcache", "list"], true),
+            (&["bpf", "ipcache", "delete"], false),
+            (&["bpf", "everything", "list"], false),
+            (&["endpoint", "get"], false),
+            (&["endpoint", "get", "shop", "--output", "json"], true),
+        ] {
+            let all = std::iter::once("portreeve-node").chain(arguments.iter().copied());
+            assert_eq!(Cli::try_parse_from(all).is_ok(), is_right, "{arguments:?}");
+        }
+    }
+}

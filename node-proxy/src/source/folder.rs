@@ -68,6 +68,8 @@ struct Document {
     diagnostics: Vec<Diagnostic>,
     is_new: bool,
     line: u32,
+    /// The line that was told last.
+    told: Option<u32>,
 }
 
 impl Folder {
@@ -144,7 +146,11 @@ impl Folder {
                 let kept = if is_whole { BTreeSet::new() } else { before };
                 File { stamp, documents, kept, trouble: None }
             }
-            Err(error) => File { stamp: None, trouble: Some(trouble(&name, &error)), ..old },
+            Err(error) => {
+                let mut old = old;
+                old.documents.retain(|document| document.key.is_some());
+                File { stamp: None, trouble: Some(trouble(&name, &error)), ..old }
+            }
         };
         for key in file.keys() {
             self.claims.entry(key.clone()).or_default().insert(path.clone());
@@ -188,10 +194,11 @@ impl Folder {
         let is_new = std::mem::take(&mut document.is_new);
         let what = match document.object.take() {
             Some(object) => What::Put(Box::new(object)),
-            None if document.is_good => What::Moved,
-            None if is_new || before.as_ref() != Some(&now) => What::Broken,
+            None if !document.is_good && (is_new || before.as_ref() != Some(&now)) => What::Broken,
+            None if document.told == Some(document.line) => return None,
             None => What::Moved,
         };
+        document.told = Some(document.line);
         let diagnostics = split::placed(&document.piece, &document.diagnostics);
         Some(Event { key, origin, what, diagnostics })
     }
@@ -261,7 +268,7 @@ impl Document {
         let line = split::first_line(&piece);
         let Found { key, object, diagnostics } = found;
         let is_good = object.is_some();
-        Self { piece, key, object, is_good, diagnostics, is_new: true, line }
+        Self { piece, key, object, is_good, diagnostics, is_new: true, line, told: None }
     }
 }
 

@@ -44,14 +44,23 @@ pub(super) fn documents(text: &str) -> Vec<Piece> {
     }
     pieces.push(Piece { text: text[begin..].to_owned(), before, only_here: None });
     pieces.retain(|piece| !is_blank(&piece.text));
+    pieces.iter_mut().for_each(trim);
     pieces
 }
 
-/// Whether a document has nothing in it but comments and its own marks.
+/// Takes away what stands before an object: it says the same with other comments above it.
+fn trim(piece: &mut Piece) {
+    let lines = piece.text.split_inclusive('\n').take_while(|line| is_blank(line));
+    let (count, bytes) = lines.fold((0, 0), |(count, bytes), line| (count + 1, bytes + line.len()));
+    piece.text.drain(..bytes);
+    piece.before += count;
+}
+
+/// Whether a document has nothing in it but comments, directives and its own marks.
 fn is_blank(text: &str) -> bool {
     text.lines().all(|line| {
         let line = line.trim_start_matches('\u{feff}').trim();
-        line.is_empty() || line.starts_with('#') || line == "---" || line == "..."
+        line.is_empty() || line.starts_with(['#', '%']) || line == "---" || line == "..."
     })
 }
 
