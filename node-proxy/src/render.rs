@@ -59,8 +59,7 @@ pub(crate) fn policy(answer: &Value) -> String {
         answer,
         &[
             ("DIRECTION", "direction"),
-            ("IDENTITY", "identity"),
-            ("LABELS", "labels"),
+            ("WHO", "who"),
             ("PROTOCOL", "protocol"),
             ("PORTS", "ports"),
             ("ACTION", "action"),
@@ -90,7 +89,7 @@ pub(crate) fn services(answer: &Value) -> String {
 
 /// `identity list`.
 pub(crate) fn identities(answer: &Value) -> String {
-    let columns = [("IDENTITY", "identity"), ("WORKLOADS", "workloads"), ("LABELS", "labels")];
+    let columns = [("IDENTITY", "identity"), ("WORKLOADS", "workloads"), ("LABELS", "name")];
     table(answer, &columns, "no identities")
 }
 
@@ -209,8 +208,23 @@ fn table(answer: &Value, columns: &[(&str, &str)], nothing: &str) -> String {
     };
     let columns: Vec<_> = columns.iter().filter(is_worth).collect();
     let titles: Vec<String> = columns.iter().map(|(title, _)| (*title).to_owned()).collect();
-    let cells = |row: &&Value| columns.iter().map(|(_, name)| cell(&row[*name])).collect();
+    let cell = |row: &&Value, name: &str| match name {
+        "who" => who(&row[name]),
+        _ => cell(&row[name]),
+    };
+    let cells = |row: &&Value| columns.iter().map(|(_, name)| cell(row, name)).collect();
     aligned(&titles, &rows.iter().map(cells).collect::<Vec<Vec<String>>>())
+}
+
+/// Many who are treated alike: the first few.
+fn who(all: &Value) -> String {
+    const FEW: usize = 3;
+    let all = all.as_array().map_or(&[][..], Vec::as_slice);
+    let shown: Vec<String> = all.iter().take(FEW).map(cell).collect();
+    match all.len().saturating_sub(FEW) {
+        0 => shown.join("; "),
+        more => format!("{}; and {more} more", shown.join("; ")),
+    }
 }
 
 fn aligned(titles: &[String], rows: &[Vec<String>]) -> String {

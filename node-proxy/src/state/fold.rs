@@ -5,6 +5,7 @@ use std::time::Instant;
 use portreeve_policy::{Change, Diagnostic, PolicyName, Severity, Source as Text};
 
 use super::people::{endpoint, is_lingering, name, peer};
+use super::policy_rows::short;
 use super::{Known, News, Node};
 use crate::datapath::EndpointSpec;
 use crate::objects::{Object, ObjectKey, PolicyObject, Workload, is_policy};
@@ -165,7 +166,7 @@ impl Node {
                     identity: policy
                         .map_or(portreeve_policy::Identity::UNKNOWN, |policy| policy.workload()),
                 };
-                self.endpoints.put(spec, labels.short(), self.engine.revision());
+                self.endpoints.put(spec, short(&labels), self.engine.revision());
             }
             None => {
                 if was_here {

@@ -10,7 +10,7 @@
 //! | `endpoints.rs`, `ipcache.rs`, `backoff.rs` | what is wanted, what is in force, when to try again |
 //! | `realise.rs` | telling the datapath |
 //! | `news.rs` | what happens, as it happens |
-//! | `view.rs` | all of it, to be shown |
+//! | `view.rs`, `policy_rows.rs` | all of it, to be shown |
 
 mod backoff;
 mod endpoints;
@@ -18,6 +18,7 @@ mod fold;
 mod ipcache;
 mod news;
 mod people;
+mod policy_rows;
 mod realise;
 mod services;
 #[cfg(test)]
@@ -35,10 +36,9 @@ use self::endpoints::Endpoints;
 use self::ipcache::Ipcache;
 pub use self::news::{News, NewsSender};
 use self::people::People;
+pub use self::policy_rows::PolicyRow;
 use self::services::Services;
-pub use self::view::{
-    EndpointDetail, EndpointRow, IdentityRow, ObjectError, PolicyRow, ServiceRow, Status,
-};
+pub use self::view::{EndpointDetail, EndpointRow, IdentityRow, ObjectError, ServiceRow, Status};
 use crate::datapath::{Datapath, Proxying};
 use crate::identities::{EndpointIds, Identities, StateError};
 use crate::objects::ObjectKey;

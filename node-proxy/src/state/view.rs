@@ -1,9 +1,10 @@
 //! The state of a node, to be shown. Fields are an interface: `--output json` prints them.
 
-use portreeve_policy::{Action, Diagnostic, Inspection, Protocol, Severity, TrafficDirection};
+use portreeve_policy::{Diagnostic, Identity, Severity, TrafficDirection};
 use serde::{Deserialize, Serialize};
 
 use super::Node;
+use super::policy_rows::{self, PolicyRow, short};
 use crate::datapath::{DatapathStatus, Frontend, ServiceSpec};
 
 /// What `portreeve-node status` shows.
@@ -107,27 +108,6 @@ pub struct EndpointDetail {
     pub ports: Vec<PolicyRow>,
 }
 
-/// What those with an identity may do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PolicyRow {
-    /// The endpoint.
-    pub endpoint: String,
-    /// `ingress` or `egress`.
-    pub direction: String,
-    /// The identity; 0: everybody of whom nothing is said.
-    pub identity: u32,
-    /// Its labels.
-    pub labels: String,
-    /// The protocol.
-    pub protocol: String,
-    /// The ports: one, or from and to.
-    pub ports: String,
-    /// `allow`, `deny` or `inspect`, and as what.
-    pub action: String,
-    /// The rule that says so.
-    pub rule: Option<String>,
-}
-
 /// A service, in a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServiceRow {
@@ -154,6 +134,8 @@ pub struct ServiceRow {
 pub struct IdentityRow {
     /// Its number.
     pub identity: u32,
+    /// As a person calls it.
+    pub name: String,
     /// All of its labels.
     pub labels: Vec<String>,
     /// How many workloads have it.
@@ -287,42 +269,9 @@ impl Node {
     pub fn policy(&self, which: &str) -> Option<Vec<PolicyRow>> {
         let name = self.find(which)?;
         let policy = self.engine.policy(&name)?;
-        let mut rows = Vec::new();
-        for direction in [TrafficDirection::Ingress, TrafficDirection::Egress] {
-            let classes = policy.classes(direction);
-            let mut known: Vec<_> = policy.addresses().map(|(_, identity)| identity).collect();
-            known.extend(self.identities.list().into_iter().map(|(identity, ..)| identity));
-            known.sort_unstable();
-            known.dedup();
-            let nobody = portreeve_policy::Identity::UNKNOWN;
-            let known = known.into_iter().filter(|identity| *identity != nobody);
-            for identity in known {
-                let class = classes.of(identity);
-                for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
-                    for span in classes.ports(class, protocol) {
-                        if matches!(span.verdict.action, Action::Deny)
-                            && span.verdict.rule.is_none()
-                        {
-                            continue;
-                        }
-                        rows.push(PolicyRow {
-                            endpoint: name.clone(),
-                            direction: direction.as_str().to_owned(),
-                            identity: identity.get(),
-                            labels: policy.labels(identity).to_owned(),
-                            protocol: protocol.to_string(),
-                            ports: span_text(span.first, span.last),
-                            action: action(&span.verdict.action),
-                            rule: span.verdict.rule.map(|id| {
-                                let rule = policy.rule(id);
-                                format!("{} {}", rule.policy(), rule.section())
-                            }),
-                        });
-                    }
-                }
-            }
-        }
-        Some(rows)
+        let mut known: Vec<Identity> = policy.addresses().map(|(_, identity)| identity).collect();
+        known.extend(self.identities.list().into_iter().map(|(identity, ..)| identity));
+        Some(policy_rows::of(&name, &policy, known))
     }
 
     /// All services: a line for every port.
@@ -351,6 +300,7 @@ impl Node {
     pub fn identities(&self) -> Vec<IdentityRow> {
         let rows = self.identities.list().into_iter().map(|(identity, labels, held)| IdentityRow {
             identity: identity.get(),
+            name: short(&labels),
             labels: labels.iter().map(ToString::to_string).collect(),
             // One of those who hold it is only there to let it linger.
             workloads: held.saturating_sub(1),
@@ -369,35 +319,6 @@ fn object_error(error: &Diagnostic) -> ObjectError {
         field: error.path.clone(),
         error: error.message.clone(),
         hint: error.hint.clone(),
-    }
-}
-
-fn span_text(first: u16, last: u16) -> String {
-    match (first, last) {
-        (0, u16::MAX) => "any".to_owned(),
-        (first, last) if first == last => first.to_string(),
-        (first, last) => format!("{first}-{last}"),
-    }
-}
-
-fn action(action: &Action) -> String {
-    match action {
-        Action::Deny => "deny".to_owned(),
-        Action::Allow => "allow".to_owned(),
-        Action::Inspect(what) => format!("inspect {}", inspection(what)),
-        _ => "unknown".to_owned(),
-    }
-}
-
-fn inspection(what: &Inspection) -> &'static str {
-    match what {
-        Inspection::Http(_) => "http",
-        Inspection::Kafka(_) => "kafka",
-        Inspection::Dns(_) => "dns",
-        Inspection::Tls(_) => "tls",
-        Inspection::Generic(_) => "l7proto",
-        Inspection::Listener(_) => "listener",
-        _ => "unknown",
     }
 }
 
