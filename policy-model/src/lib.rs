@@ -15,7 +15,8 @@
 //!
 //! Before policy is applied: [`case`] runs policy unit tests, [`explain`] shows the way to an answer,
 //! [`diff`] says who gains and who loses access, [`conflicts`] finds what makes no sense together, and
-//! [`Repository::warnings`] what is surely not meant.
+//! [`Repository::warnings`] what is surely not meant. [`yaml`] reads what stands beside policies as they
+//! are read.
 //!
 //! Around them: [`label`] and `selector` (who), `identity` (numbers for who), `pattern` (regular
 //! expressions, thousands at the cost of a few), [`diagnostic`] (errors a person can act on).
@@ -73,6 +74,7 @@ mod rule;
 mod selector;
 mod source;
 mod verdict;
+pub mod yaml;
 
 pub use self::compiled::{
     Authentication, DnsRules, EndpointPolicy, GenericRules, HeaderEdit, HttpRequest, HttpRules,

@@ -15,33 +15,45 @@ use crate::source::Source;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
-pub(crate) struct Node {
-    pub(crate) at: Position,
-    pub(crate) value: Value,
+pub struct Node {
+    /// Where it begins.
+    pub at: Position,
+    /// What it is.
+    pub value: Value,
 }
 
+/// What a document may say.
 #[derive(Clone, Debug)]
-pub(crate) enum Value {
+pub enum Value {
+    /// Nothing.
     Null,
+    /// `true` or `false`.
     Bool(bool),
     /// As Rust prints it; what policies count fits `u64`.
     Integer(i128),
+    /// A number that is no whole one; none is asked for anywhere.
     Float,
+    /// A string.
     Text(String),
+    /// A list.
     List(Vec<Node>),
+    /// A map, in the order of the file.
     Map(Vec<(Key, Node)>),
 }
 
 /// A field's name and where it stands.
 #[derive(Clone, Debug)]
-pub(crate) struct Key {
-    pub(crate) at: Position,
-    pub(crate) name: String,
+pub struct Key {
+    /// Where it begins.
+    pub at: Position,
+    /// The name.
+    pub name: String,
 }
 
 impl Node {
     /// What it is, for an error.
-    pub(crate) fn kind(&self) -> &'static str {
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
         match self.value {
             Value::Null => "nothing",
             Value::Bool(_) => "a boolean",
@@ -52,13 +64,18 @@ impl Node {
         }
     }
 
-    pub(crate) fn is_null(&self) -> bool {
+    /// Whether it is nothing.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
         matches!(self.value, Value::Null)
     }
 }
 
 /// Reads all documents of a source; empty ones are left out.
-pub(crate) fn parse(source: &Source) -> Result<Vec<Node>, Box<Diagnostic>> {
+///
+/// # Errors
+/// What is not YAML, and where.
+pub fn parse(source: &Source) -> Result<Vec<Node>, Box<Diagnostic>> {
     let mut options = Options::default();
     options.budget = Some(budget());
     options.with_snippet = false;

@@ -8,7 +8,7 @@ use crate::source::Source;
 
 /// Walks one source. Every error is recorded with the path walked so far; what could not be read
 /// is `None` and the walk goes on.
-pub(crate) struct Reader<'s> {
+pub struct Reader<'s> {
     source: &'s Source,
     path: String,
     pub(crate) found: Vec<Diagnostic>,
@@ -19,11 +19,15 @@ pub(crate) struct Reader<'s> {
 }
 
 impl<'s> Reader<'s> {
-    pub(crate) fn new(source: &'s Source) -> Self {
+    /// Begins at the top of a source.
+    #[must_use]
+    pub fn new(source: &'s Source) -> Self {
         Self { source, path: String::new(), found: Vec::new(), errors: 0, spent: 0, lines: None }
     }
 
-    pub(crate) fn source(&self) -> &'s Source {
+    /// What is read.
+    #[must_use]
+    pub fn source(&self) -> &'s Source {
         self.source
     }
 
@@ -41,7 +45,8 @@ impl<'s> Reader<'s> {
     }
 
     /// How many errors there are; what was read between two equal counts is good.
-    pub(crate) fn errors(&self) -> usize {
+    #[must_use]
+    pub fn errors(&self) -> usize {
         self.errors
     }
 
@@ -53,11 +58,20 @@ impl<'s> Reader<'s> {
         Diagnostics(taken)
     }
 
-    pub(crate) fn error(&mut self, at: Position, message: impl Display) {
+    /// Everything that was found, in the order of the lines.
+    #[must_use]
+    pub fn into_found(mut self) -> Vec<Diagnostic> {
+        self.found.sort_by_key(|found| (found.line, found.column));
+        self.found
+    }
+
+    /// Something is wrong.
+    pub fn error(&mut self, at: Position, message: impl Display) {
         self.report(Severity::Error, at, message, None);
     }
 
-    pub(crate) fn error_hint(&mut self, at: Position, message: impl Display, hint: impl Display) {
+    /// Something is wrong, and what to do about it is known.
+    pub fn error_hint(&mut self, at: Position, message: impl Display, hint: impl Display) {
         self.report(Severity::Error, at, message, Some(hint.to_string()));
     }
 
@@ -89,7 +103,7 @@ impl<'s> Reader<'s> {
     }
 
     /// Reads below a field.
-    pub(crate) fn field<T>(&mut self, name: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+    pub fn field<T>(&mut self, name: &str, read: impl FnOnce(&mut Self) -> T) -> T {
         let walked = self.path.len();
         if walked > 0 {
             self.path.push('.');
@@ -109,7 +123,7 @@ impl<'s> Reader<'s> {
     }
 
     /// The fields of a map.
-    pub(crate) fn fields<'n>(&mut self, node: &'n Node) -> Option<Fields<'n>> {
+    pub fn fields<'n>(&mut self, node: &'n Node) -> Option<Fields<'n>> {
         match &node.value {
             Value::Map(map) => Some(Fields { at: node.at, map, known: Vec::new() }),
             _ => {
@@ -120,7 +134,7 @@ impl<'s> Reader<'s> {
     }
 
     /// Every item of a list, each with its index in the path. `None` only if it is no list.
-    pub(crate) fn list<'n, T>(
+    pub fn list<'n, T>(
         &mut self,
         node: &'n Node,
         mut read: impl FnMut(&mut Self, &'n Node) -> Option<T>,
@@ -152,7 +166,8 @@ impl<'s> Reader<'s> {
         }
     }
 
-    pub(crate) fn text<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
+    /// A string.
+    pub fn text<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
         match &node.value {
             Value::Text(text) => Some(text),
             Value::Integer(number) => {
@@ -178,7 +193,8 @@ impl<'s> Reader<'s> {
         }
     }
 
-    pub(crate) fn boolean(&mut self, node: &Node) -> Option<bool> {
+    /// `true` or `false`.
+    pub fn boolean(&mut self, node: &Node) -> Option<bool> {
         match node.value {
             Value::Bool(value) => Some(value),
             _ => {
@@ -189,7 +205,7 @@ impl<'s> Reader<'s> {
     }
 
     /// One of `names`, else an error that suggests the nearest.
-    pub(crate) fn one_of<'c>(
+    pub fn one_of<'c>(
         &mut self,
         at: Position,
         word: &str,
@@ -209,15 +225,16 @@ impl<'s> Reader<'s> {
 }
 
 /// The fields of one map. What is never asked for is unknown and an error.
-pub(crate) struct Fields<'n> {
-    pub(crate) at: Position,
+pub struct Fields<'n> {
+    /// Where the map begins.
+    pub at: Position,
     map: &'n [(Key, Node)],
     known: Vec<&'static str>,
 }
 
 impl<'n> Fields<'n> {
     /// A field's value; a field that is `null` counts as absent.
-    pub(crate) fn take(&mut self, name: &'static str) -> Option<&'n Node> {
+    pub fn take(&mut self, name: &'static str) -> Option<&'n Node> {
         self.take_nullable(name).filter(|node| !node.is_null())
     }
 
@@ -232,11 +249,7 @@ impl<'n> Fields<'n> {
     }
 
     /// A field that must be there.
-    pub(crate) fn required(
-        &mut self,
-        name: &'static str,
-        reader: &mut Reader<'_>,
-    ) -> Option<&'n Node> {
+    pub fn required(&mut self, name: &'static str, reader: &mut Reader<'_>) -> Option<&'n Node> {
         let node = self.take(name);
         if node.is_none() {
             reader.error(self.at, format_args!("`{name}` is missing"));
@@ -245,12 +258,12 @@ impl<'n> Fields<'n> {
     }
 
     /// A field that is read and kept out of the verdict: comments, Kubernetes' own book-keeping.
-    pub(crate) fn ignore(&mut self, names: &[&'static str]) {
+    pub fn ignore(&mut self, names: &[&'static str]) {
         self.known.extend(names);
     }
 
     /// Reports every field that nobody asked for.
-    pub(crate) fn finish(self, reader: &mut Reader<'_>) {
+    pub fn finish(self, reader: &mut Reader<'_>) {
         for (key, _) in self.map {
             if self.known.contains(&key.name.as_str()) {
                 continue;

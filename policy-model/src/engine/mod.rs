@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use self::recompute::Managed;
 use self::registry::{Known, Registry, Touched};
 use crate::compiled::EndpointPolicy;
@@ -139,7 +141,11 @@ impl Engine {
         &mut self,
         sources: impl IntoIterator<Item = Source>,
     ) -> Result<Change, Diagnostics> {
-        let new = Repository::parse_with(sources, self.features)?;
+        Ok(self.insert(Repository::parse_with(sources, self.features)?))
+    }
+
+    /// The same, of what was read already.
+    pub fn insert(&mut self, new: Repository) -> Change {
         let warnings = new.warnings().to_vec();
         let mut touched = Touched::default();
         for policy in new.policies {
@@ -161,7 +167,7 @@ impl Engine {
         }
         let mut change = self.settle(touched);
         change.warnings = warnings;
-        Ok(self.tell(change))
+        self.tell(change)
     }
 
     /// Removes a policy, if it is there.
@@ -225,10 +231,9 @@ impl Engine {
         let arrived = self.registry.arrive(&labels, places, &mut self.selections, &mut touched);
         self.ports.add(&peer.named_ports);
         touched.ports |= !peer.named_ports.is_empty();
-        match arrived {
-            Some(identity) => self.registry.remember(name, Known { peer, labels, identity }),
-            None => self.ports.remove(&peer.named_ports),
-        }
+        // Without a number he has no rights, but he has his addresses.
+        let identity = arrived.unwrap_or(Identity::UNKNOWN);
+        self.registry.remember(name, Known { peer, labels, identity });
         let mut change = self.settle(touched);
         if arrived.is_none() {
             change.errors.push((name.to_owned(), ResolveError::OutOfIdentities));
@@ -306,6 +311,24 @@ impl Engine {
     /// The workloads, by name.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.endpoints.values().map(|managed| &managed.endpoint)
+    }
+
+    /// Every prefix and who is there, as [`EndpointPolicy::addresses`] of all workloads.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(IpNet, Identity)> {
+        self.registry.identities().prefixes().collect()
+    }
+
+    /// Rises whenever [`Engine::addresses`] may have changed.
+    #[must_use]
+    pub fn addresses_revision(&self) -> u64 {
+        self.registry.placements
+    }
+
+    /// An identity's labels in one line, joined by commas.
+    #[must_use]
+    pub fn labels(&self, identity: Identity) -> String {
+        self.registry.identities().labels(identity).to_owned()
     }
 
     /// How many changes there were.

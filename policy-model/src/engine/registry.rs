@@ -39,6 +39,8 @@ pub(super) struct Registry {
     /// How many rules, groups, services and names a prefix is held by.
     prefixes: HashMap<IpNet, usize>,
     peers: HashMap<String, Known>,
+    /// How often somebody may have come to a place, or left one.
+    pub(super) placements: u64,
 }
 
 /// A peer with the identity that it holds.
@@ -61,6 +63,7 @@ impl Registry {
             places: HashMap::new(),
             prefixes: HashMap::new(),
             peers: HashMap::new(),
+            placements: 0,
         }
     }
 
@@ -68,7 +71,8 @@ impl Registry {
         Arc::clone(&self.identities)
     }
 
-    /// Somebody with these labels comes to these places.
+    /// Somebody with these labels comes to these places. `None`: there is no number left for him, and
+    /// who is at the places is nobody known.
     pub(super) fn arrive(
         &mut self,
         labels: &Labels,
@@ -77,19 +81,29 @@ impl Registry {
         touched: &mut Touched,
     ) -> Option<Identity> {
         let built_in = built_in_labels(labels);
-        let identity = built_in.or_else(|| self.allocator.acquire(labels))?;
+        let Some(identity) = built_in.or_else(|| self.allocator.acquire(labels)) else {
+            self.settle_in(Identity::UNKNOWN, places);
+            return None;
+        };
         *self.held.entry(identity).or_default() += 1;
+        self.placements += 1;
         let identities = Arc::make_mut(&mut self.identities);
         if identities.add_labels(identity, labels, &mut self.index)
             && let Some(known) = identities.get(identity)
         {
             touched.selections.extend(selections.came(known));
         }
+        self.settle_in(identity, places);
+        Some(identity)
+    }
+
+    fn settle_in(&mut self, identity: Identity, places: impl Iterator<Item = IpNet>) {
+        self.placements += 1;
+        let identities = Arc::make_mut(&mut self.identities);
         for place in places.map(|place| place.trunc()) {
             self.places.entry(place).or_default().push(identity);
             identities.place(place, identity);
         }
-        Some(identity)
     }
 
     /// Somebody leaves.
@@ -101,6 +115,7 @@ impl Registry {
         selections: &mut Selections,
         touched: &mut Touched,
     ) {
+        self.placements += 1;
         let identities = Arc::make_mut(&mut self.identities);
         for place in places.map(|place| place.trunc()) {
             let Some(there) = self.places.get_mut(&place) else { continue };
@@ -114,6 +129,9 @@ impl Registry {
                     identities.displace(place);
                 }
             }
+        }
+        if identity == Identity::UNKNOWN {
+            return;
         }
         if built_in_labels(labels).is_none() {
             self.allocator.release(labels);
@@ -189,6 +207,7 @@ impl Registry {
         selections: &mut Selections,
         touched: &mut Touched,
     ) {
+        self.placements += 1;
         let identities = Arc::make_mut(&mut self.identities);
         let added = identities.add_prefix(prefix, names, &mut self.local, &mut self.index);
         if let Some(known) = added.and_then(|identity| identities.get(identity)) {
@@ -197,6 +216,7 @@ impl Registry {
     }
 
     fn remove_prefix(&mut self, prefix: IpNet, selections: &mut Selections, touched: &mut Touched) {
+        self.placements += 1;
         let identities = Arc::make_mut(&mut self.identities);
         if let Some(gone) = identities.remove_prefix(prefix, &mut self.local, &mut self.index) {
             touched.selections.extend(selections.went(gone));

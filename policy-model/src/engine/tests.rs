@@ -315,3 +315,37 @@ fn changes_one_by_one_lead_to_the_same_as_all_at_once() {
         }
     }
 }
+
+/// Gives out one number.
+struct One(Option<crate::Labels>);
+
+impl crate::IdentityAllocator for One {
+    fn acquire(&mut self, labels: &crate::Labels) -> Option<crate::Identity> {
+        let own = self.0.get_or_insert_with(|| labels.clone());
+        (own == labels).then(|| crate::Identity::new(256))
+    }
+
+    fn release(&mut self, labels: &crate::Labels) {
+        assert_eq!(self.0.as_ref(), Some(labels), "never given out");
+        self.0 = None;
+    }
+}
+
+#[test]
+fn who_gets_no_number_is_nobody_known_and_not_the_world() {
+    let allocator = Box::new(One(None));
+    let mut engine = Engine::with_allocator(Options::default(), Features::default(), allocator);
+    engine.upsert_endpoint(Endpoint::new("shop", "default", "app=shop".parse().unwrap()));
+    engine.apply([policy("p", "shop", "ingress", "{fromEntities: [world]}")]).unwrap();
+    assert!(allows(&engine, "shop", INGRESS, "10.0.0.1"));
+    let before = engine.addresses_revision();
+    assert_eq!(engine.upsert_peer("a", peer("10.0.0.1/32", "app=a")).errors.len(), 1);
+    assert!(engine.addresses_revision() > before);
+    assert!(!allows(&engine, "shop", INGRESS, "10.0.0.1"));
+    let there = ("10.0.0.1/32".parse().unwrap(), Identity::UNKNOWN);
+    assert!(engine.addresses().contains(&there));
+    engine.remove_peer("a");
+    assert!(allows(&engine, "shop", INGRESS, "10.0.0.1"));
+    engine.remove_endpoint("shop");
+    assert!(engine.upsert_peer("a", peer("10.0.0.1/32", "app=a")).errors.is_empty());
+}

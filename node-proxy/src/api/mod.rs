@@ -1,0 +1,181 @@
+//! The status socket: one line of JSON asks, one answers. `monitor` is answered by a line for
+//! everything that happens, until the reader has enough.
+//!
+//! ```text
+//! → {"request":"endpoint-get","endpoint":"default/shop-1"}
+//! ← {"ok":{"id":1,"name":"default/shop-1",…}}
+//! → {"request":"endpoint-get","endpoint":"nobody"}
+//! ← {"error":{"code":"not-found","message":"there is no endpoint `nobody`"}}
+//! ```
+//!
+//! Only the owner of the process may connect: the socket has the mode 0600.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `mod.rs` | [`Request`], [`Answer`] |
+//! | `server.rs` | the daemon's side |
+//! | `client.rs` | the command line's side |
+
+mod client;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use self::client::{Client, ClientError};
+pub use self::server::{ListenError, Server};
+use crate::datapath::Table;
+use crate::state::Node;
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// What there is, in numbers, and what is wrong.
+    Status,
+    /// All endpoints.
+    EndpointList,
+    /// One endpoint, with all that is known of it.
+    EndpointGet {
+        /// `namespace/name`, its number, or its name when only one is called so.
+        endpoint: String,
+    },
+    /// What one endpoint may do with whom.
+    PolicyGet {
+        /// As above.
+        endpoint: String,
+    },
+    /// All services.
+    ServiceList,
+    /// All identities.
+    IdentityList,
+    /// What is in a table of the datapath.
+    BpfList {
+        /// Which.
+        table: BpfTable,
+    },
+    /// What happens from now on.
+    Monitor,
+}
+
+/// A table of the datapath.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum BpfTable {
+    /// Policies of endpoints.
+    Policy,
+    /// Who is where.
+    Ipcache,
+    /// Connections.
+    Ct,
+    /// Services and backends.
+    Lb,
+    /// Counters.
+    Metrics,
+}
+
+impl From<BpfTable> for Table {
+    fn from(table: BpfTable) -> Self {
+        match table {
+            BpfTable::Policy => Self::Policy,
+            BpfTable::Ipcache => Self::Ipcache,
+            BpfTable::Ct => Self::Ct,
+            BpfTable::Lb => Self::Lb,
+            BpfTable::Metrics => Self::Metrics,
+        }
+    }
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// This.
+    Ok(Value),
+    /// It can't be answered.
+    Error(Refusal),
+}
+
+/// Why something can't be answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// For programs.
+    pub code: RefusalCode,
+    /// For people.
+    pub message: String,
+}
+
+/// Kinds of refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalCode {
+    /// What was asked for is not there.
+    NotFound,
+    /// There is no datapath, or it has no such table.
+    NoDatapath,
+    /// The request is not one.
+    BadRequest,
+    /// Too many ask at once.
+    Busy,
+}
+
+impl Answer {
+    fn of(value: impl Serialize) -> Self {
+        match serde_json::to_value(value) {
+            Ok(value) => Self::Ok(value),
+            Err(error) => Self::refuse(RefusalCode::BadRequest, error.to_string()),
+        }
+    }
+
+    fn refuse(code: RefusalCode, message: String) -> Self {
+        Self::Error(Refusal { code, message })
+    }
+
+    /// As one line.
+    fn line(&self) -> String {
+        let text = serde_json::to_string(self).unwrap_or_else(|error| {
+            format!("{{\"error\":{{\"code\":\"bad-request\",\"message\":\"{error}\"}}}}")
+        });
+        text + "\n"
+    }
+}
+
+/// Answers everything but [`Request::Monitor`].
+#[must_use]
+pub fn answer(node: &Node, request: &Request) -> Answer {
+    let nobody = |endpoint: &str| {
+        let message = format!("there is no endpoint `{endpoint}`, or several are called so");
+        Answer::refuse(RefusalCode::NotFound, message)
+    };
+    match request {
+        Request::Status => Answer::of(node.status()),
+        Request::EndpointList => Answer::of(node.endpoints()),
+        Request::EndpointGet { endpoint } => match node.endpoint(endpoint) {
+            Some(detail) => Answer::of(detail),
+            None => nobody(endpoint),
+        },
+        Request::PolicyGet { endpoint } => match node.policy(endpoint) {
+            Some(rows) => Answer::of(rows),
+            None => nobody(endpoint),
+        },
+        Request::ServiceList => Answer::of(node.services()),
+        Request::IdentityList => Answer::of(node.identities()),
+        Request::BpfList { table } => match node.datapath().list((*table).into()) {
+            Some(listing) => Answer::of(listing),
+            None => Answer::refuse(
+                RefusalCode::NoDatapath,
+                match node.datapath().is_enforcing() {
+                    true => "the datapath has no such table".to_owned(),
+                    false => {
+                        "no datapath: the daemon runs without one, and has no tables".to_owned()
+                    }
+                },
+            ),
+        },
+        Request::Monitor => {
+            Answer::refuse(RefusalCode::BadRequest, "monitor has no one answer".to_owned())
+        }
+    }
+}

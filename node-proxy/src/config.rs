@@ -1,0 +1,194 @@
+//! The configuration: a file, or flags alone.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use portreeve_policy::{Diagnostic, Enforcement, Options, Severity};
+use serde::{Deserialize, Deserializer, de};
+
+use crate::cli::{DatapathKind, RunArguments};
+use crate::command::Failure;
+
+/// The commented example.
+pub(crate) const EXAMPLE: &str = include_str!("example.yaml");
+
+/// Where the socket is unless told otherwise.
+pub(crate) const SOCKET: &str = "/run/portreeve/node.sock";
+/// Where numbers are kept unless told otherwise.
+pub(crate) const STATE: &str = "/var/lib/portreeve/node";
+
+/// What `portreeve-node run` is told.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) objects: PathBuf,
+    pub(crate) state: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) node: String,
+    pub(crate) datapath: DatapathKind,
+    pub(crate) policy: Options,
+    pub(crate) identity_linger: Duration,
+    pub(crate) drain_timeout: Duration,
+}
+
+/// The keys of the file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    objects: PathBuf,
+    #[serde(default = "default_state")]
+    state: PathBuf,
+    #[serde(default = "default_socket")]
+    socket: PathBuf,
+    node: Option<String>,
+    #[serde(default)]
+    datapath: DatapathKind,
+    #[serde(default)]
+    policy: Policy,
+    #[serde(default = "default_linger", deserialize_with = "time")]
+    identity_linger: Duration,
+    #[serde(default = "default_drain", deserialize_with = "time")]
+    drain_timeout: Duration,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Policy {
+    enforcement: FileEnforcement,
+    audit: bool,
+    allow_localhost: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FileEnforcement {
+    #[default]
+    Default,
+    Always,
+    Never,
+}
+
+fn default_state() -> PathBuf {
+    STATE.into()
+}
+
+fn default_socket() -> PathBuf {
+    SOCKET.into()
+}
+
+/// As long as Cilium keeps identities that nobody uses (`identity-gc-interval`).
+fn default_linger() -> Duration {
+    Duration::from_secs(15 * 60)
+}
+
+fn default_drain() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(|_| {
+        de::Error::custom(format!("`{text}` is not a time: write `10s`, `500ms` or `1h`"))
+    })
+}
+
+/// From a file, or from flags.
+pub(crate) fn from_arguments(arguments: &RunArguments) -> Result<Config, Failure> {
+    match &arguments.config {
+        Some(path) => from_file(path),
+        None => Ok(Config {
+            objects: arguments.objects.clone().unwrap_or_default(),
+            state: arguments.state.clone().unwrap_or_else(default_state),
+            socket: arguments.socket.clone().unwrap_or_else(default_socket),
+            node: arguments.node.clone().unwrap_or_else(host_name),
+            datapath: arguments.datapath.unwrap_or_default(),
+            policy: Options::default(),
+            identity_linger: default_linger(),
+            drain_timeout: default_drain(),
+        }),
+    }
+}
+
+/// From a file.
+pub(crate) fn from_file(path: &Path) -> Result<Config, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::config(format!(
+            "error: can't read the configuration `{}`: {error}",
+            path.display()
+        ))
+    })?;
+    let file = parse(&path.display().to_string(), &text).map_err(Failure::config)?;
+    // Relative to the file, so that it does not matter where the daemon is started.
+    let folder = path.parent().unwrap_or(Path::new(""));
+    Ok(Config {
+        objects: folder.join(file.objects),
+        state: folder.join(file.state),
+        socket: folder.join(file.socket),
+        node: file.node.unwrap_or_else(host_name),
+        datapath: file.datapath,
+        policy: Options {
+            enforcement: match file.policy.enforcement {
+                FileEnforcement::Default => Enforcement::Default,
+                FileEnforcement::Always => Enforcement::Always,
+                FileEnforcement::Never => Enforcement::Never,
+            },
+            audit: file.policy.audit,
+            allow_localhost: file.policy.allow_localhost,
+            ..Options::default()
+        },
+        identity_linger: file.identity_linger,
+        drain_timeout: file.drain_timeout,
+    })
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn parse(name: &str, text: &str) -> Result<File, Box<Diagnostic>> {
+    let mut options = serde_saphyr::Options::default();
+    options.with_snippet = false;
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let location = error.location();
+        let bounded = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        let (line, column) =
+            location.map_or((0, 0), |at| (bounded(at.line()), bounded(at.column())));
+        let message = error.without_snippet().to_string();
+        let message = message.lines().next().unwrap_or_default();
+        // The place stands before the message already.
+        let message = message.find(" at line ").map_or(message, |at| &message[..at]);
+        Box::new(Diagnostic {
+            advice: false,
+            severity: Severity::Error,
+            source: name.to_owned(),
+            line,
+            column,
+            path: String::new(),
+            message: message.to_owned(),
+            hint: Some("`portreeve-node config example` shows every key".to_owned()),
+            excerpt: text.lines().nth((line.max(1) - 1) as usize).map(str::to_owned),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_what_is_read_and_shows_the_defaults() {
+        let file = parse("example.yaml", EXAMPLE).unwrap();
+        assert_eq!((file.state, file.socket), (default_state(), default_socket()));
+        assert_eq!(file.datapath, DatapathKind::default());
+        assert_eq!(file.identity_linger, default_linger());
+        assert_eq!(file.drain_timeout, default_drain());
+        let least = parse("least.yaml", "objects: objects/\n").unwrap();
+        assert_eq!(least.identity_linger, default_linger());
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_its_place() {
+        let error = parse("node.yaml", "objects: o/\nsockets: x\n").unwrap_err().to_string();
+        assert!(error.starts_with("error: node.yaml:2:"), "{error}");
+        assert!(error.contains("sockets") && error.contains("config example"), "{error}");
+    }
+}

@@ -1,0 +1,236 @@
+//! `portreeve-node run`: the source of truth is followed, the datapath told, questions answered, signals
+//! obeyed.
+
+use std::fs::{self, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+
+use crate::api::Server;
+use crate::cli::{DatapathKind, RunArguments};
+use crate::command::Failure;
+use crate::config::{self, Config};
+use crate::datapath::NoDatapath;
+use crate::logging;
+use crate::source::{Batch, Source, WatchedFolder};
+use crate::state::{Node, NodeOptions};
+
+/// How often it is looked whether connections have ended.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Runs until a signal ends it.
+pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
+    logging::start(&arguments.log)?;
+    let config = config::from_arguments(arguments)?;
+    check_datapath(config.datapath)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
+    let _entered = runtime.enter();
+    // Before anything else: a signal that comes early must find somebody.
+    let mut signals = Signals::new().map_err(Failure::new)?;
+    let _lock = lock_state(&config.state)?;
+    if let Some(folder) = config.socket.parent() {
+        make_folder(folder)?;
+    }
+    let server = Server::listen(&config.socket).map_err(Failure::new)?;
+    let node = open_node(&config)?;
+    let again = Arc::new(Notify::new());
+    let source = open_source(&config.objects, again.clone())?;
+    tracing::info!("objects are read from {}", source.name());
+    tracing::info!("status socket: {}", config.socket.display());
+    runtime.block_on(async {
+        let answers = tokio::spawn(server.serve(node.clone()));
+        follow(&node, source, &again, &mut signals).await;
+        drain(&node, config.drain_timeout, &mut signals).await;
+        // The socket goes with it.
+        answers.abort();
+        let _ = answers.await;
+    });
+    lock(&node).leave();
+    tracing::info!("ended in order");
+    Ok(())
+}
+
+/// Nobody is to believe that policy is in force when it is not.
+fn check_datapath(wanted: DatapathKind) -> Result<(), Failure> {
+    match wanted {
+        DatapathKind::None => {
+            tracing::warn!(
+                "NOTHING IS ENFORCED: running without a datapath, as asked. Identities and policies \
+                 are computed and shown; every packet passes as if there were none"
+            );
+            Ok(())
+        }
+        DatapathKind::Ebpf => Err(Failure::new(
+            "this version has no datapath: the programs inside of the kernel, and the proxy for all \
+             endpoints, are not plugged in yet, so no policy would be enforced\n  hint: \
+             `--datapath none` (in a file: `datapath: none`) runs without one; it computes and shows \
+             policy, and enforces nothing",
+        )),
+    }
+}
+
+fn open_node(config: &Config) -> Result<Arc<Mutex<Node>>, Failure> {
+    let options = NodeOptions {
+        name: config.node.clone(),
+        policy: config.policy.clone(),
+        identity_linger: config.identity_linger,
+    };
+    let (datapath, proxy) = (Box::new(NoDatapath), Box::new(NoDatapath));
+    let node = Node::open(options, &config.state, datapath, proxy, Instant::now())
+        .map_err(|error| Failure::config(format!("error: {error}")))?;
+    Ok(Arc::new(Mutex::new(node)))
+}
+
+/// What can't be read at the start could be anything, and nothing is known of what it was.
+fn open_source(objects: &Path, again: Arc<Notify>) -> Result<WatchedFolder, Failure> {
+    let source = WatchedFolder::open(objects, again)
+        .map_err(|error| Failure::config(format!("error: {error}")))?;
+    if source.unreadable().is_empty() {
+        return Ok(source);
+    }
+    let errors: Vec<_> = source.unreadable().iter().map(ToString::to_string).collect();
+    Err(Failure::config(format!(
+        "{}\nerror: it is not known which objects these are, so it can't be told what would be \
+         allowed without them\n  hint: mend them, or move them elsewhere",
+        errors.join("\n")
+    )))
+}
+
+/// The state folder is one daemon's own.
+fn lock_state(state: &Path) -> Result<File, Failure> {
+    make_folder(state)?;
+    let path = state.join("lock");
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::new(format!("can't use the state folder `{}`: {error}", state.display()))
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| failed(&error))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+        rustix::io::Errno::WOULDBLOCK => failed(
+            &"another daemon uses it\n  hint: is another `portreeve-node run` still there? choose \
+              another folder with `--state`",
+        ),
+        error => failed(&error),
+    })?;
+    Ok(file)
+}
+
+fn make_folder(path: &Path) -> Result<(), Failure> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
+        Failure::new(format!("can't make the folder `{}`: {error}", path.display()))
+    })
+}
+
+/// Follows the source of truth until it is asked to end.
+async fn follow(
+    node: &Mutex<Node>,
+    mut source: WatchedFolder,
+    again: &Notify,
+    signals: &mut Signals,
+) {
+    let (send, mut batches) = mpsc::channel::<Batch>(1);
+    // On its own: a batch that is half read must not be lost to something that happens meanwhile.
+    let reader = tokio::spawn(async move { while send.send(source.next().await).await.is_ok() {} });
+    loop {
+        let next = lock(node).next();
+        let wait = async {
+            match next {
+                Some(next) => tokio::time::sleep_until(next.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            batch = batches.recv() => {
+                let Some(batch) = batch else { break };
+                take_in(node, batch);
+            }
+            () = wait => lock(node).realise(Instant::now()),
+            received = signals.next() => match received {
+                Received::Hangup => {
+                    tracing::info!("reading all objects again");
+                    again.notify_one();
+                }
+                Received::End => break,
+            },
+        }
+    }
+    reader.abort();
+}
+
+fn take_in(node: &Mutex<Node>, batch: Batch) {
+    let begin = Instant::now();
+    let changes = batch.events.len();
+    let mut node = lock(node);
+    node.apply(batch, begin);
+    node.realise(Instant::now());
+    let (settled, took) = (node.is_settled(), begin.elapsed());
+    let state = if settled { "in force" } else { "not all in force yet" };
+    tracing::info!("{changes} changes, {state}, {} µs", took.as_micros());
+}
+
+/// Lets connections finish, for so long, or until it is asked again.
+async fn drain(node: &Mutex<Node>, longest: Duration, signals: &mut Signals) {
+    lock(node).proxy().drain();
+    let end = tokio::time::Instant::now() + longest;
+    while lock(node).proxy().connections() > 0 {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep_until(end) => {
+                tracing::warn!("connections are still there after {longest:?}: ending");
+                return;
+            }
+            received = signals.next() => if let Received::End = received {
+                tracing::warn!("asked twice: ending at once");
+                return;
+            },
+        }
+    }
+}
+
+fn lock(node: &Mutex<Node>) -> MutexGuard<'_, Node> {
+    node.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The signals that `--help` lists.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+#[derive(Clone, Copy)]
+enum Received {
+    Hangup,
+    End,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Received {
+        tokio::select! {
+            _ = self.hangup.recv() => Received::Hangup,
+            _ = self.terminate.recv() => Received::End,
+            _ = self.interrupt.recv() => Received::End,
+        }
+    }
+}

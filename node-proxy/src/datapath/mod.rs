@@ -1,0 +1,280 @@
+//! What carries policy out: the kernel's side, and the proxy that reads what the kernel can't judge.
+//! Both are traits, so that the node's state can be tested without either.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `mod.rs` | [`Datapath`], [`Proxying`], and what they are told |
+//! | `none.rs` | [`NoDatapath`]: nothing is carried out, and it says so |
+//! | `recording.rs` | [`Recording`]: writes down what it is told, fails when a test wants it to |
+
+mod none;
+mod recording;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use portreeve_policy::{EndpointPolicy, Identity, Protocol};
+use serde::Serialize;
+
+pub use self::none::NoDatapath;
+pub use self::recording::{Call, Recorder, Recording};
+use crate::objects::Attachment;
+
+/// The number of an endpoint, from 1. It stays the same across restarts.
+pub type EndpointId = u32;
+
+/// Why the datapath could not do what it was told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DatapathError(pub String);
+
+/// The kernel's side of a node. Calls are about differences, and are idempotent: what failed is called
+/// again with the same, and after a restart everything is told once more.
+///
+/// The order of calls is: endpoints that go; endpoints that come or change; policies; address entries;
+/// services. An identity is in the policies before any address has it, and stays in them after the last
+/// address has lost it.
+pub trait Datapath: Send {
+    /// What it is called in messages.
+    fn name(&self) -> &'static str;
+
+    /// Whether anything is carried out at all.
+    fn is_enforcing(&self) -> bool;
+
+    /// An endpoint is there, or has another interface, identity or other addresses. A new one is closed
+    /// until its policy is set.
+    ///
+    /// # Errors
+    /// When it can't be attached.
+    fn endpoint_put(&mut self, endpoint: &EndpointSpec) -> Result<(), DatapathError>;
+
+    /// An endpoint is gone. One that was never there is no error.
+    ///
+    /// # Errors
+    /// When something of it is left.
+    fn endpoint_removed(&mut self, id: EndpointId) -> Result<(), DatapathError>;
+
+    /// Nothing may pass to or from an endpoint until its policy is set again.
+    ///
+    /// # Errors
+    /// When that can't be brought about.
+    fn endpoint_closed(&mut self, id: EndpointId) -> Result<(), DatapathError>;
+
+    /// This is the endpoint's policy, all of it, in one step.
+    ///
+    /// # Errors
+    /// When it is not in force.
+    fn policy_set(
+        &mut self,
+        id: EndpointId,
+        revision: u64,
+        policy: &EndpointPolicy,
+    ) -> Result<(), DatapathError>;
+
+    /// Who is at a prefix; the longest prefix of an address decides.
+    ///
+    /// # Errors
+    /// When it could not be written. What is not known must be denied where policy is in force.
+    fn ipcache_put(&mut self, prefix: IpNet, identity: Identity) -> Result<(), DatapathError>;
+
+    /// Nothing is known of a prefix any more. One that was not there is no error.
+    ///
+    /// # Errors
+    /// When it is still there.
+    fn ipcache_removed(&mut self, prefix: IpNet) -> Result<(), DatapathError>;
+
+    /// A service is there, or has changed.
+    ///
+    /// # Errors
+    /// When it is not in force.
+    fn service_put(&mut self, service: &ServiceSpec) -> Result<(), DatapathError>;
+
+    /// A service is gone. One that was not there is no error.
+    ///
+    /// # Errors
+    /// When something of it is left.
+    fn service_removed(&mut self, name: &ServiceName) -> Result<(), DatapathError>;
+
+    /// Everything there is has been told since the process began, and is in force: what is left of the
+    /// time before may go.
+    ///
+    /// # Errors
+    /// When something of it is left.
+    fn synced(&mut self) -> Result<(), DatapathError>;
+
+    /// What is attached, and how full its maps are.
+    fn status(&self) -> DatapathStatus;
+
+    /// What is in a table; `None`: there is no such table.
+    fn list(&self, table: Table) -> Option<Listing>;
+
+    /// The process ends: what is in force stays.
+    fn leave(&mut self) {}
+}
+
+/// The proxy that reads what the kernel can't judge.
+pub trait Proxying: Send {
+    /// This is an endpoint, and its policy. Told before the kernel is.
+    ///
+    /// # Errors
+    /// When it is not in force.
+    fn policy_set(
+        &mut self,
+        endpoint: &EndpointSpec,
+        revision: u64,
+        policy: EndpointPolicy,
+    ) -> Result<(), DatapathError>;
+
+    /// An endpoint is gone; its connections end.
+    fn endpoint_removed(&mut self, id: EndpointId);
+
+    /// Addresses have other identities than before: every endpoint's policy, which decides as it did.
+    fn addresses_changed(
+        &mut self,
+        policies: &mut dyn Iterator<Item = (EndpointId, EndpointPolicy)>,
+    );
+
+    /// Accept nothing more, and let connections finish.
+    fn drain(&mut self) {}
+
+    /// How many connections there are, to know when draining is done.
+    fn connections(&self) -> usize {
+        0
+    }
+}
+
+/// An endpoint, as the datapath sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// Its number.
+    pub id: EndpointId,
+    /// `namespace/name`, for messages.
+    pub name: String,
+    /// Where it is attached.
+    pub attachment: Attachment,
+    /// Its own addresses; it may use no others.
+    pub addresses: Vec<IpAddr>,
+    /// Its own identity.
+    pub identity: Identity,
+}
+
+/// A service's namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ServiceName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl std::fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A service, as the datapath sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSpec {
+    /// Which.
+    pub name: ServiceName,
+    /// Each of its ports, with the backends behind it.
+    pub ports: Vec<PortSpec>,
+    /// From outside, only backends of this node answer.
+    pub external_local: bool,
+    /// From inside, likewise.
+    pub internal_local: bool,
+    /// For how long a client comes back to the backend it had.
+    pub affinity: Option<Duration>,
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortSpec {
+    /// Its name; may be empty.
+    pub name: String,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// What clients connect to.
+    pub frontends: Vec<Frontend>,
+    /// Who answers, in order of their addresses.
+    pub backends: Vec<Backend>,
+}
+
+/// What clients connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Frontend {
+    /// An address of the cluster's own.
+    Cluster(SocketAddr),
+    /// An address of outside, a load balancer's among them.
+    External(SocketAddr),
+    /// A port of every node.
+    Node(u16),
+}
+
+/// One who answers for a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Backend {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What may be sent there.
+    pub state: BackendState,
+    /// It is on this node.
+    pub is_local: bool,
+}
+
+/// What may be sent to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BackendState {
+    /// New connections.
+    Ready,
+    /// It is about to leave: connections that it has, and new ones when nobody is ready.
+    Terminating,
+    /// Connections that it has.
+    NotReady,
+}
+
+/// Tables of the datapath that can be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// Policies of endpoints.
+    Policy,
+    /// Who is where.
+    Ipcache,
+    /// Connections.
+    Ct,
+    /// Services and backends.
+    Lb,
+    /// Counters.
+    Metrics,
+}
+
+/// What is in a table, for people and programs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Listing {
+    /// Names of the columns.
+    pub columns: Vec<String>,
+    /// The rows.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// What is attached, and how full it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DatapathStatus {
+    /// Programs that are attached, each in one line.
+    pub attached: Vec<String>,
+    /// Maps.
+    pub maps: Vec<MapFill>,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MapFill {
+    /// Its name.
+    pub name: String,
+    /// Entries that it has.
+    pub entries: u64,
+    /// Entries that it has room for.
+    pub capacity: u64,
+}

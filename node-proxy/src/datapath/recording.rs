@@ -1,0 +1,224 @@
+//! A datapath for tests: writes down what it is told, and fails when it is to.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ipnet::IpNet;
+use portreeve_policy::{EndpointPolicy, Identity};
+
+use super::{
+    Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, Listing, Proxying,
+    ServiceName, ServiceSpec, Table,
+};
+
+/// What the datapath was told.
+#[derive(Clone, Debug)]
+pub enum Call {
+    /// `endpoint_put`.
+    EndpointPut(EndpointSpec),
+    /// `endpoint_removed`.
+    EndpointRemoved(EndpointId),
+    /// `endpoint_closed`.
+    EndpointClosed(EndpointId),
+    /// `policy_set`.
+    PolicySet(EndpointId, EndpointPolicy),
+    /// The proxy's `policy_set`.
+    ProxyPolicySet(EndpointId),
+    /// The proxy's `endpoint_removed`.
+    ProxyEndpointRemoved(EndpointId),
+    /// The proxy's `addresses_changed`, with how many policies.
+    ProxyAddressesChanged(usize),
+    /// `ipcache_put`.
+    IpcachePut(IpNet, Identity),
+    /// `ipcache_removed`.
+    IpcacheRemoved(IpNet),
+    /// `service_put`.
+    ServicePut(ServiceSpec),
+    /// `service_removed`.
+    ServiceRemoved(ServiceName),
+    /// `synced`.
+    Synced,
+}
+
+/// One line, for tests to compare.
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EndpointPut(endpoint) => {
+                let EndpointSpec { id, name, attachment, identity, .. } = endpoint;
+                write!(f, "endpoint {id} {name} at {attachment} identity {}", identity.get())
+            }
+            Self::EndpointRemoved(id) => write!(f, "endpoint {id} removed"),
+            Self::EndpointClosed(id) => write!(f, "endpoint {id} closed"),
+            Self::PolicySet(id, _) => write!(f, "policy {id}"),
+            Self::ProxyPolicySet(id) => write!(f, "proxy policy {id}"),
+            Self::ProxyEndpointRemoved(id) => write!(f, "proxy endpoint {id} removed"),
+            Self::ProxyAddressesChanged(count) => write!(f, "proxy addresses of {count}"),
+            Self::IpcachePut(prefix, identity) => write!(f, "ipcache {prefix} {}", identity.get()),
+            Self::IpcacheRemoved(prefix) => write!(f, "ipcache {prefix} removed"),
+            Self::ServicePut(service) => write!(f, "service {}", service.name),
+            Self::ServiceRemoved(name) => write!(f, "service {name} removed"),
+            Self::Synced => f.write_str("synced"),
+        }
+    }
+}
+
+/// What a recording has written down, and what it is to fail at; shared with the test.
+#[derive(Clone, Debug, Default)]
+pub struct Recorder {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    calls: Vec<Call>,
+    /// Calls whose line begins so fail.
+    failing: BTreeSet<String>,
+    /// Nothing is kept.
+    counts_only: bool,
+    count: usize,
+}
+
+impl Recorder {
+    /// What was told since it was asked last, each in a line.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.calls().iter().map(ToString::to_string).collect()
+    }
+
+    /// What was told since it was asked last.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.lock().calls)
+    }
+
+    /// How many calls there were, ever.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().count
+    }
+
+    /// From now on, keeps no calls, only counts them.
+    pub fn count_only(&self) {
+        self.lock().counts_only = true;
+    }
+
+    /// From now on, calls whose line begins so fail.
+    pub fn fail(&self, begin: &str) {
+        self.lock().failing.insert(begin.to_owned());
+    }
+
+    /// From now on, everything works.
+    pub fn mend(&self) {
+        self.lock().failing.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, call: Call) -> Result<(), DatapathError> {
+        let mut shared = self.lock();
+        shared.count += 1;
+        if shared.counts_only {
+            return Ok(());
+        }
+        let line = call.to_string();
+        let fails = shared.failing.iter().any(|begin| line.starts_with(begin.as_str()));
+        shared.calls.push(call);
+        match fails {
+            true => Err(DatapathError(format!("told to fail at `{line}`"))),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Writes down what it is told.
+#[derive(Clone, Debug, Default)]
+pub struct Recording {
+    /// Where.
+    pub recorder: Recorder,
+}
+
+impl Datapath for Recording {
+    fn name(&self) -> &'static str {
+        "recording"
+    }
+
+    fn is_enforcing(&self) -> bool {
+        true
+    }
+
+    fn endpoint_put(&mut self, endpoint: &EndpointSpec) -> Result<(), DatapathError> {
+        self.recorder.record(Call::EndpointPut(endpoint.clone()))
+    }
+
+    fn endpoint_removed(&mut self, id: EndpointId) -> Result<(), DatapathError> {
+        self.recorder.record(Call::EndpointRemoved(id))
+    }
+
+    fn endpoint_closed(&mut self, id: EndpointId) -> Result<(), DatapathError> {
+        self.recorder.record(Call::EndpointClosed(id))
+    }
+
+    fn policy_set(
+        &mut self,
+        id: EndpointId,
+        _: u64,
+        policy: &EndpointPolicy,
+    ) -> Result<(), DatapathError> {
+        self.recorder.record(Call::PolicySet(id, policy.clone()))
+    }
+
+    fn ipcache_put(&mut self, prefix: IpNet, identity: Identity) -> Result<(), DatapathError> {
+        self.recorder.record(Call::IpcachePut(prefix, identity))
+    }
+
+    fn ipcache_removed(&mut self, prefix: IpNet) -> Result<(), DatapathError> {
+        self.recorder.record(Call::IpcacheRemoved(prefix))
+    }
+
+    fn service_put(&mut self, service: &ServiceSpec) -> Result<(), DatapathError> {
+        self.recorder.record(Call::ServicePut(service.clone()))
+    }
+
+    fn service_removed(&mut self, name: &ServiceName) -> Result<(), DatapathError> {
+        self.recorder.record(Call::ServiceRemoved(name.clone()))
+    }
+
+    fn synced(&mut self) -> Result<(), DatapathError> {
+        self.recorder.record(Call::Synced)
+    }
+
+    fn status(&self) -> DatapathStatus {
+        DatapathStatus::default()
+    }
+
+    fn list(&self, _: Table) -> Option<Listing> {
+        None
+    }
+}
+
+impl Proxying for Recording {
+    fn policy_set(
+        &mut self,
+        endpoint: &EndpointSpec,
+        _: u64,
+        _: EndpointPolicy,
+    ) -> Result<(), DatapathError> {
+        self.recorder.record(Call::ProxyPolicySet(endpoint.id))
+    }
+
+    fn endpoint_removed(&mut self, id: EndpointId) {
+        // Never fails.
+        let _ = self.recorder.record(Call::ProxyEndpointRemoved(id));
+    }
+
+    fn addresses_changed(
+        &mut self,
+        policies: &mut dyn Iterator<Item = (EndpointId, EndpointPolicy)>,
+    ) {
+        let _ = self.recorder.record(Call::ProxyAddressesChanged(policies.count()));
+    }
+}

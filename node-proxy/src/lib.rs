@@ -1,0 +1,29 @@
+//! The node proxy: one daemon for all workloads of a node. It follows a source of truth, gives out
+//! identities, computes policy, and tells a datapath what has changed.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`source`] | where objects come from: a folder that is watched |
+//! | [`objects`] | what they say: policies, workloads, services, namespaces |
+//! | [`identities`] | numbers that outlive the process |
+//! | [`state`] | all of it folded together; what is wanted, and what is in force |
+//! | [`datapath`] | who carries it out: traits for the kernel's side and for the proxy |
+//! | [`api`] | the status socket |
+//! | `cli`, `command`, `render` | the command line |
+//! | `config`, `daemon`, `logging` | `portreeve-node run` |
+#![forbid(unsafe_code)]
+
+pub mod api;
+mod cli;
+mod command;
+mod config;
+mod daemon;
+pub mod datapath;
+pub mod identities;
+mod logging;
+pub mod objects;
+mod render;
+pub mod source;
+pub mod state;
+
+pub use self::command::main;

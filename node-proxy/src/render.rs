@@ -1,0 +1,262 @@
+//! Answers as tables, for people. Programs ask for JSON.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// JSON, as it came.
+pub(crate) fn json(answer: &Value) -> String {
+    let text = serde_json::to_string_pretty(answer).unwrap_or_else(|_| answer.to_string());
+    text + "\n"
+}
+
+/// `endpoint list`.
+pub(crate) fn endpoints(answer: &Value) -> String {
+    table(
+        answer,
+        &[
+            ("ID", "id"),
+            ("ENDPOINT", "name"),
+            ("IDENTITY", "identity"),
+            ("ADDRESSES", "addresses"),
+            ("AT", "attachment"),
+            ("INGRESS", "ingress_enforced"),
+            ("EGRESS", "egress_enforced"),
+            ("REVISION", "revision"),
+            ("IN FORCE", "realised"),
+            ("ERROR", "error"),
+        ],
+        "no endpoints",
+    )
+}
+
+/// `endpoint get`.
+pub(crate) fn endpoint(answer: &Value) -> String {
+    let fields = [
+        ("Endpoint", "name"),
+        ("Id", "id"),
+        ("Identity", "identity"),
+        ("Labels", "labels"),
+        ("Addresses", "addresses"),
+        ("Attached at", "attachment"),
+        ("Ingress enforced", "ingress_enforced"),
+        ("Egress enforced", "egress_enforced"),
+        ("Revision wanted", "revision"),
+        ("Revision in force", "realised"),
+        ("Error", "error"),
+    ];
+    let mut out = fields_of(answer, &fields);
+    for rule in answer["rules"].as_array().into_iter().flatten() {
+        line(&mut out, format_args!("Rule:              {}", cell(rule)));
+    }
+    out.push('\n');
+    out + &policy(&answer["ports"])
+}
+
+/// `policy get`.
+pub(crate) fn policy(answer: &Value) -> String {
+    table(
+        answer,
+        &[
+            ("DIRECTION", "direction"),
+            ("WHO", "who"),
+            ("PROTOCOL", "protocol"),
+            ("PORTS", "ports"),
+            ("ACTION", "action"),
+            ("RULE", "rule"),
+        ],
+        "nothing is allowed",
+    )
+}
+
+/// `service list`.
+pub(crate) fn services(answer: &Value) -> String {
+    table(
+        answer,
+        &[
+            ("SERVICE", "name"),
+            ("PORT", "port"),
+            ("PROTOCOL", "protocol"),
+            ("FRONTENDS", "frontends"),
+            ("BACKENDS", "backends"),
+            ("OPTIONS", "options"),
+            ("IN FORCE", "realised"),
+            ("ERROR", "error"),
+        ],
+        "no services",
+    )
+}
+
+/// `identity list`.
+pub(crate) fn identities(answer: &Value) -> String {
+    let columns = [("IDENTITY", "identity"), ("WORKLOADS", "workloads"), ("LABELS", "name")];
+    table(answer, &columns, "no identities")
+}
+
+/// `bpf … list`.
+pub(crate) fn listing(answer: &Value) -> String {
+    let texts = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().map(cell).collect()
+    };
+    let rows: Vec<_> = answer["rows"].as_array().into_iter().flatten().map(texts).collect();
+    aligned(&texts(&answer["columns"]), &rows)
+}
+
+/// `status`.
+pub(crate) fn status(answer: &Value) -> String {
+    let mut out = String::new();
+    let number = |name: &str| answer[name].as_u64().unwrap_or_default();
+    let with_pending = |name: &str, pending: &str| match number(pending) {
+        0 => number(name).to_string(),
+        pending => format!("{} ({pending} not in force yet)", number(name)),
+    };
+    let datapath = cell(&answer["datapath"]);
+    let enforcing = match answer["enforcing"].as_bool() {
+        Some(true) => datapath,
+        _ => format!("{datapath}: NOTHING IS ENFORCED"),
+    };
+    let state = match (answer["settled"].as_bool(), answer["synced"].as_bool()) {
+        (Some(true), _) => "all that is wanted is in force",
+        (_, Some(true)) => "not all that is wanted is in force",
+        _ => "starting",
+    };
+    for (name, text) in [
+        ("Node", cell(&answer["node"])),
+        ("Version", cell(&answer["version"])),
+        ("Datapath", enforcing),
+        ("State", format!("{state}, revision {}", number("revision"))),
+        ("Policies", number("policies").to_string()),
+        ("Endpoints", with_pending("endpoints", "endpoints_pending")),
+        ("Peers", number("peers").to_string()),
+        ("Identities", number("identities").to_string()),
+        ("Addresses", with_pending("addresses", "addresses_pending")),
+        ("Services", number("services").to_string()),
+    ] {
+        line(&mut out, format_args!("{:<12}{text}", format!("{name}:")));
+    }
+    let attached = answer["attached"]["attached"].as_array();
+    for program in attached.into_iter().flatten() {
+        line(&mut out, format_args!("Attached:   {}", cell(program)));
+    }
+    for map in answer["attached"]["maps"].as_array().into_iter().flatten() {
+        let (name, entries) = (cell(&map["name"]), cell(&map["entries"]));
+        line(&mut out, format_args!("Map:        {name} {entries} of {}", cell(&map["capacity"])));
+    }
+    let objects: Vec<_> = answer["object_errors"].as_array().into_iter().flatten().collect();
+    for error in &objects {
+        object_error(&mut out, error);
+    }
+    let errors: Vec<_> = answer["errors"].as_array().into_iter().flatten().collect();
+    for error in &errors {
+        line(&mut out, format_args!("\nerror: {}", cell(error)));
+    }
+    out
+}
+
+fn object_error(out: &mut String, error: &Value) {
+    let place = match error["line"].as_u64() {
+        None | Some(0) => cell(&error["file"]),
+        Some(number) => format!("{}:{number}", cell(&error["file"])),
+    };
+    let field = match error["field"].as_str() {
+        None | Some("") => String::new(),
+        Some(field) => format!("`{field}`: "),
+    };
+    line(out, format_args!("\nerror: {place}: {field}{}", cell(&error["error"])));
+    if let Some(hint) = error["hint"].as_str() {
+        line(out, format_args!("  hint: {hint}"));
+    }
+    let Some(object) = error["object"].as_str() else { return };
+    let force = match (error["last_good_in_force"].as_bool(), error["closed_for_it"].as_bool()) {
+        (Some(true), _) => "the version before stays in force",
+        (_, Some(true)) => "the workloads it could be about are closed until it is mended",
+        _ => "nothing of it is in force",
+    };
+    line(out, format_args!("  {object}: {force}"));
+}
+
+/// A line of `monitor`.
+pub(crate) fn news(news: &Value) -> String {
+    let mut out = cell(&news["event"]);
+    for (name, value) in news.as_object().into_iter().flatten() {
+        if name != "event" {
+            // Errors of objects have several lines; here the first says it.
+            let text = cell(value);
+            let _ = write!(out, " {name}={}", text.lines().next().unwrap_or_default());
+        }
+    }
+    out + "\n"
+}
+
+fn fields_of(answer: &Value, fields: &[(&str, &str)]) -> String {
+    let mut out = String::new();
+    for (title, name) in fields {
+        line(&mut out, format_args!("{:<18} {}", format!("{title}:"), cell(&answer[*name])));
+    }
+    out
+}
+
+/// A table of some fields of each row. Columns in which nobody has anything are left out, if they are
+/// about errors.
+fn table(answer: &Value, columns: &[(&str, &str)], nothing: &str) -> String {
+    let rows: Vec<&Value> = answer.as_array().into_iter().flatten().collect();
+    if rows.is_empty() {
+        return format!("{nothing}\n");
+    }
+    let is_worth = |(_, name): &&(&str, &str)| {
+        *name != "error" || rows.iter().any(|row| !row[*name].is_null())
+    };
+    let columns: Vec<_> = columns.iter().filter(is_worth).collect();
+    let titles: Vec<String> = columns.iter().map(|(title, _)| (*title).to_owned()).collect();
+    let cell = |row: &&Value, name: &str| match name {
+        "who" => who(&row[name]),
+        _ => cell(&row[name]),
+    };
+    let cells = |row: &&Value| columns.iter().map(|(_, name)| cell(row, name)).collect();
+    aligned(&titles, &rows.iter().map(cells).collect::<Vec<Vec<String>>>())
+}
+
+/// Many who are treated alike: the first few.
+fn who(all: &Value) -> String {
+    const FEW: usize = 3;
+    let all = all.as_array().map_or(&[][..], Vec::as_slice);
+    let shown: Vec<String> = all.iter().take(FEW).map(cell).collect();
+    match all.len().saturating_sub(FEW) {
+        0 => shown.join("; "),
+        more => format!("{}; and {more} more", shown.join("; ")),
+    }
+}
+
+fn aligned(titles: &[String], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let all = rows.iter().filter_map(|row| row.get(column)).chain(titles.get(column));
+        all.map(|text| text.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
+    let mut out = String::new();
+    for row in std::iter::once(titles).chain(rows.iter().map(Vec::as_slice)) {
+        let cells = row.iter().zip(&widths).map(|(text, width)| format!("{text:<width$}"));
+        let text = cells.collect::<Vec<_>>().join("  ");
+        line(&mut out, format_args!("{}", text.trim_end()));
+    }
+    out
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::String(text) if text.is_empty() => "-".to_owned(),
+        // One error, one line.
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string can't fail.
+    let _ = writeln!(out, "{text}");
+}

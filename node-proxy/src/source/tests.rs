@@ -1,0 +1,216 @@
+//! Folders that change.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+struct Objects {
+    folder: tempfile::TempDir,
+    read: Folder,
+}
+
+impl Objects {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let read = Folder::new(folder.path());
+        Self { folder, read }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.at(name), text).unwrap();
+    }
+
+    /// What has changed, one line each.
+    fn changes(&mut self) -> Vec<String> {
+        let batch = self.read.read().unwrap();
+        let what = |event: &Event| {
+            let what = match &event.what {
+                What::Put(_) => "put",
+                What::Broken => "broken",
+                What::Moved => "moved",
+                What::Removed => "removed",
+            };
+            let file = event.origin.file.rsplit('/').next().unwrap_or_default();
+            format!("{what} {} {file}:{}", event.key, event.origin.line)
+        };
+        let mut all: Vec<_> = batch.events.iter().map(what).collect();
+        let first = |error: &Diagnostic| {
+            let file = error.source.rsplit('/').next().unwrap_or_default();
+            format!("! {file}:{} {}", error.line, error.message.split(" from ").next().unwrap())
+        };
+        all.extend(batch.unreadable.iter().chain(&batch.doubles).map(first));
+        all
+    }
+}
+
+fn workload(name: &str, address: &str) -> String {
+    format!(
+        "apiVersion: portreeve.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}}}\nspec: \
+         {{addresses: [{address}]}}\n"
+    )
+}
+
+const NOTHING: [&str; 0] = [];
+
+#[test]
+fn only_what_has_changed_is_told() {
+    let mut objects = Objects::new();
+    let (a, b) = (workload("a", "10.0.0.1"), workload("b", "10.0.0.2"));
+    objects.write("all.yaml", &format!("# two\n{a}---\n{b}"));
+    objects
+        .write("c.json", r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "c"}}"#);
+    objects.write("notes.txt", "no object");
+    assert_eq!(
+        objects.changes(),
+        [
+            "put Namespace c c.json:1",
+            "put Workload default/a all.yaml:2",
+            "put Workload default/b all.yaml:7"
+        ]
+    );
+    assert_eq!(objects.changes(), NOTHING);
+    let b = workload("b", "10.0.0.3");
+    objects.write("all.yaml", &format!("# two\n# of them\n{a}---\n{b}"));
+    assert_eq!(
+        objects.changes(),
+        ["moved Workload default/a all.yaml:3", "put Workload default/b all.yaml:8"]
+    );
+    objects.write("all.yaml", &a);
+    assert_eq!(
+        objects.changes(),
+        ["removed Workload default/b all.yaml:0", "moved Workload default/a all.yaml:1"]
+    );
+    fs::remove_file(objects.at("all.yaml")).unwrap();
+    assert_eq!(objects.changes(), ["removed Workload default/a all.yaml:0"]);
+}
+
+#[test]
+fn a_broken_object_is_told_and_the_others_go_on() {
+    let mut objects = Objects::new();
+    let (a, b) = (workload("a", "10.0.0.1"), workload("b", "10.0.0.2"));
+    objects.write("all.yaml", &format!("{a}---\n{b}"));
+    objects.changes();
+    objects.write(
+        "all.yaml",
+        &format!("{}---\n{}", workload("a", "nowhere"), workload("b", "10.0.0.3")),
+    );
+    assert_eq!(
+        objects.changes(),
+        ["broken Workload default/a all.yaml:1", "put Workload default/b all.yaml:6"]
+    );
+    objects.write("all.yaml", &format!("{a}---\n{b}"));
+    assert_eq!(
+        objects.changes(),
+        ["put Workload default/a all.yaml:1", "put Workload default/b all.yaml:6"]
+    );
+}
+
+#[test]
+fn a_file_that_can_not_be_read_as_a_whole_removes_nothing() {
+    let mut objects = Objects::new();
+    let (a, b) = (workload("a", "10.0.0.1"), workload("b", "10.0.0.2"));
+    objects.write("all.yaml", &format!("{a}---\n{b}"));
+    objects.changes();
+    objects.write("all.yaml", &format!("kind: [\n---\n{b}"));
+    let told = objects.changes();
+    assert_eq!(told[0], "moved Workload default/b all.yaml:3");
+    assert!(told[1].contains(" not valid YAML: "), "{told:?}");
+    assert_eq!(told.len(), 2);
+    // Not UTF-8: nothing of it is known.
+    fs::write(objects.at("all.yaml"), [0xff, 0xfe]).unwrap();
+    let told = objects.changes();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("! all.yaml:0 can't be read: "), "{told:?}");
+    objects.write("all.yaml", &b);
+    assert_eq!(
+        objects.changes(),
+        ["removed Workload default/a all.yaml:0", "moved Workload default/b all.yaml:1"]
+    );
+}
+
+#[test]
+fn an_object_that_is_written_twice_is_the_first_until_that_is_gone() {
+    let mut objects = Objects::new();
+    objects.write("b.yaml", &workload("x", "10.0.0.1"));
+    objects.changes();
+    objects.write("a.yaml", &workload("x", "10.0.0.2"));
+    let told = objects.changes();
+    assert_eq!(told, ["! a.yaml:1 Workload `default/x` was already read"]);
+    fs::remove_file(objects.at("b.yaml")).unwrap();
+    assert_eq!(objects.changes(), ["put Workload default/x a.yaml:1"]);
+    assert_eq!(objects.changes(), NOTHING);
+}
+
+#[test]
+fn items_of_a_list_are_objects_of_their_own() {
+    let list = |second: &str| {
+        format!(
+            "apiVersion: v1\nkind: List\nmetadata: {{}}\nitems:\n- apiVersion: v1\n  kind: \
+             Namespace\n  metadata:\n    name: a\n- apiVersion: v1\n  kind: Namespace\n  metadata:\n    \
+             name: b\n    labels: {second}\n"
+        )
+    };
+    let mut objects = Objects::new();
+    objects.write("list.yaml", &list("{x: y}"));
+    assert_eq!(objects.changes(), ["put Namespace a list.yaml:5", "put Namespace b list.yaml:9"]);
+    objects.write("list.yaml", &list("7"));
+    assert_eq!(objects.changes(), ["broken Namespace b list.yaml:9"]);
+    objects.write("list.yaml", &list("{x: z}"));
+    assert_eq!(objects.changes(), ["put Namespace b list.yaml:9"]);
+}
+
+#[test]
+fn the_folder_itself_may_be_gone_for_a_while() {
+    let mut objects = Objects::new();
+    objects.write("a.yaml", &workload("a", "10.0.0.1"));
+    objects.changes();
+    let aside = objects.folder.path().with_extension("aside");
+    fs::rename(objects.folder.path(), &aside).unwrap();
+    let error = objects.read.read().unwrap_err().to_string();
+    assert!(error.starts_with("can't read the folder of objects `"), "{error}");
+    fs::rename(&aside, objects.folder.path()).unwrap();
+    assert_eq!(objects.changes(), NOTHING);
+}
+
+/// `objects/cases/broken.txt` has what is said of each; set `UPDATE_EXPECTED=1` to write it anew.
+#[test]
+fn errors_say_where_what_and_what_to_do() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/objects/cases");
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(cases.join("broken.yaml"), folder.path().join("broken.yaml")).unwrap();
+    let batch = Folder::new(folder.path()).read().unwrap();
+    let mut all: Vec<Diagnostic> =
+        batch.events.into_iter().flat_map(|event| event.diagnostics).collect();
+    all.extend(batch.unreadable);
+    all.sort_by_key(|found| (found.line, found.column));
+    let mut said = String::new();
+    for mut found in all {
+        found.source = "broken.yaml".to_owned();
+        said.push_str(&format!("{found}\n\n"));
+    }
+    let path = cases.join("broken.txt");
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        fs::write(&path, &said).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(said, expected, "run `UPDATE_EXPECTED=1 cargo test -p portreeve-node`");
+}
+
+#[tokio::test]
+async fn a_watched_folder_tells_of_what_is_renamed_over() {
+    let mut objects = Objects::new();
+    objects.write("a.yaml", &workload("a", "10.0.0.1"));
+    let again = std::sync::Arc::new(tokio::sync::Notify::new());
+    let mut watched = WatchedFolder::open(objects.folder.path(), again.clone()).unwrap();
+    assert_eq!(watched.next().await.events.len(), 1);
+    objects.write("..new", &workload("a", "10.0.0.2"));
+    fs::rename(objects.at("..new"), objects.at("a.yaml")).unwrap();
+    let batch = watched.next().await;
+    assert!(matches!(batch.events[0].what, What::Put(_)));
+    assert_eq!(objects.changes().len(), 1);
+}

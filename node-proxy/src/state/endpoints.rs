@@ -1,0 +1,91 @@
+//! Endpoints: what is wanted, and what is in force.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::backoff::Backoff;
+use crate::datapath::{EndpointId, EndpointSpec};
+
+/// All endpoints of the node, and those that are going.
+#[derive(Debug, Default)]
+pub(super) struct Endpoints {
+    /// By `namespace/name`.
+    pub(super) all: BTreeMap<String, EndpointState>,
+    /// Those of whom the datapath is to be told something.
+    pub(super) pending: BTreeSet<String>,
+    /// Those that are gone, and of which something may be left.
+    pub(super) leaving: BTreeMap<EndpointId, Leaving>,
+    /// Those for which there is no number.
+    pub(super) numberless: BTreeSet<String>,
+}
+
+/// An endpoint.
+#[derive(Debug)]
+pub(super) struct EndpointState {
+    pub(super) spec: EndpointSpec,
+    pub(super) labels: String,
+    /// The datapath knows the endpoint as it is.
+    pub(super) is_attached: bool,
+    /// The revision of the policy that it is to have.
+    pub(super) wanted: u64,
+    /// The revision of the policy that it has; none: nothing passes.
+    pub(super) realised: Option<u64>,
+    pub(super) backoff: Backoff,
+}
+
+/// An endpoint that is gone.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    pub(super) name: String,
+    pub(super) backoff: Backoff,
+}
+
+impl Endpoints {
+    /// An endpoint is there, or is another than before.
+    pub(super) fn put(&mut self, spec: EndpointSpec, labels: String, revision: u64) {
+        let name = spec.name.clone();
+        self.leaving.remove(&spec.id);
+        match self.all.get_mut(&name) {
+            Some(state) => {
+                state.is_attached &= state.spec == spec;
+                (state.spec, state.labels, state.wanted) = (spec, labels, revision);
+                state.backoff.hurry();
+            }
+            None => {
+                let state = EndpointState {
+                    spec,
+                    labels,
+                    is_attached: false,
+                    wanted: revision,
+                    realised: None,
+                    backoff: Backoff::default(),
+                };
+                self.all.insert(name.clone(), state);
+            }
+        }
+        self.pending.insert(name);
+    }
+
+    /// An endpoint is gone. Returns whether it was there.
+    pub(super) fn remove(&mut self, name: &str) -> bool {
+        self.pending.remove(name);
+        self.numberless.remove(name);
+        let Some(state) = self.all.remove(name) else { return false };
+        let leaving = Leaving { name: name.to_owned(), backoff: Backoff::default() };
+        self.leaving.insert(state.spec.id, leaving);
+        true
+    }
+
+    /// An endpoint's policy is another than before.
+    pub(super) fn policy_changed(&mut self, name: &str, revision: u64) {
+        if let Some(state) = self.all.get_mut(name) {
+            state.wanted = revision;
+            state.backoff.hurry();
+            self.pending.insert(name.to_owned());
+        }
+    }
+
+    /// Whether everything that is wanted is in force.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.leaving.is_empty()
+    }
+}

@@ -1,0 +1,266 @@
+//! A batch of changes, folded into the policy engine.
+
+use std::time::Instant;
+
+use portreeve_policy::{Change, Diagnostic, PolicyName, Severity, Source as Text};
+
+use super::people::{endpoint, is_lingering, name, peer};
+use super::policy_rows::short;
+use super::{Known, News, Node};
+use crate::datapath::EndpointSpec;
+use crate::objects::{Object, ObjectKey, PolicyObject, Workload, is_policy};
+use crate::source::{Batch, Event, What};
+
+impl Node {
+    /// Takes in what has changed. Nothing is told to the datapath yet: see [`Node::realise`].
+    pub fn apply(&mut self, batch: Batch, now: Instant) {
+        self.identities.at(now);
+        for error in batch.unreadable.iter().chain(&batch.doubles) {
+            if !self.unreadable.contains(error) && !self.doubles.contains(error) {
+                tracing::error!("{error}");
+                self.news.tell(|| News::Unreadable { error: error.to_string() });
+            }
+        }
+        (self.unreadable, self.doubles) = (batch.unreadable, batch.doubles);
+        for event in batch.events {
+            self.take_in(event, now);
+        }
+        self.has_begun = true;
+        let revision = self.engine.addresses_revision();
+        if self.ipcache.revision != Some(revision) {
+            self.ipcache.want(self.engine.addresses(), revision);
+        }
+        self.services.settle(&mut self.engine, &self.options.name, &mut |engine_change| {
+            note(&mut self.endpoints, &self.news, &engine_change);
+        });
+    }
+
+    fn take_in(&mut self, event: Event, now: Instant) {
+        let Event { key, origin, what, diagnostics } = event;
+        let (text, place) = (key.to_string(), origin.to_string());
+        match what {
+            What::Put(object) => {
+                for warning in &diagnostics {
+                    tracing::warn!("{warning}");
+                }
+                let known = Known { origin, is_in_force: true, is_broken: false, diagnostics };
+                self.objects.insert(key.clone(), known);
+                self.news.tell(|| News::ObjectPut { object: text, origin: place });
+                self.open_again(&key);
+                self.put(*object, &key, now);
+            }
+            What::Broken => {
+                for error in &diagnostics {
+                    tracing::error!("{error}");
+                }
+                let error = first_error(&diagnostics);
+                self.news.tell(|| News::ObjectBroken { object: text, origin: place, error });
+                let is_in_force = self.objects.get(&key).is_some_and(|known| known.is_in_force);
+                let known = Known { origin, is_in_force, is_broken: true, diagnostics };
+                self.objects.insert(key.clone(), known);
+                if !is_in_force && !self.has_begun && is_policy(&key.kind) {
+                    self.close_for(&key);
+                }
+            }
+            What::Moved => {
+                if let Some(known) = self.objects.get_mut(&key) {
+                    (known.origin, known.diagnostics) = (origin, diagnostics);
+                }
+            }
+            What::Removed => {
+                self.open_again(&key);
+                if self.objects.remove(&key).is_some() {
+                    self.news.tell(|| News::ObjectRemoved { object: text });
+                    self.remove(&key, now);
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, object: Object, key: &ObjectKey, now: Instant) {
+        match object {
+            Object::Policy(policy) => {
+                let PolicyObject { repository, .. } = *policy;
+                let change = self.engine.insert(repository);
+                self.note(&change);
+            }
+            Object::Workload(workload) => self.put_workload(workload, now),
+            Object::Namespace(labels) => self.set_namespace(&key.name, Some(labels), now),
+            Object::Service(service) => self.services.put(service),
+            Object::EndpointSlice(slice) => self.services.put_slice(key.clone(), slice),
+        }
+    }
+
+    fn remove(&mut self, key: &ObjectKey, now: Instant) {
+        let namespace = key.namespace.clone().unwrap_or_default();
+        match key.kind.as_str() {
+            "Workload" => self.remove_workload(&name(&namespace, &key.name), now),
+            "Namespace" => self.set_namespace(&key.name, None, now),
+            "Service" => self.services.remove(&namespace, &key.name),
+            "EndpointSlice" => self.services.remove_slice(key),
+            "CiliumCIDRGroup" => {
+                let change = self.engine.remove_group(&key.name);
+                self.note(&change);
+            }
+            kind => {
+                let known = crate::objects::POLICY_KINDS.into_iter().find(|known| *known == kind);
+                let Some(kind) = known else { return };
+                let policy =
+                    PolicyName { kind, namespace: key.namespace.clone(), name: key.name.clone() };
+                let change = self.engine.remove(&policy);
+                self.note(&change);
+            }
+        }
+    }
+
+    fn set_namespace(
+        &mut self,
+        namespace: &str,
+        labels: Option<std::collections::BTreeMap<String, String>>,
+        now: Instant,
+    ) {
+        for workload in self.people.set_namespace(namespace, labels) {
+            let full = name(&workload.namespace, &workload.name);
+            if self.people.held.get(&full) != Some(&self.people.labels(&workload)) {
+                self.put_workload(workload, now);
+            }
+        }
+    }
+
+    fn put_workload(&mut self, workload: Workload, now: Instant) {
+        let full = name(&workload.namespace, &workload.name);
+        let labels = self.people.labels(&workload);
+        // New labels first: whoever has them is known before the old ones are let go.
+        for change in self.people.hold(&mut self.engine, &labels) {
+            self.note(&change);
+        }
+        let old = self.people.workloads.insert(full.clone(), workload.clone());
+        let old_labels = self.people.held.insert(full.clone(), labels.clone());
+        if let Some(old_labels) = old_labels {
+            self.people.let_go(&old_labels, now);
+        }
+        let was_here = old.is_some_and(|old| old.attachment.is_some());
+        match &workload.attachment {
+            Some(attachment) => {
+                let change = self.engine.remove_peer(&full);
+                self.note(&change);
+                let change = self.engine.upsert_endpoint(endpoint(&workload, labels.clone()));
+                self.note(&change);
+                let id = match self.endpoints.all.get(&full) {
+                    Some(state) => Some(state.spec.id),
+                    None => self.ids.acquire(&full, now),
+                };
+                let Some(id) = id else {
+                    tracing::error!(
+                        "there is no number left for the endpoint {full}: it is closed"
+                    );
+                    self.endpoints.numberless.insert(full);
+                    return;
+                };
+                let policy = self.engine.policy(&full);
+                let spec = EndpointSpec {
+                    id,
+                    name: full,
+                    attachment: attachment.clone(),
+                    addresses: workload.addresses().collect(),
+                    identity: policy
+                        .map_or(portreeve_policy::Identity::UNKNOWN, |policy| policy.workload()),
+                };
+                self.endpoints.put(spec, short(&labels), self.engine.revision());
+            }
+            None => {
+                if was_here {
+                    self.remove_endpoint(&full, now);
+                }
+                let change = self.engine.upsert_peer(&full, peer(&workload, labels));
+                self.note(&change);
+            }
+        }
+    }
+
+    fn remove_workload(&mut self, full: &str, now: Instant) {
+        let Some(workload) = self.people.workloads.remove(full) else { return };
+        match workload.attachment {
+            Some(_) => self.remove_endpoint(full, now),
+            None => {
+                let change = self.engine.remove_peer(full);
+                self.note(&change);
+            }
+        }
+        if let Some(labels) = self.people.held.remove(full) {
+            self.people.let_go(&labels, now);
+        }
+    }
+
+    fn remove_endpoint(&mut self, full: &str, now: Instant) {
+        let change = self.engine.remove_endpoint(full);
+        self.note(&change);
+        if self.endpoints.remove(full) {
+            self.ids.release(full, now);
+        }
+    }
+
+    /// A policy that could not be read when the node started, and may have denied anything: what it
+    /// could be about is closed until it can be read, or is gone.
+    fn close_for(&mut self, key: &ObjectKey) {
+        let name = format!("closed-{}", self.closed.len());
+        let kind = match key.namespace {
+            Some(_) => "CiliumNetworkPolicy",
+            None => "CiliumClusterwideNetworkPolicy",
+        };
+        let mut metadata = serde_json::json!({ "name": name });
+        if let Some(namespace) = &key.namespace {
+            metadata["namespace"] = namespace.as_str().into();
+        }
+        let document = serde_json::json!({
+            "apiVersion": "cilium.io/v2", "kind": kind, "metadata": metadata,
+            "spec": {
+                "endpointSelector": {},
+                "ingressDeny": [{ "fromEntities": ["all"] }],
+                "egressDeny": [{ "toEntities": ["all"] }],
+            },
+        });
+        match self.engine.apply([Text::new("portreeve-node", document.to_string())]) {
+            Ok(change) => {
+                self.note(&change);
+                let what = key.namespace.as_ref().map_or("all workloads".to_owned(), |namespace| {
+                    format!("all workloads of namespace {namespace}")
+                });
+                tracing::error!("{key} can't be read: {what} are closed until it is mended");
+                let policy = PolicyName { kind, namespace: key.namespace.clone(), name };
+                self.closed.insert(key.clone(), policy);
+            }
+            Err(errors) => tracing::error!("can't close what {key} is about: {errors}"),
+        }
+    }
+
+    fn open_again(&mut self, key: &ObjectKey) {
+        if let Some(policy) = self.closed.remove(key) {
+            let change = self.engine.remove(&policy);
+            self.note(&change);
+        }
+    }
+
+    pub(super) fn note(&mut self, change: &Change) {
+        note(&mut self.endpoints, &self.news, change);
+    }
+}
+
+/// The policies of some endpoints have changed, others could not be computed.
+fn note(endpoints: &mut super::Endpoints, news: &super::NewsSender, change: &Change) {
+    for endpoint in &change.endpoints {
+        endpoints.policy_changed(endpoint, change.revision);
+    }
+    // Of labels that linger, whoever has them says so himself.
+    let errors = change.errors.iter().filter(|(name, _)| !is_lingering(name));
+    for (endpoint, error) in errors {
+        tracing::error!("endpoint {endpoint} keeps the policy it had: {error}");
+        let (endpoint, error) = (endpoint.clone(), error.to_string());
+        news.tell(|| News::PolicyRefused { endpoint, error });
+    }
+}
+
+fn first_error(diagnostics: &[Diagnostic]) -> String {
+    let error = diagnostics.iter().find(|found| found.severity == Severity::Error);
+    error.map(ToString::to_string).unwrap_or_default()
+}

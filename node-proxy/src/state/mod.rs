@@ -1,0 +1,164 @@
+//! The state of a node: what objects say becomes what the datapath is to do, and only differences are
+//! handed on. No I/O but the numbers' files, and time comes in as an argument.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `mod.rs` | [`Node`] |
+//! | `fold.rs` | a batch of changes folded into the policy engine |
+//! | `people.rs` | workloads: who is an endpoint, who a peer, and identities that linger |
+//! | `services.rs` | services and slices as what the datapath balances |
+//! | `endpoints.rs`, `ipcache.rs`, `backoff.rs` | what is wanted, what is in force, when to try again |
+//! | `realise.rs` | telling the datapath |
+//! | `news.rs` | what happens, as it happens |
+//! | `view.rs`, `policy_rows.rs` | all of it, to be shown |
+
+mod backoff;
+mod endpoints;
+mod fold;
+mod ipcache;
+mod news;
+mod people;
+mod policy_rows;
+mod realise;
+mod services;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use portreeve_policy::{Diagnostic, Engine, Features, Options, PolicyName};
+
+use self::backoff::Backoff;
+use self::endpoints::Endpoints;
+use self::ipcache::Ipcache;
+pub use self::news::{News, NewsSender};
+use self::people::People;
+pub use self::policy_rows::PolicyRow;
+use self::services::Services;
+pub use self::view::{EndpointDetail, EndpointRow, IdentityRow, ObjectError, ServiceRow, Status};
+use crate::datapath::{Datapath, Proxying};
+use crate::identities::{EndpointIds, Identities, StateError};
+use crate::objects::ObjectKey;
+use crate::source::Origin;
+
+/// How a node works.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// What this node is called in slices and workloads.
+    pub name: String,
+    /// How policy is evaluated.
+    pub policy: Options,
+    /// How long the identity of labels that nobody has any more means them.
+    pub identity_linger: Duration,
+}
+
+/// The state of a node.
+pub struct Node {
+    options: NodeOptions,
+    engine: Engine,
+    identities: Identities,
+    ids: EndpointIds,
+    objects: BTreeMap<ObjectKey, Known>,
+    unreadable: Vec<Diagnostic>,
+    doubles: Vec<Diagnostic>,
+    people: People,
+    /// What keeps workloads closed in place of policies that could not be read when the node started.
+    closed: BTreeMap<ObjectKey, PolicyName>,
+    endpoints: Endpoints,
+    ipcache: Ipcache,
+    services: Services,
+    /// Of writing numbers down.
+    saving: Backoff,
+    /// Of telling the datapath that it has been told everything.
+    syncing: Backoff,
+    has_begun: bool,
+    is_synced: bool,
+    datapath: Box<dyn Datapath>,
+    proxy: Box<dyn Proxying>,
+    news: NewsSender,
+}
+
+/// What is known of an object.
+#[derive(Debug)]
+struct Known {
+    origin: Origin,
+    /// A version of it is in force.
+    is_in_force: bool,
+    /// What is written now is not what is in force.
+    is_broken: bool,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("revision", &self.engine.revision()).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// A node that knows of nothing yet. Its numbers are those of the state folder.
+    ///
+    /// # Errors
+    /// When the numbers can't be read.
+    pub fn open(
+        options: NodeOptions,
+        state: &Path,
+        datapath: Box<dyn Datapath>,
+        proxy: Box<dyn Proxying>,
+        now: Instant,
+    ) -> Result<Self, StateError> {
+        let identities = Identities::open(state.join("identities.json"), now)?;
+        let ids = EndpointIds::open(state.join("endpoints.json"), now)?;
+        let engine = Engine::with_allocator(
+            options.policy.clone(),
+            Features::default(),
+            Box::new(identities.clone()),
+        );
+        Ok(Self {
+            options,
+            engine,
+            identities,
+            ids,
+            objects: BTreeMap::new(),
+            unreadable: Vec::new(),
+            doubles: Vec::new(),
+            people: People::default(),
+            closed: BTreeMap::new(),
+            endpoints: Endpoints::default(),
+            ipcache: Ipcache::default(),
+            services: Services::default(),
+            saving: Backoff::default(),
+            syncing: Backoff::default(),
+            has_begun: false,
+            is_synced: false,
+            datapath,
+            proxy,
+            news: NewsSender::default(),
+        })
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn news(&self) -> &NewsSender {
+        &self.news
+    }
+
+    /// The datapath, to be asked.
+    #[must_use]
+    pub fn datapath(&self) -> &dyn Datapath {
+        &*self.datapath
+    }
+
+    /// The proxy.
+    pub fn proxy(&mut self) -> &mut dyn Proxying {
+        &mut *self.proxy
+    }
+
+    /// The process ends: what is in force in the kernel stays.
+    pub fn leave(&mut self) {
+        self.datapath.leave();
+    }
+}

@@ -1,0 +1,354 @@
+//! The state of a node, to be shown. Fields are an interface: `--output json` prints them.
+
+use portreeve_policy::{Diagnostic, Identity, Severity, TrafficDirection};
+use serde::{Deserialize, Serialize};
+
+use super::Node;
+use super::policy_rows::{self, PolicyRow, short};
+use crate::datapath::{DatapathStatus, Frontend, ServiceSpec};
+
+/// What `portreeve-node status` shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The version of the program.
+    pub version: String,
+    /// What this node is called.
+    pub node: String,
+    /// What carries policy out.
+    pub datapath: String,
+    /// Whether anything is carried out.
+    pub enforcing: bool,
+    /// Everything that is wanted is in force.
+    pub settled: bool,
+    /// Everything was in force at least once since the process began.
+    pub synced: bool,
+    /// The revision of the policy engine.
+    pub revision: u64,
+    /// Policies that were read.
+    pub policies: usize,
+    /// Endpoints.
+    pub endpoints: usize,
+    /// Endpoints whose policy is not in force as it should be.
+    pub endpoints_pending: usize,
+    /// Peers elsewhere.
+    pub peers: usize,
+    /// Identities of label sets.
+    pub identities: usize,
+    /// Entries that say who is where.
+    pub addresses: usize,
+    /// Those that are not in force yet.
+    pub addresses_pending: usize,
+    /// Services.
+    pub services: usize,
+    /// What is attached, and how full it is.
+    pub attached: DatapathStatus,
+    /// Objects and files with errors.
+    pub object_errors: Vec<ObjectError>,
+    /// What the datapath, or the disk, could not do.
+    pub errors: Vec<String>,
+}
+
+/// An object, or a file, with an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectError {
+    /// Which; none: that could not be read.
+    pub object: Option<String>,
+    /// A version of it is in force.
+    pub last_good_in_force: bool,
+    /// Workloads are closed until it can be read.
+    pub closed_for_it: bool,
+    /// The file.
+    pub file: String,
+    /// The line.
+    pub line: u32,
+    /// The field.
+    pub field: String,
+    /// What is wrong.
+    pub error: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// An endpoint, in a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EndpointRow {
+    /// Its number.
+    pub id: u32,
+    /// `namespace/name`.
+    pub name: String,
+    /// Its identity.
+    pub identity: u32,
+    /// Its labels, as a person calls it.
+    pub labels: String,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// Where it is attached.
+    pub attachment: String,
+    /// Whether policy restricts what comes to it.
+    pub ingress_enforced: bool,
+    /// Whether policy restricts what it may send.
+    pub egress_enforced: bool,
+    /// The revision of the policy it is to have.
+    pub revision: u64,
+    /// The revision of the policy it has; none: it is closed.
+    pub realised: Option<u64>,
+    /// What is wrong with it.
+    pub error: Option<String>,
+}
+
+/// An endpoint, with all that is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EndpointDetail {
+    /// What is in its line.
+    #[serde(flatten)]
+    pub row: EndpointRow,
+    /// The rules that decide about it.
+    pub rules: Vec<String>,
+    /// What it may do with whom.
+    pub ports: Vec<PolicyRow>,
+}
+
+/// A service, in a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServiceRow {
+    /// `namespace/name`.
+    pub name: String,
+    /// Its port's name.
+    pub port: String,
+    /// What is spoken.
+    pub protocol: String,
+    /// What clients connect to.
+    pub frontends: Vec<String>,
+    /// Who answers: `address (state)`.
+    pub backends: Vec<String>,
+    /// Where policies of traffic and affinity differ from the default.
+    pub options: Vec<String>,
+    /// It is in force.
+    pub realised: bool,
+    /// What is wrong with it.
+    pub error: Option<String>,
+}
+
+/// An identity, in a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct IdentityRow {
+    /// Its number.
+    pub identity: u32,
+    /// As a person calls it.
+    pub name: String,
+    /// All of its labels.
+    pub labels: Vec<String>,
+    /// How many workloads have it.
+    pub workloads: usize,
+}
+
+impl Node {
+    /// What there is, in numbers, and what is wrong.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let here = self.people.workloads.values().filter(|own| own.attachment.is_some()).count();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.options.name.clone(),
+            datapath: self.datapath.name().to_owned(),
+            enforcing: self.datapath.is_enforcing(),
+            settled: self.is_settled(),
+            synced: self.is_synced,
+            revision: self.engine.revision(),
+            policies: self.engine.repository().policies().count() - self.closed.len(),
+            endpoints: here,
+            endpoints_pending: self.endpoints.pending.len() + self.endpoints.numberless.len(),
+            peers: self.people.workloads.len() - here,
+            identities: self.identities.list().len(),
+            addresses: self.ipcache.wanted.len(),
+            addresses_pending: self.ipcache.pending.len(),
+            services: self.services.all.len(),
+            attached: self.datapath.status(),
+            object_errors: self.object_errors(),
+            errors: self.errors(),
+        }
+    }
+
+    /// Objects and files with errors.
+    #[must_use]
+    pub fn object_errors(&self) -> Vec<ObjectError> {
+        let mut all = Vec::new();
+        for (key, known) in self.objects.iter().filter(|(_, known)| known.is_broken) {
+            let errors = known.diagnostics.iter().filter(|found| found.severity == Severity::Error);
+            all.extend(errors.map(|error| ObjectError {
+                object: Some(key.to_string()),
+                last_good_in_force: known.is_in_force,
+                closed_for_it: self.closed.contains_key(key),
+                ..object_error(error)
+            }));
+        }
+        all.extend(self.unreadable.iter().chain(&self.doubles).map(object_error));
+        all
+    }
+
+    fn errors(&self) -> Vec<String> {
+        let mut all: Vec<String> = self.saving.error.iter().cloned().collect();
+        let addresses = self.ipcache.backoff.error.iter();
+        all.extend(addresses.map(|error| format!("addresses: {error}")));
+        all.extend(self.syncing.error.iter().map(|error| format!("leftovers: {error}")));
+        for leaving in self.endpoints.leaving.values() {
+            let error = leaving.backoff.error.iter();
+            all.extend(error.map(|error| format!("endpoint {} leaves: {error}", leaving.name)));
+        }
+        for name in &self.endpoints.numberless {
+            all.push(format!("endpoint {name}: there is no number left for it; it is closed"));
+        }
+        for row in self.endpoints() {
+            all.extend(row.error.map(|error| format!("endpoint {}: {error}", row.name)));
+        }
+        for (name, state) in &self.services.all {
+            all.extend(state.backoff.error.iter().map(|error| format!("service {name}: {error}")));
+        }
+        for (name, backoff) in &self.services.leaving {
+            all.extend(backoff.error.iter().map(|error| format!("service {name} leaves: {error}")));
+        }
+        all
+    }
+
+    /// All endpoints, by name.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<EndpointRow> {
+        self.endpoints.all.keys().filter_map(|name| self.endpoint_row(name)).collect()
+    }
+
+    fn endpoint_row(&self, name: &str) -> Option<EndpointRow> {
+        let state = self.endpoints.all.get(name)?;
+        let policy = self.engine.policy(name);
+        let enforced = |direction| policy.as_ref().is_some_and(|p| p.is_enforced(direction));
+        let refused = self.engine.error(name).map(|error| format!("keeps its policy: {error}"));
+        Some(EndpointRow {
+            id: state.spec.id,
+            name: name.to_owned(),
+            identity: state.spec.identity.get(),
+            labels: state.labels.clone(),
+            addresses: state.spec.addresses.iter().map(ToString::to_string).collect(),
+            attachment: state.spec.attachment.to_string(),
+            ingress_enforced: enforced(TrafficDirection::Ingress),
+            egress_enforced: enforced(TrafficDirection::Egress),
+            revision: state.wanted,
+            realised: state.realised,
+            error: state.backoff.error.clone().or(refused),
+        })
+    }
+
+    /// An endpoint, by `namespace/name`, by its number, or by its name when only one is called so.
+    #[must_use]
+    pub fn endpoint(&self, which: &str) -> Option<EndpointDetail> {
+        let name = self.find(which)?;
+        let policy = self.engine.policy(&name)?;
+        let rule =
+            |rule: &portreeve_policy::RuleOrigin| format!("{} {}", rule.policy(), rule.section());
+        Some(EndpointDetail {
+            row: self.endpoint_row(&name)?,
+            rules: policy.rules().iter().map(rule).collect(),
+            ports: self.policy(&name).unwrap_or_default(),
+        })
+    }
+
+    fn find(&self, which: &str) -> Option<String> {
+        if self.endpoints.all.contains_key(which) {
+            return Some(which.to_owned());
+        }
+        let id = which.parse::<u32>().ok();
+        let mut named = self.endpoints.all.iter().filter(|(name, state)| {
+            Some(state.spec.id) == id || name.split_once('/').is_some_and(|(_, own)| own == which)
+        });
+        match (named.next(), named.next()) {
+            (Some((name, _)), None) => Some(name.clone()),
+            _ => None,
+        }
+    }
+
+    /// What an endpoint may do with whom: as [`Node::endpoint`] finds it.
+    #[must_use]
+    pub fn policy(&self, which: &str) -> Option<Vec<PolicyRow>> {
+        let name = self.find(which)?;
+        let policy = self.engine.policy(&name)?;
+        let mut known: Vec<Identity> = policy.addresses().map(|(_, identity)| identity).collect();
+        known.extend(self.identities.list().into_iter().map(|(identity, ..)| identity));
+        Some(policy_rows::of(&name, &policy, known))
+    }
+
+    /// All services: a line for every port.
+    #[must_use]
+    pub fn services(&self) -> Vec<ServiceRow> {
+        let mut rows = Vec::new();
+        for state in self.services.all.values() {
+            for port in &state.spec.ports {
+                rows.push(ServiceRow {
+                    name: state.spec.name.to_string(),
+                    port: port.name.clone(),
+                    protocol: port.protocol.to_string(),
+                    frontends: port.frontends.iter().map(frontend).collect(),
+                    backends: port.backends.iter().map(backend).collect(),
+                    options: service_options(&state.spec),
+                    realised: state.is_realised,
+                    error: state.backoff.error.clone(),
+                });
+            }
+        }
+        rows
+    }
+
+    /// All identities of label sets.
+    #[must_use]
+    pub fn identities(&self) -> Vec<IdentityRow> {
+        let rows = self.identities.list().into_iter().map(|(identity, labels, held)| IdentityRow {
+            identity: identity.get(),
+            name: short(&labels),
+            labels: labels.iter().map(ToString::to_string).collect(),
+            // One of those who hold it is only there to let it linger.
+            workloads: held.saturating_sub(1),
+        });
+        rows.collect()
+    }
+}
+
+fn object_error(error: &Diagnostic) -> ObjectError {
+    ObjectError {
+        object: None,
+        last_good_in_force: false,
+        closed_for_it: false,
+        file: error.source.clone(),
+        line: error.line,
+        field: error.path.clone(),
+        error: error.message.clone(),
+        hint: error.hint.clone(),
+    }
+}
+
+fn frontend(frontend: &Frontend) -> String {
+    match frontend {
+        Frontend::Cluster(address) => address.to_string(),
+        Frontend::External(address) => format!("{address} (external)"),
+        Frontend::Node(port) => format!("*:{port} (node)"),
+    }
+}
+
+fn backend(backend: &crate::datapath::Backend) -> String {
+    use crate::datapath::BackendState::{NotReady, Ready, Terminating};
+    let state = match backend.state {
+        Ready => "ready",
+        Terminating => "terminating",
+        NotReady => "not ready",
+    };
+    let here = if backend.is_local { ", here" } else { "" };
+    format!("{} ({state}{here})", backend.address)
+}
+
+fn service_options(spec: &ServiceSpec) -> Vec<String> {
+    let mut all = Vec::new();
+    if spec.external_local {
+        all.push("externalTrafficPolicy=Local".to_owned());
+    }
+    if spec.internal_local {
+        all.push("internalTrafficPolicy=Local".to_owned());
+    }
+    all.extend(spec.affinity.map(|time| format!("affinity={}s", time.as_secs())));
+    all
+}
