@@ -46,6 +46,7 @@ impl Node {
         config.observer = Observing::by(move |flow: &Flow<'_>| {
             let asked = match flow.asked {
                 Asked::Http { path, .. } => String::from_utf8_lossy(path).into_owned(),
+                Asked::Kafka { api, .. } => api.to_owned(),
                 _ => "connection".to_owned(),
             };
             let (by, direction) = (flow.endpoint, flow.direction.as_str());
@@ -119,7 +120,7 @@ fn local(text: &str) -> SocketAddr {
     SocketAddr::new(ip(text), 0)
 }
 
-/// Answers every request; to one for `/much` with more than anybody takes.
+/// Answers every request, be it HTTP or Kafka; to one for `/much` with more than anybody takes.
 async fn serve(at: &str) -> SocketAddr {
     let listener = TcpListener::bind(local(at)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -128,6 +129,14 @@ async fn serve(at: &str) -> SocketAddr {
             tokio::spawn(async move {
                 let mut buffer = [0; 4096];
                 while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+                    if !buffer[..length].starts_with(b"GET ") {
+                        // ListOffsets about the topic `both`: no error, no offset.
+                        let topic = [&[0, 0, 0, 1, 0, 4][..], b"both"].concat();
+                        let answer = [&[0, 0, 0, 7][..], &topic, &[0, 0, 0, 1], &[0; 22]].concat();
+                        let length = i32::try_from(answer.len()).expect("short").to_be_bytes();
+                        let _ = stream.write_all(&[&length[..], &answer].concat()).await;
+                        continue;
+                    }
                     if buffer[..length].starts_with(b"GET /much") {
                         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
                         let _ = stream.write_all(head).await;
@@ -330,6 +339,53 @@ async fn what_both_would_read_differently_is_refused() {
     node.add("shop", SHOP, policy("shop", &format!("ingress: [{{toPorts: [{{{kafka}}}]}}]")));
     node.refuses(ALICE).await;
     assert_eq!(node.heard(), ["shop ingress Deny connection protocols_differ"]);
+}
+
+/// May consume these topics, or be asked for them.
+fn topics(name: &str, direction: &str, topics: [&str; 2]) -> EndpointPolicy {
+    let rules = topics.map(|topic| format!("{{role: consume, topic: {topic}}}")).join(", ");
+    let ports = format!("ports: [{{port: '80', protocol: TCP}}], rules: {{kafka: [{rules}]}}");
+    policy(name, &format!("{direction}: [{{toPorts: [{{{ports}}}]}}]"))
+}
+
+/// Asks for the offsets of a topic's partition 0 (ListOffsets, version 1), and returns the error code.
+async fn offsets(client: &mut TcpStream, topic: &str) -> i16 {
+    let name =
+        [&i16::try_from(topic.len()).expect("short").to_be_bytes(), topic.as_bytes()].concat();
+    let one = 1_i32.to_be_bytes();
+    let head = [0, 2, 0, 1, 0, 0, 0, 7, 0, 0, 255, 255, 255, 255];
+    let body = [&head[..], &one, &name, &one, &[0; 4], &[255; 8]].concat();
+    let length = i32::try_from(body.len()).expect("short").to_be_bytes();
+    client.write_all(&[&length[..], &body].concat()).await.expect("sent");
+    let mut length = [0; 4];
+    client.read_exact(&mut length).await.expect("an answer");
+    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+    client.read_exact(&mut answer).await.expect("an answer");
+    // Correlation id, one topic with its name, one partition with its number.
+    let error = 4 + 4 + name.len() + 4 + 4;
+    i16::from_be_bytes([answer[error], answer[error + 1]])
+}
+
+#[tokio::test]
+async fn of_kafka_too_each_topic_is_judged_by_both() {
+    let node = Node::start(SHOP, |_| {}).await;
+    node.add("alice", ALICE, topics("alice", "egress", ["both", "hers"]));
+    node.add("shop", SHOP, topics("shop", "ingress", ["both", "its"]));
+    let mut alice = node.connect(ALICE).await;
+    const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+    assert_eq!(offsets(&mut alice, "hers").await, TOPIC_AUTHORIZATION_FAILED);
+    assert_eq!(offsets(&mut alice, "its").await, TOPIC_AUTHORIZATION_FAILED);
+    assert_eq!(offsets(&mut alice, "both").await, 0);
+    assert_eq!(
+        node.heard(),
+        [
+            "alice egress Allow ListOffsets rule_allows",
+            "shop ingress Deny ListOffsets no_rule_allows",
+            "alice egress Deny ListOffsets no_rule_allows",
+            "alice egress Allow ListOffsets rule_allows",
+            "shop ingress Allow ListOffsets rule_allows",
+        ]
+    );
 }
 
 #[tokio::test]

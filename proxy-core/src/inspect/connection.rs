@@ -184,7 +184,15 @@ impl Connection {
             return (verdict, None);
         }
         match Reading::of(&verdict.action, far.map(|far| &far.verdict.action)) {
-            Ok(reading) => (verdict, Some(reading)),
+            Ok(reading) => {
+                if let (Some(far), false) = (far, matches!(reading, Reading::Unseen)) {
+                    // Who does not want to read tells of the connection that it would have denied; where
+                    // nobody reads, that is told with the rest.
+                    self.near.audited(&self.ends, &verdict);
+                    far.side.audited(&self.ends, &far.verdict);
+                }
+                (verdict, Some(reading))
+            }
             Err(reason) => {
                 // Both would read it, and not in the same protocol: the server's policy, which came
                 // last, can't be carried out.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use portreeve_policy::{ConnectionVerdict, Identity, Protocol, Reason, TrafficDirection};
+use portreeve_policy::{Action, ConnectionVerdict, Identity, Protocol, Reason, TrafficDirection};
 
 use super::carried_out;
 use crate::runtime::{Joined, Tenant};
@@ -85,6 +85,13 @@ impl Side {
             self.decided(ends, Verdict::Audit, verdict);
         } else {
             self.telemetry().connection_passed(|| self.record(ends, Verdict::Allow, verdict));
+        }
+    }
+
+    /// Reports that it passes, though it would be denied if its policy were enforced.
+    pub(super) fn audited(&self, ends: &Ends, verdict: &ConnectionVerdict) {
+        if verdict.audited && matches!(verdict.action, Action::Allow) {
+            self.decided(ends, Verdict::Audit, verdict);
         }
     }
 

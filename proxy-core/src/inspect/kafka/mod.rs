@@ -1,31 +1,31 @@
 //! Kafka requests as policy queries: the session of an inspected Kafka connection.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `mod.rs` | the session: what the gate asks, answered by policy |
+//! | `record.rs` | what the log says of a request |
+
+mod record;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use portreeve_policy::{
-    Action, KafkaRequest, KafkaRules, Outcome, Reason, RequestVerdict, RuleId, TrafficDirection,
-};
+use portreeve_policy::{Action, KafkaRequest, KafkaRules, Outcome, Reason, RequestVerdict, RuleId};
 use portreeve_protocols::kafka::{
     self, Decided, Exchange as Exchanged, Handler, Refusal, Request, Role, Subject,
 };
 use rustc_hash::FxHashMap;
 
-use super::Connection;
-use super::http::verdict;
-use super::in_flight::ByFar;
-use super::reading::{self, Ruled};
-use super::session::Inspect;
-use super::side::Far;
+use self::record::{Record, Text};
+use crate::inspect::Connection;
+use crate::inspect::http::verdict;
+use crate::inspect::in_flight::ByFar;
+use crate::inspect::reading::{self, Ruled};
+use crate::inspect::session::Inspect;
+use crate::inspect::side::Far;
 use crate::relay::Session;
-use crate::snapshot::Snapshot;
-use crate::telemetry::{
-    KafkaRecord, LONGEST_TOPIC, LoggedTopics, Party, Refused, RefusedRecord, TopicCounters, Verdict,
-};
-
-/// Topics of one request that the log names.
-const LOGGED_TOPICS: usize = 32;
+use crate::telemetry::{LONGEST_TOPIC, Refused, RefusedRecord, TopicCounters, Verdict};
 
 /// Topics whose counters a connection keeps at hand.
 const KEPT_TOPICS: usize = 2048;
@@ -91,85 +91,12 @@ impl Found {
     }
 }
 
-/// What the log says of a request: the client's id, the group and the topics, one after the other.
-#[derive(Default)]
-struct Text {
-    bytes: Vec<u8>,
-    client_id_end: usize,
-    group_end: usize,
-    /// Where each topic ends, and whether it was denied.
-    topics: Vec<(usize, bool)>,
-    more_topics: u64,
-}
-
 /// A request under way.
 struct Exchange {
     began: Instant,
     key: i16,
     /// `Some` if it will be logged.
     record: Option<Record>,
-}
-
-/// What the log needs of a request that is gone from the buffers.
-struct Record {
-    snapshot: Arc<Snapshot>,
-    api: &'static str,
-    version: i16,
-    role: Role,
-    correlation_id: i32,
-    verdict: Verdict,
-    filtered: bool,
-    rule: Option<RuleId>,
-    reason: &'static str,
-    request_bytes: u64,
-    text: Text,
-    /// What the other end's policy said, if that was asked.
-    far: Option<ByFar>,
-}
-
-impl Text {
-    fn begin(&mut self, client_id: &[u8]) {
-        self.bytes.clear();
-        self.topics.clear();
-        self.more_topics = 0;
-        self.bytes.extend_from_slice(client_id);
-        self.client_id_end = self.bytes.len();
-        self.group_end = self.client_id_end;
-    }
-
-    fn client_id(&self) -> &[u8] {
-        &self.bytes[..self.client_id_end]
-    }
-
-    fn group(&self) -> &[u8] {
-        &self.bytes[self.client_id_end..self.group_end]
-    }
-
-    fn add(&mut self, subject: &Subject<'_>, denied: bool) {
-        if let Some(group) = subject.group
-            && self.group_end == self.client_id_end
-            && self.topics.is_empty()
-        {
-            self.bytes.extend_from_slice(clipped(group));
-            self.group_end = self.bytes.len();
-        }
-        let Some(topic) = subject.topic else { return };
-        if self.topics.len() >= LOGGED_TOPICS {
-            self.more_topics += 1;
-            return;
-        }
-        self.bytes.extend_from_slice(clipped(topic));
-        self.topics.push((self.bytes.len(), denied));
-    }
-
-    fn topics(&self) -> LoggedTopics<'_> {
-        LoggedTopics { bytes: &self.bytes, from: self.group_end, ends: &self.topics }
-    }
-}
-
-/// As much of a name as the log says: what no topic or group can be called may be of any length.
-fn clipped(name: &[u8]) -> &[u8] {
-    &name[..name.len().min(LONGEST_TOPIC)]
 }
 
 impl KafkaSession {
@@ -277,53 +204,6 @@ impl KafkaSession {
         (entry.verdict, entry.reason) = (by.verdict, by.reason);
         entry.name(&by.snapshot, by.rule);
         far.side.telemetry().kafka_logged(&entry);
-    }
-}
-
-impl Record {
-    /// What the log says of it, but for the rule.
-    fn entry<'a>(
-        &'a self,
-        (source, destination): (Party<'a>, Party<'a>),
-        direction: TrafficDirection,
-        duration: Duration,
-        answer: Option<&Exchanged>,
-    ) -> KafkaRecord<'a> {
-        KafkaRecord {
-            time: SystemTime::now(),
-            direction,
-            verdict: self.verdict,
-            source,
-            destination,
-            api: self.api,
-            version: self.version,
-            role: self.role,
-            client_id: self.text.client_id(),
-            correlation_id: self.correlation_id,
-            group: self.text.group(),
-            topics: self.text.topics(),
-            more_topics: self.text.more_topics,
-            filtered: self.filtered,
-            error: answer.map(|answer| answer.error),
-            local: answer.is_some_and(|answer| answer.local),
-            rule: "",
-            policy: "",
-            reason: self.reason,
-            request_bytes: self.request_bytes,
-            response_bytes: answer.map_or(0, |answer| answer.response_bytes),
-            duration,
-            revision: self.snapshot.revision,
-        }
-    }
-}
-
-impl<'a> KafkaRecord<'a> {
-    /// Names the rule that decided, and the policy that it is of.
-    fn name(&mut self, snapshot: &'a Snapshot, rule: Option<RuleId>) {
-        if let Some(rule) = rule.map(|rule| snapshot.policy.rule(rule)) {
-            (self.rule, self.policy) = (rule.section(), rule.policy());
-        }
-        self.revision = snapshot.revision;
     }
 }
 
