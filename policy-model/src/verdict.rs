@@ -143,6 +143,8 @@ pub enum Reason {
     AuthenticationRequired,
     /// What is said on the connection is to be judged, by somebody who can't read it.
     NotInspectable,
+    /// The policies of its two ends want to judge what is said on it, each in another protocol.
+    ProtocolsDiffer,
 }
 
 impl Reason {
@@ -158,6 +160,7 @@ impl Reason {
             Self::UnknownIdentity => "unknown_identity",
             Self::AuthenticationRequired => "authentication_required",
             Self::NotInspectable => "not_inspectable",
+            Self::ProtocolsDiffer => "protocols_differ",
         }
     }
 }

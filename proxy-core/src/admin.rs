@@ -15,7 +15,8 @@ use portreeve_policy::TrafficDirection;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::control::{Command, Control};
+use crate::control::{Command, Control, OnePolicy, Policies};
+use crate::endpoints::Endpoints;
 use crate::runtime::Stage;
 use crate::telemetry::AccessLogMode;
 
@@ -88,8 +89,14 @@ async fn answer(request: Request<Incoming>, control: &Control) -> Answer {
             false => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         },
         "/metrics" => metrics(control),
-        "/policy" => as_json(&control.policy_status()),
-        "/config_dump" => as_json(&control.config_dump()),
+        "/policy" => as_json(&match &control.policies {
+            Policies::One(one) => one.policy_status(),
+            Policies::Many(endpoints) => endpoints_status(endpoints),
+        }),
+        "/config_dump" => match &control.policies {
+            Policies::One(one) => as_json(&one.config_dump()),
+            Policies::Many(_) => text(StatusCode::NOT_FOUND, "the proxy of a node has none\n"),
+        },
         "/reload" => reload(control).await,
         "/drain" => {
             let _ = control.commands.send(Command::Drain);
@@ -128,14 +135,21 @@ fn list() -> String {
 }
 
 fn metrics(control: &Control) -> Answer {
-    let kernel = control.config.redirection.as_ref().and_then(|redirection| {
-        let counters = redirection.counters();
-        counters
-            .inspect_err(|error| tracing::warn!("can't read the kernel's counters: {error}"))
-            .ok()
-    });
-    let snapshot = control.snapshots.load();
-    let body = control.telemetry.render_metrics(&snapshot, control.is_ready(), kernel);
+    let (telemetry, ready) = (&control.telemetry, control.is_ready());
+    let body = match &control.policies {
+        Policies::One(one) => {
+            let kernel = one.config.redirection.as_ref().and_then(|redirection| {
+                let counters = redirection.counters();
+                counters
+                    .inspect_err(|error| {
+                        tracing::warn!("can't read the kernel's counters: {error}")
+                    })
+                    .ok()
+            });
+            telemetry.render_metrics(&one.snapshots.load(), ready, kernel)
+        }
+        Policies::Many(endpoints) => telemetry.render_node_metrics(endpoints, ready),
+    };
     let mut answer = text(StatusCode::OK, body);
     answer.headers_mut().insert(
         header::CONTENT_TYPE,
@@ -188,7 +202,24 @@ impl Control {
     fn is_ready(&self) -> bool {
         *self.stage.borrow() == Stage::Running
     }
+}
 
+/// What is in force for each endpoint.
+fn endpoints_status(endpoints: &Endpoints) -> Value {
+    let status = endpoints.list().into_iter().map(|endpoint| {
+        json!({
+            "name": endpoint.name,
+            "addresses": endpoint.addresses,
+            "revision": endpoint.revision,
+            "since": humantime::format_rfc3339_millis(endpoint.since).to_string(),
+            "connections": endpoint.connections,
+            "buffered_bytes": endpoint.buffered_bytes,
+        })
+    });
+    json!({ "endpoints": status.collect::<Vec<_>>() })
+}
+
+impl OnePolicy {
     /// What is in force, since when, and the last error.
     fn policy_status(&self) -> Value {
         let status = self.loader.status();

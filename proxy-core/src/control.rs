@@ -4,12 +4,14 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use portreeve_policy::{EndpointPolicy, Service, Source};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin;
 use crate::config::ProxyConfig;
+use crate::endpoints::Endpoints;
 use crate::policy_loader::{Admit, LoadError, PolicyLoader};
 use crate::runtime::Stage;
 use crate::snapshot::SnapshotStore;
@@ -33,12 +35,27 @@ pub(crate) enum Command {
 
 /// The control thread's state, also what the admin server shows.
 pub(crate) struct Control {
+    pub(crate) policies: Policies,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) stage: watch::Sender<Stage>,
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+}
+
+/// Whose policies are in force.
+pub(crate) enum Policies {
+    /// One workload's, which this thread loads.
+    One(OnePolicy),
+    /// Those of a node's endpoints, which the program sets.
+    Many(Arc<Endpoints>),
+}
+
+/// The policy of one workload.
+pub(crate) struct OnePolicy {
     pub(crate) config: Arc<ProxyConfig>,
     pub(crate) loader: Arc<PolicyLoader>,
     pub(crate) snapshots: Arc<SnapshotStore>,
     pub(crate) telemetry: Arc<Telemetry>,
-    pub(crate) stage: watch::Sender<Stage>,
-    pub(crate) commands: mpsc::UnboundedSender<Command>,
 }
 
 /// Starts the control thread.
@@ -70,29 +87,16 @@ async fn run(
     loop {
         tokio::select! {
             command = commands.recv() => match command {
-                Some(Command::Reload(answer)) => {
-                    let result = control.reload().map_err(|error| error.to_string());
-                    if let Some(answer) = answer {
-                        let _ = answer.send(result);
-                    }
-                }
-                Some(Command::ReloadWith(services)) => {
-                    control.loader.set_services(services);
-                    let _ = control.reload();
-                }
-                Some(Command::Update(documents, answer)) => {
-                    let policy = control.loader.replace(documents, control.admission());
-                    let _ = answer.send(control.put_in_force(policy));
-                }
                 Some(Command::Drain) => control.drain(),
                 Some(Command::Stop) => {
                     control.stage.send_replace(Stage::Stopping);
                 }
                 Some(Command::Leave) | None => return,
+                Some(command) => control.policies.obey(command),
             },
             () = changed(&mut watched) => {
                 tracing::info!("policy files have changed");
-                let _ = control.reload();
+                control.policies.obey(Command::Reload(None));
             }
         }
     }
@@ -105,7 +109,42 @@ async fn changed(watched: &mut Option<PolicyWatch>) {
     }
 }
 
-impl Control {
+impl Policies {
+    fn obey(&self, command: Command) {
+        match self {
+            Self::One(one) => one.obey(command),
+            // Dropping the answer's sender would say that the proxy ends.
+            Self::Many(_) => {
+                if let Command::Reload(Some(answer)) = command {
+                    let text = "policies are set by the program that runs this proxy";
+                    let _ = answer.send(Err(text.to_owned()));
+                }
+            }
+        }
+    }
+}
+
+impl OnePolicy {
+    fn obey(&self, command: Command) {
+        match command {
+            Command::Reload(answer) => {
+                let result = self.reload().map_err(|error| error.to_string());
+                if let Some(answer) = answer {
+                    let _ = answer.send(result);
+                }
+            }
+            Command::ReloadWith(services) => {
+                self.loader.set_services(services);
+                let _ = self.reload();
+            }
+            Command::Update(documents, answer) => {
+                let policy = self.loader.replace(documents, self.admission());
+                let _ = answer.send(self.put_in_force(policy));
+            }
+            Command::Drain | Command::Stop | Command::Leave => {}
+        }
+    }
+
     /// Reads policy again and puts it in force. On any error the old one stays.
     fn reload(&self) -> Result<u64, LoadError> {
         self.put_in_force(self.loader.load(self.admission()))
@@ -140,7 +179,9 @@ impl Control {
             }
         }
     }
+}
 
+impl Control {
     fn drain(&self) {
         let draining = self.stage.send_if_modified(|stage| {
             let begins = *stage == Stage::Running;
@@ -153,7 +194,7 @@ impl Control {
             return;
         }
         tracing::info!("draining: no new connections, waiting for those under way");
-        let (stage, limit) = (self.stage.clone(), self.config.limits.drain_timeout);
+        let (stage, limit) = (self.stage.clone(), self.drain_timeout);
         tokio::spawn(async move {
             tokio::time::sleep(limit).await;
             tracing::warn!("drain time-out: cutting what is left");

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`config`], [`limits`] | what a proxy is told, and every bound with its reason |
 //! | [`proxy`] | start, reload, drain, join |
+//! | [`node`], [`endpoints`] | many workloads under one proxy: who they are, their policies and limits |
 //! | [`snapshot`] | the policy in force, swapped whole |
 //! | [`redirection`] | the seam to programs inside of the kernel that feed the proxy |
 //! | `listener` | sockets: bound per worker, accepted, original destination |
@@ -17,6 +18,7 @@
 //! | `tower` | a layer for services of hyper, axum and tonic (feature `tower`) |
 //! | `policy_files`, `policy_loader`, `watch` | policy read from files, compiled, watched |
 //! | `control` | the control thread |
+//! | `launch` | what starting a proxy is made of |
 //! | [`telemetry`] | access log and metrics |
 //! | [`admin`] | the admin server |
 
@@ -24,11 +26,14 @@ pub mod admin;
 pub mod config;
 mod control;
 mod edits;
+pub mod endpoints;
 pub mod guard;
 mod http2;
 mod inspect;
+mod launch;
 pub mod limits;
 mod listener;
+pub mod node;
 pub mod observer;
 mod policy_files;
 mod policy_loader;
@@ -50,10 +55,12 @@ mod embedding {}
 pub use self::config::{
     Advertised, ListenerConfig, PolicyFiles, PolicySource, ProxyConfig, Transparent, UpstreamConfig,
 };
+pub use self::endpoints::{EndpointConfig, EndpointLimits, EndpointStatus, Endpoints};
 #[cfg(feature = "fuzzing")]
 pub use self::http2::fuzz;
 pub use self::inspect::carried_out;
 pub use self::limits::Limits;
+pub use self::node::{NodeConfig, NodeProxy, NodeRemote, UpstreamSource};
 pub use self::policy_files::{PolicyFilesError, read as read_policy_files};
 pub use self::policy_loader::{LoadError, check_policy};
 pub use self::proxy::{Proxy, Remote, StartError};

@@ -46,6 +46,8 @@ pub struct Flow<'a> {
     pub policy: &'a str,
     /// Why: a name of [`Reason`](portreeve_policy::Reason), or of what was wrong with a message.
     pub reason: &'a str,
+    /// The endpoint whose policy decided, where a proxy has many; else empty.
+    pub endpoint: &'a str,
     /// The policy's revision; 0 where a message was refused before policy was asked.
     pub revision: u64,
 }

@@ -1,24 +1,20 @@
 //! A whole proxy: started from a configuration, reloaded, drained, joined.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
 use portreeve_policy::{Service, Source};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::ProxyConfig;
-use crate::control::{self, Command, Control};
-use crate::http2::KnownServers;
-use crate::listener::{self, Bound};
+use crate::control::{Command, OnePolicy, Policies};
+use crate::launch::{Crew, Listening, Running, Whose};
+use crate::listener::Bound;
 use crate::policy_files::PolicyFilesError;
 use crate::policy_loader::{LoadError, PolicyLoader};
 use crate::redirection::{Bypass, Redirection, Refusal, Reporter};
-use crate::runtime::{self, Registry, Stage, Throttle, Worker};
 use crate::snapshot::SnapshotStore;
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::watch::PolicyWatch;
@@ -92,15 +88,8 @@ impl StartError {
 /// A running proxy.
 #[derive(Debug)]
 pub struct Proxy {
-    addresses: Vec<SocketAddr>,
-    admin: Option<SocketAddr>,
-    commands: mpsc::UnboundedSender<Command>,
-    workers: Vec<JoinHandle<()>>,
-    control: JoinHandle<()>,
-    telemetry: Arc<Telemetry>,
+    running: Running,
     snapshots: Arc<SnapshotStore>,
-    /// Held by every worker: it closes with the last one.
-    working: mpsc::Receiver<Infallible>,
 }
 
 impl Proxy {
@@ -114,58 +103,52 @@ impl Proxy {
         let loader = Arc::new(PolicyLoader::new(&config));
         let telemetry = Telemetry::new(&config.access_log, config.observer.clone())?;
         let snapshots = Arc::new(SnapshotStore::new(loader.load(|_| Ok(()))?));
-        let workers = worker_count(config.workers);
-        let listeners = bind_all(&config, workers)?;
-        let addresses = listeners.iter().map(|sockets| sockets[0].settings.address).collect();
-        let admin_listener = config.admin.map(bind_admin).transpose()?;
-        let admin = match &admin_listener {
-            Some(listener) => listener.local_addr().ok(),
-            None => None,
-        };
+        let listening = Listening::bind(
+            &config.listeners,
+            config.workers,
+            config.admin,
+            config.redirection.as_ref(),
+        )?;
         if let Some(redirection) = &config.redirection {
-            turn_here(redirection.as_ref(), &config, &listeners, &snapshots)?;
+            turn_here(redirection.as_ref(), &config, &listening.listeners, &snapshots)?;
         }
-
-        let (stage, _) = watch::channel(Stage::Running);
-        let shared = Shared { config: &config, telemetry: &telemetry, snapshots: &snapshots };
-        let (works, working) = mpsc::channel(1);
-        let workers = shared.spawn_workers(listeners, workers, &stage, &works)?;
-        let (commands, receiver) = mpsc::unbounded_channel();
-        let control = Control {
-            config: Arc::new(config),
-            loader,
-            snapshots: snapshots.clone(),
+        let redirection = config.redirection.clone();
+        let crew = Crew {
+            limits: config.limits.clone(),
             telemetry: telemetry.clone(),
-            stage,
-            commands: commands.clone(),
+            joins_sockets: redirection.as_ref().is_some_and(|by| by.joins_sockets()),
+            bypass: redirection.map(|redirection| Arc::new(Bypass::new(redirection))),
+            as_client: None,
+            whose: Whose::One(snapshots.clone()),
         };
-        let control = control::spawn(control, receiver, watched, admin_listener)
-            .map_err(StartError::Thread)?;
-        Ok(Self { addresses, admin, commands, workers, control, telemetry, snapshots, working })
+        let one =
+            OnePolicy { config: Arc::new(config), loader, snapshots: snapshots.clone(), telemetry };
+        let running = crew.start(listening, Policies::One(one), watched)?;
+        Ok(Self { running, snapshots })
     }
 
     /// Where each listener listens, in the order of the configuration.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+        &self.running.addresses
     }
 
     /// Where the admin server listens.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin
+        self.running.admin
     }
 
     /// A way to steer the proxy from another thread.
     #[must_use]
     pub fn remote(&self) -> Remote {
-        Remote { commands: self.commands.clone(), telemetry: self.telemetry.clone() }
+        self.running.remote()
     }
 
     /// Who takes down what the kernel has decided.
     #[must_use]
     pub fn reporter(&self) -> Reporter {
-        Reporter::new(self.telemetry.worker(), self.snapshots.clone())
+        Reporter::new(self.running.telemetry.worker(), self.snapshots.clone())
     }
 
     /// The same as [`Proxy::join`] for who must not block: waits until the proxy has drained. To stop
@@ -179,25 +162,20 @@ impl Proxy {
     /// Waits until all connections have ended. The access log is still written, until [`Proxy::join`]:
     /// time for a [`Reporter`]'s last lines.
     pub async fn drained(&mut self) {
-        while self.working.recv().await.is_some() {}
+        self.running.drained().await;
     }
 
     /// Waits until the proxy has drained. Returns at once only if it already has.
     pub fn join(self) {
-        for worker in self.workers {
-            let _ = worker.join();
-        }
-        let _ = self.commands.send(Command::Leave);
-        let _ = self.control.join();
-        self.telemetry.shutdown();
+        self.running.join();
     }
 }
 
 /// Steers a running proxy; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Remote {
-    commands: mpsc::UnboundedSender<Command>,
-    telemetry: Arc<Telemetry>,
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    pub(crate) telemetry: Arc<Telemetry>,
 }
 
 impl Remote {
@@ -240,20 +218,6 @@ impl Remote {
     }
 }
 
-fn worker_count(configured: Option<NonZeroUsize>) -> usize {
-    let cores = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    configured.unwrap_or_else(cores).get()
-}
-
-fn bind_all(config: &ProxyConfig, workers: usize) -> Result<Vec<Vec<Bound>>, StartError> {
-    let bind = |listener: &crate::config::ListenerConfig| {
-        listener::bind(listener, workers, config.redirection.as_ref()).map_err(|source| {
-            StartError::Listen { name: listener.name.clone(), address: listener.listen, source }
-        })
-    };
-    config.listeners.iter().map(bind).collect()
-}
-
 /// Has the kernel carry out the first policy, then turn connections to the listeners. The sockets listen
 /// already: what comes before the workers run waits.
 fn turn_here(
@@ -275,76 +239,4 @@ fn turn_here(
         })?;
     }
     Ok(())
-}
-
-fn bind_admin(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
-    let bind = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    bind().map_err(|source| StartError::Admin { address, source })
-}
-
-struct Shared<'a> {
-    config: &'a ProxyConfig,
-    telemetry: &'a Arc<Telemetry>,
-    snapshots: &'a Arc<SnapshotStore>,
-}
-
-impl Shared<'_> {
-    fn spawn_workers(
-        &self,
-        listeners: Vec<Vec<Bound>>,
-        count: usize,
-        stage: &watch::Sender<Stage>,
-        works: &mpsc::Sender<Infallible>,
-    ) -> Result<Vec<JoinHandle<()>>, StartError> {
-        let limits = Arc::new(self.config.limits.clone());
-        let http1 = Arc::new(limits.http1.clone());
-        let http2 = Arc::new(limits.http2.clone());
-        let kafka = Arc::new(limits.kafka.clone());
-        let known_servers = Arc::<KnownServers>::default();
-        let bypass =
-            self.config.redirection.clone().map(|redirection| Arc::new(Bypass::new(redirection)));
-        let joins_sockets =
-            self.config.redirection.as_ref().is_some_and(|redirection| redirection.joins_sockets());
-        let mut sockets: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
-        for listener in listeners {
-            for (worker, bound) in sockets.iter_mut().zip(listener) {
-                worker.push(bound);
-            }
-        }
-        let mut threads = Vec::with_capacity(count);
-        for (index, sockets) in sockets.into_iter().enumerate() {
-            let worker = Arc::new(Worker {
-                index,
-                registry: Arc::new(Registry::new(limits.connections.div_ceil(count))),
-                telemetry: self.telemetry.worker(),
-                snapshots: self.snapshots.clone(),
-                limits: limits.clone(),
-                http1: http1.clone(),
-                http2: http2.clone(),
-                kafka: kafka.clone(),
-                known_servers: known_servers.clone(),
-                stage: stage.subscribe(),
-                bypass: bypass.clone(),
-                joins_sockets,
-                unreachable: Throttle::default(),
-                undirected: Throttle::default(),
-            });
-            let works = works.clone();
-            let thread = thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || {
-                    let _works = works;
-                    if let Err(error) = runtime::run(worker, sockets) {
-                        tracing::error!(%error, "worker {index} can't run");
-                    }
-                })
-                .map_err(StartError::Thread)?;
-            threads.push(thread);
-        }
-        Ok(threads)
-    }
 }

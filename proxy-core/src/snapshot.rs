@@ -106,9 +106,23 @@ impl SnapshotStore {
         revision
     }
 
+    /// The endpoint is gone: nothing is in force any more, and whoever compares revisions notices.
+    pub(crate) fn retire(&self) {
+        self.revision.store(RETIRED, Ordering::Release);
+        self.changed.send_replace(RETIRED);
+    }
+
+    /// Whether the endpoint is gone.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.revision() == RETIRED
+    }
+
     /// Tells of every new revision.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 }
+
+/// The revision of who has none any more: that of no snapshot.
+const RETIRED: u64 = u64::MAX;

@@ -34,6 +34,16 @@ pub struct Limits {
     pub cancelled_streams: u32,
 }
 
+impl Limits {
+    /// Bytes that a pair of connections makes the proxy hold at the most, with so many streams of which a
+    /// receiver takes nothing: what the sender may send meanwhile, and what waits for the socket.
+    #[must_use]
+    pub fn most_held(&self, blocked: usize) -> usize {
+        let stream = self.stream_window as usize + self.send_buffer as usize;
+        blocked.saturating_mul(stream).min(2 * self.connection_window as usize)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         let http1::Limits { head_bytes, headers, target_bytes, .. } = http1::Limits::default();

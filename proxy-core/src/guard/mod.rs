@@ -334,6 +334,7 @@ impl Guard {
                 rule: judged.rule(),
                 policy: judged.policy(),
                 reason: judged.reason.as_str(),
+                endpoint: "",
                 revision: judged.revision(),
             }
         });
@@ -355,6 +356,7 @@ impl Guard {
             rule: "",
             policy: "",
             reason,
+            endpoint: "",
             revision: 0,
         });
     }

@@ -1,166 +1,224 @@
 //! Who talks to whom, and what policy says of it: the part that all protocols share.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use portreeve_policy::{ConnectionVerdict, Identity, Protocol, TrafficDirection};
+use portreeve_policy::{Action, ConnectionVerdict, TrafficDirection};
 
 use portreeve_protocols::gate::Phase;
 
-use super::carried_out;
+use super::reading::Reading;
+use super::side::{Ends, Far, Side, canonical};
 use crate::listener::Settings;
-use crate::redirection::Target;
-use crate::runtime::Worker;
+use crate::redirection::{Target, Way};
+use crate::runtime::{Joined, Judges, Moment, Registration, Tenant, Worker};
 use crate::snapshot::Snapshot;
-use crate::telemetry::{ConnectOutcome, ConnectionRecord, ConnectionStats, Party, Verdict};
+use crate::telemetry::{ConnectOutcome, ConnectionStats, Party, Verdict, WorkerTelemetry};
 
 /// A client connection under policy.
 pub(crate) struct Connection {
-    worker: Arc<Worker>,
-    snapshot: Arc<Snapshot>,
-    client: SocketAddr,
-    upstream: SocketAddr,
-    opened: Instant,
+    near: Side,
+    ends: Ends,
+    opened: Moment,
     /// Unique on its worker.
     sequence: u64,
-    direction: TrafficDirection,
-    /// The port that policy sees.
-    port: u16,
-    peer: Identity,
     /// The time of the poll under way.
     pub(super) now: Instant,
-    /// Policy no longer allows it.
-    pub(super) revoked: bool,
+    /// What only connections of a node's endpoints have.
+    on_node: Option<Box<OnNode>>,
+}
+
+/// What a connection of one endpoint among others has.
+#[derive(Default)]
+struct OnNode {
+    /// The other end is an endpoint, too.
+    far: Option<Far>,
+    /// Bytes held for it, as its endpoint's quota knows.
+    held: usize,
 }
 
 impl Connection {
+    /// A connection that `judges` will judge.
+    ///
+    /// # Errors
+    /// The telemetry of the far one of them, if that has no room for it.
     pub(crate) fn new(
-        worker: Arc<Worker>,
+        judges: Judges,
         settings: &Settings,
         client: SocketAddr,
         upstream: SocketAddr,
         sequence: u64,
-    ) -> Self {
+        registration: &Registration,
+    ) -> Result<Self, Arc<WorkerTelemetry>> {
         let (client, upstream) = (canonical(client), canonical(upstream));
-        let snapshot = worker.snapshots.load();
-        let direction = settings.direction;
-        worker.telemetry.connection_opened(direction);
-        let opened = Instant::now();
-        let mut connection = Self {
-            peer: Identity::UNKNOWN,
-            now: opened,
-            revoked: false,
-            port: settings.policy_port.unwrap_or(upstream.port()),
-            opened,
-            worker,
-            snapshot,
-            client,
-            upstream,
-            sequence,
-            direction,
+        let port = settings.policy_port.unwrap_or(upstream.port());
+        let ends = Ends { client, upstream };
+        let far = match judges.far {
+            Some(tenant) => match tenant.registry.join(registration) {
+                Ok(joined) => Some((joined, tenant)),
+                Err(_) => return Err(tenant.telemetry.clone()),
+            },
+            None => None,
         };
-        connection.peer = connection.identify();
-        connection
+        let (tenant, direction) = judges.near;
+        let near = Side::new(tenant, direction, &ends, port);
+        let on_node = near.tenant.among_others.is_some().then(|| {
+            Box::new(OnNode {
+                far: far.map(|(joined, tenant)| Far::new(tenant, joined, &ends, port)),
+                held: 0,
+            })
+        });
+        let (opened, now) = (Moment::now(), Instant::now());
+        Ok(Self { near, ends, opened, sequence, now, on_node })
     }
 
     pub(crate) fn worker(&self) -> &Worker {
-        &self.worker
+        &self.near.tenant.worker
+    }
+
+    pub(super) fn tenant(&self) -> &Tenant {
+        &self.near.tenant
+    }
+
+    pub(super) fn telemetry(&self) -> &WorkerTelemetry {
+        self.near.telemetry()
     }
 
     pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
-        &self.snapshot
+        &self.near.snapshot
     }
 
     pub(super) fn direction(&self) -> TrafficDirection {
-        self.direction
+        self.near.direction
     }
 
     pub(super) fn client(&self) -> SocketAddr {
-        self.client
+        self.ends.client
+    }
+
+    /// Policy no longer allows it.
+    pub(super) fn revoked(&self) -> bool {
+        self.near.revoked
+    }
+
+    /// It goes on only if `it_may`.
+    pub(super) fn goes_on(&mut self, it_may: bool) {
+        self.near.revoked |= !it_may;
+    }
+
+    /// The server's side, where it is an endpoint of this node, too.
+    pub(super) fn far(&self) -> Option<&Far> {
+        self.on_node.as_ref()?.far.as_ref()
+    }
+
+    fn far_mut(&mut self) -> Option<&mut Far> {
+        self.on_node.as_mut()?.far.as_mut()
     }
 
     /// Whether all that the client sends comes over TCP.
     pub(super) fn comes_over_tcp(&self) -> bool {
-        !(self.worker.joins_sockets && self.direction == TrafficDirection::Egress)
+        !(self.worker().joins_sockets && self.direction() == TrafficDirection::Egress)
     }
 
     /// Where its upstream connection goes.
     pub(super) fn target(&self) -> Target {
-        let bypass = match self.direction {
-            TrafficDirection::Ingress => self.worker.bypass.clone(),
-            TrafficDirection::Egress => None,
+        let worker = self.worker();
+        let way = match (&worker.as_client, &worker.bypass, self.direction()) {
+            (Some(as_client), ..) => Way::AsClient(as_client.clone(), self.ends.client.ip()),
+            (None, Some(bypass), TrafficDirection::Ingress) => Way::Past(bypass.clone()),
+            _ => Way::Straight,
         };
-        Target { address: self.upstream, limit: self.worker.limits.connect_timeout, bypass }
+        Target { address: self.ends.upstream, limit: worker.limits.connect_timeout, way }
     }
 
     /// Worker and connection numbers, for a request id.
     pub(super) fn number(&self) -> (usize, u64) {
-        (self.worker.index, self.sequence)
+        (self.worker().index, self.sequence)
     }
 
     /// Whether a newer policy is in force than the one this connection was judged by.
     pub(super) fn outdated(&self) -> bool {
-        self.snapshot.revision != self.worker.snapshots.revision()
+        self.near.outdated() || self.far().is_some_and(|far| far.side.outdated())
+    }
+
+    /// A number that rises with every policy that it is judged by.
+    pub(super) fn revision(&self) -> u64 {
+        let far = self.far().map_or(0, |far| far.side.snapshot.revision);
+        self.near.snapshot.revision + far
     }
 
     /// Takes the policy in force and judges anew.
     pub(super) fn renew(&mut self) -> ConnectionVerdict {
-        self.snapshot = self.worker.snapshots.load();
-        self.peer = self.identify();
-        self.verdict()
+        let ends = self.ends;
+        self.near.renew(&ends);
+        let mut verdict = self.verdict();
+        if let Some(far) = self.far_mut() {
+            far.side.renew(&ends);
+            far.verdict = far.side.verdict();
+            if matches!(far.verdict.action, Action::Deny) {
+                verdict.action = Action::Deny;
+            }
+        }
+        verdict
     }
 
-    /// What policy says of this connection, as far as this proxy can carry it out.
+    /// What the near policy says of this connection, as far as this proxy can carry it out.
     pub(super) fn verdict(&self) -> ConnectionVerdict {
-        let policy = &self.snapshot.policy;
-        let verdict = policy.connection(self.direction, self.peer, Protocol::Tcp, self.port);
-        carried_out(Protocol::Tcp, verdict)
+        self.near.verdict()
     }
 
-    /// Reports a denial at L4.
-    pub(super) fn denied(&self, verdict: &ConnectionVerdict) {
-        self.decided(Verdict::Deny, verdict);
+    /// What is to happen, by all who judge it. A denial has been reported then.
+    pub(super) fn judged(&self) -> (ConnectionVerdict, Option<Reading>) {
+        let verdict = self.verdict();
+        let far = self.far();
+        if matches!(verdict.action, Action::Deny) {
+            self.denied(&self.near, &verdict);
+            return (verdict, None);
+        }
+        if let Some(far) = far
+            && matches!(far.verdict.action, Action::Deny)
+        {
+            self.denied(&far.side, &far.verdict);
+            return (verdict, None);
+        }
+        match Reading::of(&verdict.action, far.map(|far| &far.verdict.action)) {
+            Ok(reading) => {
+                if let (Some(far), false) = (far, matches!(reading, Reading::Unseen)) {
+                    // Who does not want to read tells of the connection that it would have denied; where
+                    // nobody reads, that is told with the rest.
+                    self.near.audited(&self.ends, &verdict);
+                    far.side.audited(&self.ends, &far.verdict);
+                }
+                (verdict, Some(reading))
+            }
+            Err(reason) => {
+                // Both would read it, and not in the same protocol: the server's policy, which came
+                // last, can't be carried out.
+                let (side, by) =
+                    far.map_or((&self.near, &verdict), |far| (&far.side, &far.verdict));
+                self.denied(side, &by.clone().refused(reason));
+                (verdict, None)
+            }
+        }
+    }
+
+    fn denied(&self, side: &Side, verdict: &ConnectionVerdict) {
+        side.decided(&self.ends, Verdict::Deny, verdict);
         self.ended(0, 0);
     }
 
-    /// Reports that an audited policy would have denied it.
-    pub(super) fn audited(&self, verdict: &ConnectionVerdict) {
-        self.decided(Verdict::Audit, verdict);
-    }
-
-    /// Tells an observer, if there is one, that it passes unseen.
+    /// Reports that it passes unread.
     pub(super) fn passed(&self, verdict: &ConnectionVerdict) {
-        self.worker.telemetry.connection_passed(|| self.record(Verdict::Allow, verdict));
-    }
-
-    fn decided(&self, outcome: Verdict, verdict: &ConnectionVerdict) {
-        if let Some(rule) = verdict.rule {
-            self.snapshot.count(rule);
-        }
-        self.worker.telemetry.connection_judged(&self.record(outcome, verdict));
-    }
-
-    fn record(&self, outcome: Verdict, verdict: &ConnectionVerdict) -> ConnectionRecord<'_> {
-        let (source, destination) = self.parties();
-        let rule = verdict.rule.map(|rule| self.snapshot.policy.rule(rule));
-        ConnectionRecord {
-            time: SystemTime::now(),
-            direction: self.direction,
-            verdict: outcome,
-            source,
-            destination,
-            rule: rule.map_or("", |rule| rule.section()),
-            policy: rule.map_or("", |rule| rule.policy()),
-            reason: verdict.reason.as_str(),
-            revision: self.snapshot.revision,
-            by_kernel: None,
+        self.near.passed(&self.ends, verdict);
+        if let Some(far) = self.far() {
+            far.side.passed(&self.ends, &far.verdict);
         }
     }
 
     pub(super) fn upstream_opened(&self) {
-        self.worker.telemetry.upstream_connect(ConnectOutcome::Opened);
+        self.telemetry().upstream_connect(ConnectOutcome::Opened);
     }
 
     /// Reports that the upstream can't be reached, with what to look at.
@@ -170,15 +228,15 @@ impl Connection {
             io::ErrorKind::TimedOut => ConnectOutcome::TimedOut,
             _ => ConnectOutcome::Failed,
         };
-        self.worker.telemetry.upstream_connect(outcome);
-        if let Some(held_back) = self.worker.unreachable.pass(Instant::now()) {
+        self.telemetry().upstream_connect(outcome);
+        if let Some(held_back) = self.worker().unreachable.pass(Instant::now()) {
             // What has a text of its own never left this proxy.
             let hint = match error.get_ref() {
                 Some(_) => "",
                 None => "; does the workload listen there?",
             };
             tracing::warn!(
-                upstream = %self.upstream, client = %self.client, held_back,
+                upstream = %self.ends.upstream, client = %self.ends.client, held_back,
                 "can't reach the upstream: {error}{hint}"
             );
         }
@@ -186,7 +244,7 @@ impl Connection {
 
     /// How long the connection may stay in a phase.
     pub(super) fn time_allowed(&self, phase: Phase) -> Option<Duration> {
-        let limits = &self.worker.limits;
+        let limits = &self.worker().limits;
         match phase {
             Phase::Idle => limits.idle_timeout,
             Phase::Head => limits.header_timeout,
@@ -196,6 +254,21 @@ impl Connection {
         }
     }
 
+    /// So many bytes are held for it now. `false`: its endpoint may not have that many.
+    pub(super) fn holds(&mut self, bytes: usize) -> bool {
+        let Some(on_node) = &mut self.on_node else { return true };
+        if on_node.held == bytes {
+            return true;
+        }
+        let before = std::mem::replace(&mut on_node.held, bytes);
+        let Some(among_others) = &self.near.tenant.among_others else { return true };
+        let fits = among_others.quota.hold(before, bytes);
+        if !fits {
+            self.near.telemetry().limit_hit("buffers");
+        }
+        fits
+    }
+
     /// Reports the end.
     pub(super) fn ended(&self, to_upstream: u64, to_client: u64) {
         let stats = ConnectionStats {
@@ -203,59 +276,42 @@ impl Connection {
             sent: to_client,
             duration: self.opened.elapsed(),
         };
-        self.worker.telemetry.connection_closed(self.direction, &stats);
+        self.telemetry().connection_closed(self.direction(), &stats);
+        if let Some(Far { side, .. }) = self.far() {
+            side.telemetry().connection_closed(side.direction, &stats);
+        }
     }
 
-    /// Source and destination as the log names them: the peer by its identity, the workload by
-    /// its own.
+    /// Source and destination as the log names them.
     pub(super) fn parties(&self) -> (Party<'_>, Party<'_>) {
-        self.parties_in(&self.snapshot)
+        self.parties_in(&self.near.snapshot)
     }
 
     /// The same with the labels of an older snapshot.
     pub(super) fn parties_in<'a>(&self, snapshot: &'a Snapshot) -> (Party<'a>, Party<'a>) {
-        let policy = &snapshot.policy;
-        let (peer, workload) = (self.peer, policy.workload());
-        let (source, destination) = match self.direction {
-            TrafficDirection::Ingress => (peer, workload),
-            TrafficDirection::Egress => (workload, peer),
-        };
-        let party = |address, identity: Identity| Party {
-            address: Some(address),
-            identity: identity.get(),
-            labels: policy.labels(identity),
-        };
-        (party(self.client, source), party(self.upstream, destination))
+        self.near.parties_in(snapshot, &self.ends)
     }
 
-    fn identify(&self) -> Identity {
-        let peer = match self.direction {
-            TrafficDirection::Ingress => self.client.ip(),
-            TrafficDirection::Egress => self.upstream.ip(),
-        };
-        self.snapshot.policy.identify(peer)
+    /// As the far side names them.
+    pub(super) fn far_parties_in<'a>(
+        &self,
+        far: &Far,
+        snapshot: &'a Snapshot,
+    ) -> (Party<'a>, Party<'a>) {
+        far.side.parties_in(snapshot, &self.ends)
     }
 }
 
-/// An IPv4 address that a dual-stack socket shows as IPv6 is the IPv4 address it is: `::ffff:…`
-/// must not slip past a rule about `10.0.0.0/8`.
-pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => SocketAddr::new(IpAddr::V4(v4), address.port()),
-            None => address,
-        },
-        IpAddr::V4(_) => address,
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.holds(0);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_ipv4_mapped_peer_is_judged_as_ipv4() {
-        let mapped: SocketAddr = "[::ffff:10.1.2.3]:99".parse().expect("an address");
-        assert_eq!(canonical(mapped).to_string(), "10.1.2.3:99");
+impl Far {
+    fn new(tenant: Arc<Tenant>, joined: Joined, ends: &Ends, port: u16) -> Self {
+        let side = Side::new(tenant, TrafficDirection::Ingress, ends, port);
+        let verdict = side.verdict();
+        Self { side, verdict, _joined: joined }
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct HttpSession {
 }
 
 impl HttpSession {
-    pub(super) fn new(connection: Connection, rules: Arc<HttpRules>) -> Self {
+    pub(super) fn new(connection: Connection, rules: Option<Arc<HttpRules>>) -> Self {
         Self { policy: HttpPolicy::new(connection, rules), in_flight: InFlight::default() }
     }
 
@@ -38,7 +38,7 @@ impl Handler for HttpSession {
             HeaderEdit::Remove { name } => edits.remove(name),
             HeaderEdit::Replace { name, value } => edits.replace(name, value.as_bytes()),
         });
-        let verdict = verdict(judged.outcome);
+        let verdict = verdict(judged.outcome());
         self.in_flight.push(self.policy.opened(&view, verdict, Some(&judged)));
         if verdict == Verdict::Deny { Decision::Deny } else { Decision::Allow }
     }

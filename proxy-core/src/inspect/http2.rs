@@ -51,7 +51,7 @@ impl Http2Session {
         if let Some((_, counters)) = known {
             return Some(counters.clone());
         }
-        let counters = self.policy.connection.worker().telemetry.grpc_method(path, verdict);
+        let counters = self.policy.connection.telemetry().grpc_method(path, verdict);
         if self.methods.len() < METHODS {
             self.methods.push((path.into(), counters.clone()));
         }
@@ -65,7 +65,7 @@ impl Judge for Http2Session {
     fn decide(&mut self, request: &Request<'_>, edits: &mut Edits) -> (Decision, Ticket) {
         let view = View(request);
         let judged = self.policy.judge(&view, &mut |edit| edits.note(edit));
-        let verdict = verdict(judged.outcome);
+        let verdict = verdict(judged.outcome());
         let exchange = self.policy.opened(&view, verdict, Some(&judged));
         let ticket = Ticket { exchange, method: self.opened(&view, verdict) };
         (if verdict == Verdict::Deny { Decision::Deny } else { Decision::Allow }, ticket)

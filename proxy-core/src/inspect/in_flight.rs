@@ -39,6 +39,17 @@ pub(super) struct Exchange {
     pub(super) version: HttpVersion,
     /// `Some` if it will be logged.
     pub(super) record: Option<Record>,
+    /// What the other end's policy said, if that has one.
+    pub(super) far: Option<ByFar>,
+}
+
+/// What the far side's policy said of a request.
+pub(super) struct ByFar {
+    pub(super) verdict: Verdict,
+    pub(super) rule: Option<RuleId>,
+    pub(super) reason: &'static str,
+    /// It was judged by.
+    pub(super) snapshot: Arc<Snapshot>,
 }
 
 /// What the log needs of a request that is gone from the buffers.

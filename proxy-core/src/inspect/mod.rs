@@ -12,27 +12,31 @@ mod http2;
 mod in_flight;
 mod kafka;
 mod opaque;
+mod reading;
 mod session;
+mod side;
 
 use std::sync::Arc;
 
-use portreeve_policy::{Action, HttpRules, Inspection};
+use portreeve_policy::HttpRules;
 use portreeve_protocols::http1::Http1;
 use portreeve_protocols::http2::PREFACE;
 use portreeve_protocols::kafka::Kafka;
 use tokio::net::TcpStream;
 
 pub use self::carried_out::carried_out;
-pub(crate) use self::connection::{Connection, canonical};
+pub(crate) use self::connection::Connection;
 use self::http1::HttpSession;
 use self::http2::Http2Session;
 use self::kafka::KafkaSession;
 use self::opaque::{Opaque, OpaqueSession};
+use self::reading::Reading;
 use self::session::Inspect;
+pub(crate) use self::side::canonical;
 use crate::http2::{Pair, ToUpstream, grant};
 use crate::listener::{Settings, reset};
 use crate::relay::{End, HandedOver, Relay, Session};
-use crate::runtime::Registration;
+use crate::runtime::{Paced, Registration, Share};
 
 /// Judges a new connection and, if it may exist, relays it on a task of its own.
 pub(crate) fn start(
@@ -41,34 +45,28 @@ pub(crate) fn start(
     connection: Connection,
     registration: Registration,
 ) {
-    let verdict = connection.verdict();
-    match verdict.action {
-        Action::Deny => {
-            connection.denied(&verdict);
-            reset(client);
-        }
-        Action::Allow => {
+    let (verdict, reading) = connection.judged();
+    let share = connection.tenant().share();
+    match reading {
+        None => reset(client),
+        Some(Reading::Unseen) => {
             let session = OpaqueSession::new(connection, &verdict);
-            tokio::spawn(Relay::new(client, Opaque, session, registration));
+            spawn(share, Relay::new(client, Opaque, session, registration));
         }
-        // Only to be seen: what isn't HTTP after all is not to be refused for that.
-        Action::Inspect(Inspection::Http(ref rules)) if rules.is_observed_only() => {
-            let rules = rules.clone();
-            tokio::spawn(async move {
-                if detect::speaks_http(&client).await {
-                    http(client, connection, rules, registration).await;
-                } else {
-                    let session = OpaqueSession::new(connection, &verdict);
-                    Relay::new(client, Opaque, session, registration).await;
-                }
-            });
+        Some(Reading::Http { rules, only_seen: true }) => spawn(share, async move {
+            if detect::speaks_http(&client).await {
+                http(client, connection, rules, registration).await;
+            } else {
+                let session = OpaqueSession::new(connection, &verdict);
+                Relay::new(client, Opaque, session, registration).await;
+            }
+        }),
+        Some(Reading::Http { rules, only_seen: false }) => {
+            spawn(share, http(client, connection, rules, registration));
         }
-        Action::Inspect(Inspection::Http(ref rules)) => {
-            tokio::spawn(http(client, connection, rules.clone(), registration));
-        }
-        Action::Inspect(Inspection::Kafka(ref rules)) if rules.is_observed_only() => {
-            let (rules, advertised) = (rules.clone(), settings.advertised.clone());
-            tokio::spawn(async move {
+        Some(Reading::Kafka { rules, only_seen: true }) => {
+            let advertised = settings.advertised.clone();
+            spawn(share, async move {
                 if detect::speaks_kafka(&client).await {
                     let gate = Kafka::new(connection.worker().kafka.clone(), advertised);
                     let session = KafkaSession::new(connection, rules);
@@ -79,17 +77,23 @@ pub(crate) fn start(
                 }
             });
         }
-        Action::Inspect(Inspection::Kafka(ref rules)) => {
+        Some(Reading::Kafka { rules, only_seen: false }) => {
             let limits = connection.worker().kafka.clone();
             let gate = Kafka::new(limits, settings.advertised.clone());
-            let session = KafkaSession::new(connection, rules.clone());
-            tokio::spawn(Relay::new(client, gate, session, registration));
+            let session = KafkaSession::new(connection, rules);
+            spawn(share, Relay::new(client, gate, session, registration));
         }
-        // Something that this proxy can't judge yet must not pass unjudged.
-        _ => {
-            connection.denied(&verdict);
-            reset(client);
-        }
+    }
+}
+
+/// Runs a connection on a task, in its endpoint's share of the time where there are others.
+fn spawn<F>(share: Option<Arc<Share>>, connection: F)
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    match share {
+        None => drop(tokio::spawn(connection)),
+        Some(share) => drop(tokio::spawn(Paced::new(share, connection))),
     }
 }
 
@@ -97,7 +101,7 @@ pub(crate) fn start(
 async fn http(
     client: TcpStream,
     connection: Connection,
-    rules: Arc<HttpRules>,
+    rules: Option<Arc<HttpRules>>,
     registration: Registration,
 ) {
     let gate = Http1::new(connection.worker().http1.clone());

@@ -3,8 +3,8 @@
 use portreeve_policy::{Action, ConnectionVerdict};
 use portreeve_protocols::gate::{Close, Direction, Gate, Op, Phase, UpstreamFailure};
 
-use super::Connection;
 use super::session::Inspect;
+use super::{Connection, reading};
 
 /// A gate that looks at nothing: a tunnel from the first byte.
 pub(super) struct Opaque;
@@ -34,11 +34,7 @@ pub(super) struct OpaqueSession(Connection);
 
 impl OpaqueSession {
     pub(super) fn new(connection: Connection, verdict: &ConnectionVerdict) -> Self {
-        if verdict.audited {
-            connection.audited(verdict);
-        } else {
-            connection.passed(verdict);
-        }
+        connection.passed(verdict);
         Self(connection)
     }
 }
@@ -55,12 +51,7 @@ impl Inspect for OpaqueSession {
     }
 
     fn adopt(&mut self, action: Action) -> bool {
-        match action {
-            Action::Allow => true,
-            // One that must be inspected from now on can't be: its beginning is gone. One that is
-            // only to be seen may go on unseen.
-            Action::Inspect(as_what) => as_what.is_observed_only(),
-            _ => false,
-        }
+        let far = self.0.far().is_none_or(|far| reading::unread(&far.verdict.action));
+        far && reading::unread(&action)
     }
 }

@@ -50,7 +50,7 @@ impl<I: Inspect> Session for I {
         let connection = self.connection_mut();
         connection.upstream_failed(error);
         // There is no way to say it in an unknown protocol but to hang up.
-        connection.revoked |= I::OPAQUE;
+        connection.goes_on(!I::OPAQUE);
     }
 
     fn may_splice_client(&self) -> bool {
@@ -62,19 +62,23 @@ impl<I: Inspect> Session for I {
     }
 
     fn timed_out(&mut self, phase: Phase) {
-        self.connection().worker().telemetry.timeout(TimeoutPhase::of(phase));
+        self.connection().telemetry().timeout(TimeoutPhase::of(phase));
     }
 
     fn review(&mut self) {
         if self.connection().outdated() {
             let action = self.connection_mut().renew().action;
             let goes_on = self.adopt(action);
-            self.connection_mut().revoked |= !goes_on;
+            self.connection_mut().goes_on(goes_on);
         }
     }
 
+    fn holds(&mut self, bytes: usize) -> bool {
+        self.connection_mut().holds(bytes)
+    }
+
     fn revoked(&self) -> bool {
-        self.connection().revoked
+        self.connection().revoked()
     }
 
     fn closed(&mut self, _: End, to_upstream: u64, to_client: u64) {

@@ -1,23 +1,29 @@
 //! The way of a new connection: accepted, its destination and its peer found, judged at L4, and
 //! handed to the relay with the gate that policy asks for.
 
+use std::error::Error;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portreeve_policy::TrafficDirection;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::original_destination::destination;
 use super::{Bound, Settings};
 use crate::inspect::{self, Connection};
-use crate::runtime::{Stage, Worker};
+use crate::runtime::{Full, Judges, Registration, Stage, Tenants, Worker};
+use crate::telemetry::WorkerTelemetry;
 
 /// How long accepting pauses when the process has run out of file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Connections accepted before those of a node's other endpoints get their turn.
+const AT_ONCE: u64 = 8;
+
 /// Accepts until the proxy drains.
-pub(crate) async fn accept(bound: Bound, worker: Arc<Worker>) {
+pub(crate) async fn accept(bound: Bound, tenants: Arc<Tenants>) {
     let Bound { socket, settings } = bound;
     let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
@@ -26,7 +32,8 @@ pub(crate) async fn accept(bound: Bound, worker: Arc<Worker>) {
             return;
         }
     };
-    let mut stage = worker.stage.clone();
+    let mut stage = tenants.worker().stage.clone();
+    let many = matches!(*tenants, Tenants::Many(_));
     let mut sequence = 0;
     loop {
         let accepted = tokio::select! {
@@ -36,14 +43,17 @@ pub(crate) async fn accept(bound: Bound, worker: Arc<Worker>) {
         };
         sequence += 1;
         match accepted {
-            Ok((client, address)) => open(client, address, sequence, &settings, &worker),
+            Ok((client, address)) => open(client, address, sequence, &settings, &tenants),
             Err(error) => pause(&error, &settings).await,
+        }
+        if many && sequence % AT_ONCE == 0 {
+            tokio::task::yield_now().await;
         }
     }
     // What the kernel has accepted on our behalf would be reset with the socket.
     while let Some(Ok((client, address))) = ready(&listener).await {
         sequence += 1;
-        open(client, address, sequence, &settings, &worker);
+        open(client, address, sequence, &settings, &tenants);
     }
 }
 
@@ -69,13 +79,14 @@ pub(super) fn open(
     address: SocketAddr,
     sequence: u64,
     settings: &Arc<Settings>,
-    worker: &Arc<Worker>,
+    tenants: &Tenants,
 ) {
-    let Some(registration) = worker.registry.register() else {
+    let worker = tenants.worker();
+    if worker.crowd.is_full() {
         worker.telemetry.limit_hit("connections");
         reset(client);
         return;
-    };
+    }
     if client.set_nodelay(true).is_err() {
         // Already reset by the client.
         return;
@@ -83,16 +94,65 @@ pub(super) fn open(
     let upstream = match destination(settings, &client, address) {
         Ok(upstream) => upstream,
         Err(error) => {
-            if let Some(held_back) = worker.undirected.pass(Instant::now()) {
-                tracing::warn!(client = %address, held_back, "connection refused: {error}");
-            }
-            worker.telemetry.limit_hit("no_destination");
+            undirected(worker, address, "no_destination", &error);
             reset(client);
             return;
         }
     };
-    let connection = Connection::new(worker.clone(), settings, address, upstream, sequence);
-    inspect::start(client, settings, connection, registration);
+    let Some(judges) = tenants.judges(settings.direction, address.ip(), upstream.ip()) else {
+        let whose = match settings.direction {
+            TrafficDirection::Egress => address.ip(),
+            TrafficDirection::Ingress => upstream.ip(),
+        };
+        undirected(worker, address, "no_endpoint", &NoEndpoint(whose.to_canonical()));
+        reset(client);
+        return;
+    };
+    let share = judges.near.0.share();
+    let began = share.map(|share| (share, Instant::now()));
+    match register(judges, settings, (address, upstream), sequence) {
+        Ok((connection, registration)) => {
+            inspect::start(client, settings, connection, registration)
+        }
+        Err(full) => {
+            full.limit_hit("connections");
+            reset(client);
+        }
+    }
+    if let Some((share, began)) = began {
+        share.charge(began.elapsed());
+    }
+}
+
+/// Takes a connection into the books of all who judge it.
+///
+/// # Errors
+/// Who has no room for it.
+fn register(
+    judges: Judges,
+    settings: &Settings,
+    (client, upstream): (SocketAddr, SocketAddr),
+    sequence: u64,
+) -> Result<(Connection, Registration), Arc<WorkerTelemetry>> {
+    let near = &judges.near.0;
+    let registration = near.registry.register().map_err(|full| match full {
+        Full::Worker => near.worker.telemetry.clone(),
+        Full::Endpoint => near.telemetry.clone(),
+    })?;
+    let connection = Connection::new(judges, settings, client, upstream, sequence, &registration)?;
+    Ok((connection, registration))
+}
+
+/// A connection that nobody can be asked about.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is not the address of an endpoint of this node")]
+struct NoEndpoint(IpAddr);
+
+fn undirected(worker: &Worker, client: SocketAddr, limit: &'static str, error: &dyn Error) {
+    if let Some(held_back) = worker.undirected.pass(Instant::now()) {
+        tracing::warn!(%client, held_back, "connection refused: {error}");
+    }
+    worker.telemetry.limit_hit(limit);
 }
 
 /// Ends a connection with a reset: the client sees an error at once, and no state stays behind.

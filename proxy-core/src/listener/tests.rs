@@ -20,7 +20,7 @@ use crate::config::Transparent;
 use crate::observer::Observing;
 use crate::redirection::Bypass;
 use crate::redirection::fake::Notes;
-use crate::runtime::{Registry, Stage, Throttle, Worker};
+use crate::runtime::{Crowd, Stage, Tenant, Tenants, Throttle, Worker};
 use crate::snapshot::SnapshotStore;
 use crate::telemetry::{AccessLogConfig, AccessLogMode, Telemetry};
 
@@ -37,8 +37,8 @@ spec:
       rules: {http: [{method: GET}]}
 ";
 
-/// Everything that a worker has, with a bypass that takes notes.
-fn worker(notes: &Arc<Notes>, policy: &str) -> (Arc<Worker>, watch::Sender<Stage>) {
+/// A worker of one workload with everything that it has, and a bypass that takes notes.
+fn worker(notes: &Arc<Notes>, policy: &str) -> (Tenants, watch::Sender<Stage>) {
     let repository = Repository::parse([Source::new("p", policy)]).expect("a policy");
     let endpoint = Endpoint::new("shop", "default", "app=shop".parse().expect("labels"));
     let prefix = "127.0.0.0/8".parse().expect("a prefix");
@@ -51,9 +51,8 @@ fn worker(notes: &Arc<Notes>, policy: &str) -> (Arc<Worker>, watch::Sender<Stage
     let (stage, watched) = watch::channel(Stage::Running);
     let worker = Worker {
         index: 0,
-        registry: Arc::new(Registry::new(16)),
+        crowd: Arc::new(Crowd::new(16)),
         telemetry: telemetry.worker(),
-        snapshots: Arc::new(SnapshotStore::new(policy.expect("a policy"))),
         http1: Arc::new(limits.http1.clone()),
         http2: Arc::new(limits.http2.clone()),
         kafka: Arc::new(limits.kafka.clone()),
@@ -61,11 +60,14 @@ fn worker(notes: &Arc<Notes>, policy: &str) -> (Arc<Worker>, watch::Sender<Stage
         stage: watched,
         known_servers: Arc::default(),
         joins_sockets: false,
+        as_client: None,
+        pace: Arc::default(),
         bypass: Some(Arc::new(Bypass::new(notes.clone()))),
         unreachable: Throttle::default(),
         undirected: Throttle::default(),
     };
-    (Arc::new(worker), stage)
+    let snapshots = Arc::new(SnapshotStore::new(policy.expect("a policy")));
+    (Tenants::One(Arc::new(Tenant::alone(Arc::new(worker), snapshots))), stage)
 }
 
 fn settings(notes: &Arc<Notes>, address: SocketAddr) -> Arc<Settings> {

@@ -1,14 +1,14 @@
 //! Upstream connections, and the way of those that the kernel would turn to this proxy again.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::Redirection;
 use super::source_ports::SourcePorts;
+use super::{AsClient, Redirection};
 
 /// Ports that are tried for one connection. Of free ones there is nearly always one among the first
 /// few; where there is not, the search must not hold up the worker.
@@ -23,8 +23,18 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     /// How long opening it may take.
     pub(crate) limit: Duration,
-    /// The way past the programs that feed this proxy, if it needs one.
-    pub(crate) bypass: Option<Arc<Bypass>>,
+    pub(crate) way: Way,
+}
+
+/// How it gets there.
+#[derive(Clone, Debug)]
+pub(crate) enum Way {
+    /// As any connection of this host.
+    Straight,
+    /// Past the programs that feed this proxy.
+    Past(Arc<Bypass>),
+    /// In the name of the client of this address.
+    AsClient(Arc<AsClient>, IpAddr),
 }
 
 impl Target {
@@ -39,10 +49,13 @@ impl Target {
 
     /// Opens a connection, however long it takes.
     pub(crate) async fn open(&self) -> io::Result<TcpStream> {
-        match &self.bypass {
-            None => TcpStream::connect(self.address).await,
+        match &self.way {
+            Way::Straight => TcpStream::connect(self.address).await,
             // Boxed, so that all others do not pay for its size.
-            Some(bypass) => Box::pin(bypass.connect(self.address)).await,
+            Way::Past(bypass) => Box::pin(bypass.connect(self.address)).await,
+            Way::AsClient(as_client, client) => {
+                Box::pin(as_client.connect(self.address, *client)).await
+            }
         }
     }
 }

@@ -6,9 +6,11 @@
 //! | --- | --- |
 //! | `mod.rs` | [`Redirection`], and [`KernelCounters`] |
 //! | `bypass.rs` | the proxy's own connections to the workload, which must not be turned to it again |
+//! | `as_client.rs` | the proxy's connections in the name of its clients |
 //! | `source_ports.rs` | which ports these come from |
 //! | `report.rs` | [`Reporter`]: what the kernel has decided, into the access log and the metrics |
 
+mod as_client;
 mod bypass;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -23,7 +25,8 @@ use std::os::fd::BorrowedFd;
 
 use portreeve_policy::{EndpointPolicy, TrafficDirection};
 
-pub(crate) use self::bypass::{Bypass, Target};
+pub(crate) use self::as_client::AsClient;
+pub(crate) use self::bypass::{Bypass, Target, Way};
 pub use self::report::{KernelDecision, KernelReason, KernelVerdict, Reporter};
 
 /// Programs inside of the kernel that judge the workload's connections at L3 and L4, and turn to the

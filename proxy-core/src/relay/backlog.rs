@@ -113,6 +113,12 @@ impl Backlog {
         self.unsent.extend_from_slice(bytes);
     }
 
+    /// Memory that it takes, in the process and in the kernel.
+    pub(super) fn held(&self) -> usize {
+        let pipe = self.pipe.as_ref().map_or(0, Pipe::held);
+        self.unsent.capacity() + self.unread.capacity() + pipe
+    }
+
     /// Forgets what was to be sent: its receiver is gone.
     pub(super) fn drop_unsent(&mut self) {
         self.unsent.clear();

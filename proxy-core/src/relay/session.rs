@@ -45,6 +45,10 @@ pub(crate) trait Session: Send + Unpin {
     fn timed_out(&mut self, phase: Phase);
     /// Policy has changed: judge the connection anew.
     fn review(&mut self);
+    /// So many bytes of either side are held for it. `false`: it is to end, there is no room for them.
+    fn holds(&mut self, _: usize) -> bool {
+        true
+    }
     /// Policy no longer allows the connection.
     fn revoked(&self) -> bool;
     /// It is over; so many bytes were forwarded to the upstream and to the client.

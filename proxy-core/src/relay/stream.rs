@@ -127,6 +127,11 @@ impl Stream {
         }
     }
 
+    /// Memory that is kept for what can't move on.
+    pub(super) fn held(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.held())
+    }
+
     pub(super) fn unread(&self) -> bool {
         self.backlog.as_ref().is_some_and(|backlog| !backlog.unread.is_empty())
     }

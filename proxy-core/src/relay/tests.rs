@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{End, Relay, Session};
-use crate::redirection::Target;
-use crate::runtime::{Registry, Signals};
+use crate::redirection::{Target, Way};
+use crate::runtime::{Crowd, Registry, Signals};
 
 /// Looks at nothing.
 struct Tunnel;
@@ -119,7 +119,7 @@ impl Session for Plain {
         self.now
     }
     fn upstream(&self) -> Target {
-        Target { address: self.upstream, limit: Duration::from_secs(5), bypass: None }
+        Target { address: self.upstream, limit: Duration::from_secs(5), way: Way::Straight }
     }
     fn upstream_opened(&mut self) {
         self.opened.fetch_add(1, Ordering::Relaxed);
@@ -150,7 +150,7 @@ async fn bench<G: Gate<Plain> + Send + Unpin + 'static>(gate: G) -> Bench {
     let front = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let client = TcpStream::connect(front.local_addr().expect("bound")).await.expect("front");
     let (accepted, _) = front.accept().await.expect("a client");
-    let registry = Arc::new(Registry::new(10));
+    let registry = Arc::new(Registry::new(Arc::new(Crowd::new(10))));
     let (opened, revoked) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
     let session = Plain {
         upstream: upstream.local_addr().expect("bound"),

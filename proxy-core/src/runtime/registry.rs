@@ -1,4 +1,4 @@
-//! The connections of one worker thread.
+//! The connections of one worker thread, by the endpoint whose policy judges them.
 //!
 //! A connection owns no timer: it writes its deadline into its [`Handle`], and the worker's
 //! sweeper looks at all handles a few times a second. Ten thousand idle connections cost the
@@ -13,6 +13,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::clock::millis;
+use crate::endpoints::{Place, Quota};
 
 /// What the runtime wants of a connection; seen at its next poll.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,13 +108,49 @@ impl Drop for Registration {
     }
 }
 
-/// All connections of one worker.
-pub(crate) struct Registry {
-    slots: Mutex<Slots>,
+/// How many connections a worker has, over all endpoints.
+pub(crate) struct Crowd {
     active: AtomicUsize,
     limit: usize,
     /// Told when the first connection opens and when the last one ends.
     pub(super) changed: Notify,
+}
+
+impl Crowd {
+    /// At most `limit` of them.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { active: AtomicUsize::new(0), limit, changed: Notify::new() }
+    }
+
+    /// Connections open now.
+    pub(crate) fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Only the worker's own thread opens connections: nobody can come in between.
+    pub(crate) fn is_full(&self) -> bool {
+        self.active() >= self.limit
+    }
+
+    fn enter(&self) {
+        if self.active.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.changed.notify_one();
+        }
+    }
+
+    fn leave(&self) {
+        if self.active.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.changed.notify_one();
+        }
+    }
+}
+
+/// The connections of one endpoint on one worker.
+pub(crate) struct Registry {
+    slots: Mutex<Slots>,
+    crowd: Arc<Crowd>,
+    /// What the endpoint may have on all workers; `None`: whatever the worker has room for.
+    quota: Option<Arc<Quota>>,
 }
 
 #[derive(Default)]
@@ -122,52 +159,93 @@ struct Slots {
     free: Vec<usize>,
 }
 
+/// Who has no room for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    Worker,
+    Endpoint,
+}
+
 impl Registry {
-    /// A registry that holds at most `limit` connections.
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { slots: Mutex::default(), active: AtomicUsize::new(0), limit, changed: Notify::new() }
+    /// Of a worker that has this one endpoint.
+    pub(crate) fn new(crowd: Arc<Crowd>) -> Self {
+        Self { slots: Mutex::default(), crowd, quota: None }
     }
 
-    /// Registers a connection; `None` when there are too many.
-    pub(crate) fn register(self: &Arc<Self>) -> Option<Registration> {
-        let active = self.active.load(Ordering::Relaxed);
-        if active >= self.limit {
-            return None;
+    /// Of one endpoint among others.
+    pub(crate) fn under(crowd: Arc<Crowd>, quota: Arc<Quota>) -> Self {
+        Self { slots: Mutex::default(), crowd, quota: Some(quota) }
+    }
+
+    /// Registers a connection.
+    ///
+    /// # Errors
+    /// [`Full`] when there are too many.
+    pub(crate) fn register(self: &Arc<Self>) -> Result<Registration, Full> {
+        if self.crowd.is_full() {
+            return Err(Full::Worker);
         }
+        if self.quota.as_ref().is_some_and(|quota| !quota.enter()) {
+            return Err(Full::Endpoint);
+        }
+        let handle = self.insert(|slot| {
+            Arc::new(Handle {
+                waker: OnceLock::new(),
+                deadline: AtomicU64::new(0),
+                signals: AtomicU8::new(0),
+                registry: self.clone(),
+                slot,
+            })
+        });
+        self.crowd.enter();
+        Ok(Registration(handle.1))
+    }
+
+    /// Has a connection of another endpoint, which this one's policy judges, too, hear what the
+    /// connections of this one hear.
+    ///
+    /// # Errors
+    /// [`Full`] when this endpoint has too many.
+    pub(crate) fn join(self: &Arc<Self>, other: &Registration) -> Result<Joined, Full> {
+        let place = match &self.quota {
+            Some(quota) => Some(Place::take(quota).ok_or(Full::Endpoint)?),
+            None => None,
+        };
+        let (slot, _) = self.insert(|_| other.0.clone());
+        Ok(Joined { registry: self.clone(), slot, _place: place })
+    }
+
+    fn insert(&self, handle: impl FnOnce(usize) -> Arc<Handle>) -> (usize, Arc<Handle>) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = slots.free.pop().unwrap_or_else(|| {
             slots.handles.push(None);
             slots.handles.len() - 1
         });
-        let handle = Arc::new(Handle {
-            waker: OnceLock::new(),
-            deadline: AtomicU64::new(0),
-            signals: AtomicU8::new(0),
-            registry: self.clone(),
-            slot,
-        });
+        let handle = handle(slot);
         slots.handles[slot] = Some(handle.clone());
-        drop(slots);
-        if self.active.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.changed.notify_one();
-        }
-        Some(Registration(handle))
+        (slot, handle)
     }
 
-    fn remove(&self, slot: usize) {
+    fn take(&self, slot: usize) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let handle = slots.handles.get_mut(slot).and_then(Option::take);
         slots.free.push(slot);
         drop(slots);
         drop(handle);
-        if self.active.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.changed.notify_one();
-        }
     }
 
-    /// Connections open now.
-    pub(crate) fn active(&self) -> usize {
-        self.active.load(Ordering::Relaxed)
+    fn remove(&self, slot: usize) {
+        self.take(slot);
+        if let Some(quota) = &self.quota {
+            quota.leave();
+        }
+        self.crowd.leave();
+    }
+
+    /// Whether it has none now.
+    pub(super) fn is_empty(&self) -> bool {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.handles.len() == slots.free.len()
     }
 
     /// Signals every connection.
@@ -189,5 +267,18 @@ impl Registry {
         for handle in slots.handles.iter().flatten() {
             act(handle);
         }
+    }
+}
+
+/// Ends what [`Registry::join`] began when it is dropped.
+pub(crate) struct Joined {
+    registry: Arc<Registry>,
+    slot: usize,
+    _place: Option<Place>,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        self.registry.take(self.slot);
     }
 }

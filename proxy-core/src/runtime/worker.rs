@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use portreeve_protocols::{http1, http2, kafka};
 use tokio::sync::watch;
 
-use super::{Registry, Signals, Throttle};
+use super::{Crowd, Pace, Signals, Tenants, Throttle};
 use crate::http2::KnownServers;
 use crate::limits::Limits;
 use crate::listener::{self, Bound};
-use crate::redirection::Bypass;
-use crate::snapshot::SnapshotStore;
+use crate::redirection::{AsClient, Bypass};
 use crate::telemetry::WorkerTelemetry;
 
 /// How often deadlines are looked at and the access log is passed on.
@@ -32,9 +31,9 @@ pub(crate) enum Stage {
 /// What the connections of one worker share.
 pub(crate) struct Worker {
     pub(crate) index: usize,
-    pub(crate) registry: Arc<Registry>,
+    pub(crate) crowd: Arc<Crowd>,
+    /// What is not about one endpoint among others.
     pub(crate) telemetry: Arc<WorkerTelemetry>,
-    pub(crate) snapshots: Arc<SnapshotStore>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) http1: Arc<http1::Limits>,
     pub(crate) http2: Arc<http2::Limits>,
@@ -44,49 +43,73 @@ pub(crate) struct Worker {
     pub(crate) known_servers: Arc<KnownServers>,
     /// The way to the workload past the programs that feed this proxy.
     pub(crate) bypass: Option<Arc<Bypass>>,
+    /// How upstream connections are opened on a node.
+    pub(crate) as_client: Option<Arc<AsClient>>,
+    /// Whose turn it is, where there are many endpoints.
+    pub(crate) pace: Arc<Pace>,
     /// What the workload sends may come past TCP.
     pub(crate) joins_sockets: bool,
     /// Of messages about upstreams that can't be reached.
     pub(crate) unreachable: Throttle,
-    /// Of messages about connections without a destination.
+    /// Of messages about connections without a destination, or of nobody here.
     pub(crate) undirected: Throttle,
 }
 
-/// Runs a worker on this thread until it has drained.
+/// Runs a worker on this thread until it has drained. `changed` tells of policies that are replaced.
 ///
 /// # Errors
 /// When the event loop can't be set up.
-pub(crate) fn run(worker: Arc<Worker>, listeners: Vec<Bound>) -> io::Result<()> {
+pub(crate) fn run(
+    tenants: Arc<Tenants>,
+    listeners: Vec<Bound>,
+    changed: impl Changes,
+) -> io::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         for bound in listeners {
-            tokio::spawn(listener::accept(bound, worker.clone()));
+            tokio::spawn(listener::accept(bound, tenants.clone()));
         }
-        sweep(&worker).await;
+        if let Tenants::Many(many) = &*tenants {
+            let pace = many.worker.pace.clone();
+            tokio::spawn(async move { pace.run().await });
+        }
+        sweep(&tenants, changed).await;
     });
     Ok(())
 }
 
+/// Tells that some policy may have changed.
+pub(crate) trait Changes {
+    /// Waits for the next change; `false`: there will be none. Cancel-safe.
+    fn changed(&mut self) -> impl Future<Output = bool>;
+}
+
+impl<T> Changes for watch::Receiver<T> {
+    async fn changed(&mut self) -> bool {
+        Self::changed(self).await.is_ok()
+    }
+}
+
 /// Looks after the worker's connections until the last one has ended and the proxy is draining.
-async fn sweep(worker: &Worker) {
-    let registry = &worker.registry;
-    let mut revision = worker.snapshots.watch();
+async fn sweep(tenants: &Tenants, mut policies: impl Changes) {
+    let worker = tenants.worker();
+    let crowd = &worker.crowd;
     let mut stage = worker.stage.clone();
     loop {
-        let idle = registry.active() == 0;
+        let idle = crowd.active() == 0;
         let current = *stage.borrow();
         if current != Stage::Running && idle {
             break;
         }
         tokio::select! {
-            () = tokio::time::sleep(SWEEP), if !idle => registry.sweep(Instant::now()),
-            () = registry.changed.notified() => {}
-            Ok(()) = revision.changed() => registry.signal_all(Signals::REVIEW),
+            () = tokio::time::sleep(SWEEP), if !idle => tenants.sweep(Instant::now()),
+            () = crowd.changed.notified() => {}
+            true = policies.changed() => tenants.review(),
             changed = stage.changed() => match changed.map(|()| *stage.borrow()) {
                 Ok(Stage::Running) => {}
-                Ok(Stage::Draining) => registry.signal_all(Signals::DRAIN),
-                Ok(Stage::Stopping) => registry.signal_all(Signals::ABORT),
+                Ok(Stage::Draining) => tenants.signal_all(Signals::DRAIN),
+                Ok(Stage::Stopping) => tenants.signal_all(Signals::ABORT),
                 // Nobody is left who could end this worker in order.
                 Err(_) => break,
             },

@@ -91,8 +91,13 @@ impl Switch {
 }
 
 /// Writes a request's line.
-pub(super) fn write_http(out: &mut Vec<u8>, record: &HttpRecord<'_>, query: bool) {
-    let mut line = Line::begin(out, record.time, "http", record.direction);
+pub(super) fn write_http(
+    out: &mut Vec<u8>,
+    endpoint: Option<&str>,
+    record: &HttpRecord<'_>,
+    query: bool,
+) {
+    let mut line = Line::begin(out, endpoint, record.time, "http", record.direction);
     line.text("verdict", record.verdict.as_str());
     line.parties(&record.source, &record.destination);
     line.bytes("method", record.method);
@@ -119,8 +124,12 @@ pub(super) fn write_http(out: &mut Vec<u8>, record: &HttpRecord<'_>, query: bool
 }
 
 /// Writes the line of a connection that was denied, or would have been.
-pub(super) fn write_connection(out: &mut Vec<u8>, record: &ConnectionRecord<'_>) {
-    let mut line = Line::begin(out, record.time, "connection", record.direction);
+pub(super) fn write_connection(
+    out: &mut Vec<u8>,
+    endpoint: Option<&str>,
+    record: &ConnectionRecord<'_>,
+) {
+    let mut line = Line::begin(out, endpoint, record.time, "connection", record.direction);
     let redirected = record.by_kernel.is_some_and(|by| by.redirected);
     line.text("verdict", if redirected { "redirect" } else { record.verdict.as_str() });
     line.parties(&record.source, &record.destination);
@@ -139,8 +148,8 @@ pub(super) fn write_connection(out: &mut Vec<u8>, record: &ConnectionRecord<'_>)
 }
 
 /// Writes the line of a message that was not accepted.
-pub(super) fn write_refused(out: &mut Vec<u8>, record: &RefusedRecord<'_>) {
-    let mut line = Line::begin(out, record.time, "refused", record.direction);
+pub(super) fn write_refused(out: &mut Vec<u8>, endpoint: Option<&str>, record: &RefusedRecord<'_>) {
+    let mut line = Line::begin(out, endpoint, record.time, "refused", record.direction);
     line.text("verdict", "deny");
     line.parties(&record.source, &record.destination);
     line.text("side", record.refused.side());
@@ -149,8 +158,8 @@ pub(super) fn write_refused(out: &mut Vec<u8>, record: &RefusedRecord<'_>) {
 }
 
 /// Writes the line of a Kafka request.
-pub(super) fn write_kafka(out: &mut Vec<u8>, record: &KafkaRecord<'_>) {
-    let mut line = Line::begin(out, record.time, "kafka", record.direction);
+pub(super) fn write_kafka(out: &mut Vec<u8>, endpoint: Option<&str>, record: &KafkaRecord<'_>) {
+    let mut line = Line::begin(out, endpoint, record.time, "kafka", record.direction);
     line.text("verdict", record.verdict.as_str());
     line.parties(&record.source, &record.destination);
     line.text("api", record.api);
@@ -200,6 +209,7 @@ struct Line<'a>(&'a mut Vec<u8>);
 impl<'a> Line<'a> {
     fn begin(
         out: &'a mut Vec<u8>,
+        endpoint: Option<&str>,
         time: SystemTime,
         kind: &'static str,
         direction: TrafficDirection,
@@ -207,6 +217,10 @@ impl<'a> Line<'a> {
         let _ = write!(out, "{{\"time\":\"{}\"", humantime::format_rfc3339_micros(time));
         let mut line = Self(out);
         line.text("type", kind);
+        // Whose policy it was, where the proxy has many.
+        if let Some(endpoint) = endpoint {
+            line.text("endpoint", endpoint);
+        }
         line.text("direction", direction.as_str());
         line
     }
@@ -337,7 +351,7 @@ mod tests {
             revision: 3,
         };
         let mut out = Vec::new();
-        write_http(&mut out, &record, false);
+        write_http(&mut out, None, &record, false);
         let expected = concat!(
             "{\"time\":\"2023-11-14T22:13:20.123456Z\",\"type\":\"http\",\"direction\":\"ingress\",",
             "\"verdict\":\"deny\",\"source\":{\"address\":\"10.0.0.1:5\",\"identity\":256,",
@@ -349,5 +363,11 @@ mod tests {
             "\"request_id\":\"1-ff-2\",\"revision\":3}\n"
         );
         assert_eq!(String::from_utf8(out).expect("text"), expected);
+
+        let mut out = Vec::new();
+        write_http(&mut out, Some("pod-\"a\""), &record, false);
+        let of_a_node = expected
+            .replace("\"type\":\"http\",", "\"type\":\"http\",\"endpoint\":\"pod-\\\"a\\\"\",");
+        assert_eq!(String::from_utf8(out).expect("text"), of_a_node);
     }
 }

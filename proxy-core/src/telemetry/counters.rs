@@ -72,7 +72,11 @@ impl Histogram {
 pub(super) const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// What a connection may run into before it is judged.
-pub(super) const LIMITS: [&str; 3] = ["connections", "no_destination", "other"];
+pub(super) const LIMITS: [&str; 5] =
+    ["connections", "no_destination", "other", "no_endpoint", "buffers"];
+
+/// Those that only the proxy of a node knows come last, and are shown if there are any.
+pub(super) const LIMITS_OF_ANY: usize = 3;
 
 /// Counters of the connections of one direction.
 #[derive(Debug, Default)]
@@ -187,6 +191,6 @@ impl Counters {
 
     pub(super) fn limit(&self, name: &str) -> &Counter {
         let place = LIMITS.iter().position(|limit| *limit == name);
-        &self.limits[place.unwrap_or(LIMITS.len() - 1)]
+        &self.limits[place.unwrap_or(LIMITS_OF_ANY - 1)]
     }
 }

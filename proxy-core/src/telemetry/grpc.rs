@@ -10,7 +10,7 @@ use portreeve_policy::TrafficDirection;
 use portreeve_protocols::http2::grpc::{STATUS_NAMES, names, status_name};
 
 use super::counters::{Counter, DIRECTIONS, Histogram, place};
-use super::metrics::{Sources, To};
+use super::metrics::{Group, Sources, To};
 use super::names::metric as name;
 use super::record::{GrpcCall, Verdict};
 use super::series::Series;
@@ -65,15 +65,11 @@ impl GrpcCounters {
 
 /// Writes the gRPC metrics, if there was any gRPC.
 pub(super) fn encode(sources: &Sources, to: &mut To<'_>) -> fmt::Result {
-    let workers: Vec<&GrpcCounters> =
-        sources.workers.iter().filter_map(|worker| worker.grpc.get().map(Box::as_ref)).collect();
-    if workers.is_empty() {
+    if sources.groups.iter().all(|group| of(group).next().is_none()) {
         return Ok(());
     }
-    let methods = Series::joined(workers.iter().map(|worker| &worker.methods));
-    let methods: Vec<Method> = methods.into_iter().map(Method::new).collect();
-    to.counters(name::GRPC_REQUESTS, |family| {
-        for method in &methods {
+    sources.counters(to, name::GRPC_REQUESTS, |group, family| {
+        for method in &methods(group) {
             for (d, direction) in DIRECTIONS.iter().enumerate() {
                 for (v, verdict) in Verdict::ALL.iter().enumerate() {
                     for s in 0..STATUSES {
@@ -92,8 +88,8 @@ pub(super) fn encode(sources: &Sources, to: &mut To<'_>) -> fmt::Result {
         }
         Ok(())
     })?;
-    to.counters(name::GRPC_MESSAGES, |family| {
-        for method in &methods {
+    sources.counters(to, name::GRPC_MESSAGES, |group, family| {
+        for method in &methods(group) {
             for (d, direction) in DIRECTIONS.iter().enumerate() {
                 for (s, sender) in SENDERS.iter().enumerate() {
                     let [direction, service, name] = method.labels(direction.as_str());
@@ -104,8 +100,8 @@ pub(super) fn encode(sources: &Sources, to: &mut To<'_>) -> fmt::Result {
         }
         Ok(())
     })?;
-    to.histograms(name::GRPC_DURATION, |family| {
-        for method in &methods {
+    sources.histograms(to, name::GRPC_DURATION, |group, family| {
+        for method in &methods(group) {
             for (d, direction) in DIRECTIONS.iter().enumerate() {
                 let durations = method.counters.iter().map(|counters| &counters.0[d].duration);
                 family.add(&method.labels(direction.as_str()), Histogram::sum(durations))?;
@@ -113,6 +109,16 @@ pub(super) fn encode(sources: &Sources, to: &mut To<'_>) -> fmt::Result {
         }
         Ok(())
     })
+}
+
+/// The counters of those workers that have seen gRPC.
+fn of(group: &Group) -> impl Iterator<Item = &GrpcCounters> + Clone {
+    group.workers.iter().filter_map(|worker| worker.grpc.get().map(Box::as_ref))
+}
+
+fn methods(group: &Group) -> Vec<Method> {
+    let methods = Series::joined(of(group).map(|worker| &worker.methods));
+    methods.into_iter().map(Method::new).collect()
 }
 
 /// A method with its counters on all workers.

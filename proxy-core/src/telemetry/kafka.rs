@@ -9,7 +9,7 @@ use portreeve_policy::TrafficDirection;
 use portreeve_protocols::kafka::{ERROR_NAMES, Role, api_name, error_name};
 
 use super::counters::{Counter, DIRECTIONS, Histogram, place};
-use super::metrics::{Sources, To};
+use super::metrics::{Group, Sources, To};
 use super::names::metric as name;
 use super::record::Verdict;
 use super::series::{self, Series};
@@ -81,18 +81,12 @@ impl ApiCounters {
 
 /// Writes the Kafka metrics, if there was any Kafka.
 pub(super) fn encode(sources: &Sources, to: &mut To<'_>) -> fmt::Result {
-    let workers: Vec<&KafkaCounters> =
-        sources.workers.iter().filter_map(|worker| worker.kafka.get().map(Box::as_ref)).collect();
-    if workers.is_empty() {
+    if sources.groups.iter().all(|group| of(group).next().is_none()) {
         return Ok(());
     }
-    let sum = |d: usize, key: usize, of: &dyn Fn(&ApiCounters) -> &Counter| -> u64 {
-        let seen = workers.iter().filter_map(|worker| worker.apis[d][key].get());
-        seen.map(|api| of(api).get()).fold(0, u64::wrapping_add)
-    };
     // Numbers of APIs with a name, and those names.
     let apis = || (0..APIS).filter_map(|key| Some((key, api_name(i16::try_from(key).ok()?)?)));
-    to.counters(name::KAFKA_REQUESTS, |family| {
+    sources.counters(to, name::KAFKA_REQUESTS, |group, family| {
         for (d, direction) in DIRECTIONS.iter().enumerate() {
             for (key, (api, role)) in apis() {
                 for (v, verdict) in Verdict::ALL.iter().enumerate() {
@@ -102,13 +96,13 @@ pub(super) fn encode(sources: &Sources, to: &mut To<'_>) -> fmt::Result {
                         ("role", role.as_str()),
                         ("verdict", verdict.as_str()),
                     ];
-                    family.add_if_any(&labels, sum(d, key, &|api| &api.decided[v]))?;
+                    family.add_if_any(&labels, sum(group, d, key, &|api| &api.decided[v]))?;
                 }
             }
         }
         Ok(())
     })?;
-    to.counters(name::KAFKA_RESPONSES, |family| {
+    sources.counters(to, name::KAFKA_RESPONSES, |group, family| {
         for (d, direction) in DIRECTIONS.iter().enumerate() {
             for (key, (api, _)) in apis() {
                 for code in 0..=ERROR_NAMES {
@@ -118,29 +112,39 @@ pub(super) fn encode(sources: &Sources, to: &mut To<'_>) -> fmt::Result {
                         ("api", api),
                         ("error", error_name(code)),
                     ];
-                    family.add_if_any(&labels, sum(d, key, &|api| api.error(code)))?;
+                    family.add_if_any(&labels, sum(group, d, key, &|api| api.error(code)))?;
                 }
             }
         }
         Ok(())
     })?;
-    to.histograms(name::KAFKA_DURATION, |family| {
+    sources.histograms(to, name::KAFKA_DURATION, |group, family| {
         for (d, direction) in DIRECTIONS.iter().enumerate() {
             for (key, (api, _)) in apis() {
                 let seen: Vec<_> =
-                    workers.iter().filter_map(|worker| worker.apis[d][key].get()).collect();
+                    of(group).filter_map(|worker| worker.apis[d][key].get()).collect();
                 let labels = [("direction", direction.as_str()), ("api", api)];
                 family.add(&labels, Histogram::sum(seen.iter().map(|api| &api.duration)))?;
             }
         }
         Ok(())
     })?;
-    encode_topics(&workers, to)
+    encode_topics(sources, to)
 }
 
-fn encode_topics(workers: &[&KafkaCounters], to: &mut To<'_>) -> fmt::Result {
-    let topics = Series::joined(workers.iter().map(|worker| &worker.topics));
-    to.counters(name::KAFKA_TOPICS, |family| {
+/// The counters of those workers that have seen Kafka.
+fn of(group: &Group) -> impl Iterator<Item = &KafkaCounters> + Clone {
+    group.workers.iter().filter_map(|worker| worker.kafka.get().map(Box::as_ref))
+}
+
+fn sum(group: &Group, d: usize, key: usize, part: &dyn Fn(&ApiCounters) -> &Counter) -> u64 {
+    let seen = of(group).filter_map(|worker| worker.apis[d][key].get());
+    seen.map(|api| part(api).get()).fold(0, u64::wrapping_add)
+}
+
+fn encode_topics(sources: &Sources, to: &mut To<'_>) -> fmt::Result {
+    sources.counters(to, name::KAFKA_TOPICS, |group, family| {
+        let topics = Series::joined(of(group).map(|worker| &worker.topics));
         for (topic, counters) in &topics {
             for (d, direction) in DIRECTIONS.iter().enumerate() {
                 for (r, role) in Role::ALL.iter().enumerate() {

@@ -27,7 +27,8 @@ pub(super) fn encode(sources: &Sources, to: &mut To<'_>) -> fmt::Result {
     to.counters(name::KERNEL_DENIALS, |family| {
         for direction in DIRECTIONS {
             for reason in KernelReason::ALL {
-                let told = sources.workers.iter().filter_map(|worker| worker.kernel.get());
+                let workers = sources.groups.iter().flat_map(|group| &group.workers);
+                let told = workers.filter_map(|worker| worker.kernel.get());
                 let sum = told.map(|told| told.of(direction, reason).get()).sum();
                 let labels = [("direction", direction.as_str()), ("reason", reason.as_str())];
                 family.add_if_any(&labels, sum)?;

@@ -10,13 +10,14 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::counters::{
-    CLASSES, Connections, Counter, Counters, DIRECTIONS, Histogram, LIMITS, Summed,
+    CLASSES, Connections, Counter, Counters, DIRECTIONS, Histogram, LIMITS, LIMITS_OF_ANY, Summed,
 };
 use super::grpc;
 use super::kafka;
 use super::kernel;
 use super::names::metric as name;
 use super::record::{ConnectOutcome, Method, Refused, TimeoutPhase, Verdict};
+use crate::endpoints::Quota;
 use crate::redirection::KernelCounters;
 use crate::snapshot::Snapshot;
 
@@ -29,8 +30,9 @@ type Name = (&'static str, &'static str);
 /// What is exposed.
 #[derive(Debug)]
 pub(super) struct Sources {
-    pub(super) workers: Vec<Arc<Counters>>,
-    pub(super) snapshot: Arc<Snapshot>,
+    /// The proxy of one workload has one; that of a node one for each endpoint, and one for what is about
+    /// none of them.
+    pub(super) groups: Vec<Group>,
     pub(super) ready: bool,
     pub(super) reloads: u64,
     pub(super) reload_errors: u64,
@@ -40,14 +42,21 @@ pub(super) struct Sources {
     pub(super) kernel: Option<KernelCounters>,
 }
 
+/// The numbers of one endpoint.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// `None`: there is only one, or they are about none.
+    pub(super) endpoint: Option<Arc<str>>,
+    pub(super) workers: Vec<Arc<Counters>>,
+    /// `None`: it has no policy.
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+    /// What it uses of its limits, if it has any.
+    pub(super) used: Option<Arc<Quota>>,
+}
+
 /// Renders everything.
-pub(super) fn render(sources: &Sources) -> String {
+pub(super) fn render(sources: Sources) -> String {
     let mut registry = Registry::default();
-    let sources = Sources {
-        workers: sources.workers.clone(),
-        snapshot: sources.snapshot.clone(),
-        ..*sources
-    };
     registry.register_collector(Box::new(sources));
     let mut text = String::new();
     // Writing to a string can't fail.
@@ -68,31 +77,81 @@ impl Collector for Sources {
         kernel::encode(self, &mut to)?;
         self.lists(&mut to)?;
         self.policy(&mut to)?;
+        self.used(&mut to)?;
         to.counters(name::LOG_LOST, |family| family.add(&[], self.lines_lost))
     }
 }
 
-impl Sources {
+impl Group {
     /// One counter, summed over the workers.
-    fn sum(&self, of: impl Fn(&Counters) -> &Counter) -> u64 {
+    pub(super) fn sum(&self, of: impl Fn(&Counters) -> &Counter) -> u64 {
         self.workers.iter().map(|worker| of(worker).get()).fold(0, u64::wrapping_add)
     }
 
     fn histogram(&self, of: impl Fn(&Counters) -> &Histogram) -> Summed {
         Histogram::sum(self.workers.iter().map(|worker| of(worker)).collect::<Vec<_>>().into_iter())
     }
+}
+
+impl Sources {
+    /// A counter with the series of every endpoint.
+    pub(super) fn counters(
+        &self,
+        to: &mut To<'_>,
+        name: Name,
+        fill: impl Fn(&Group, &mut Family<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        to.counters(name, |family| {
+            for group in &self.groups {
+                family.of(group);
+                fill(group, family)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A histogram likewise.
+    pub(super) fn histograms(
+        &self,
+        to: &mut To<'_>,
+        name: Name,
+        fill: impl Fn(&Group, &mut HistogramFamily<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        to.histograms(name, |family| {
+            for group in &self.groups {
+                family.0.of(group);
+                fill(group, family)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A gauge likewise.
+    fn gauges(
+        &self,
+        to: &mut To<'_>,
+        name: Name,
+        fill: impl Fn(&Group, &mut Family<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        let mut family = to.family(name, MetricType::Gauge)?;
+        for group in &self.groups {
+            family.of(group);
+            fill(group, &mut family)?;
+        }
+        Ok(())
+    }
 
     fn http(&self, to: &mut To<'_>) -> fmt::Result {
-        to.counters(name::HTTP_DECISIONS, |family| {
+        self.counters(to, name::HTTP_DECISIONS, |group, family| {
             for (d, direction) in DIRECTIONS.iter().enumerate() {
                 for (v, verdict) in Verdict::ALL.iter().enumerate() {
                     let labels = [("direction", direction.as_str()), ("verdict", verdict.as_str())];
-                    family.add_if_any(&labels, self.sum(|w| &w.http[d][v].decided))?;
+                    family.add_if_any(&labels, group.sum(|w| &w.http[d][v].decided))?;
                 }
             }
             Ok(())
         })?;
-        to.counters(name::HTTP_REQUESTS, |family| {
+        self.counters(to, name::HTTP_REQUESTS, |group, family| {
             for (d, direction) in DIRECTIONS.iter().enumerate() {
                 for (v, verdict) in Verdict::ALL.iter().enumerate() {
                     for (m, method) in Method::ALL.iter().enumerate() {
@@ -103,7 +162,7 @@ impl Sources {
                                 ("method", method.as_str()),
                                 ("status", class),
                             ];
-                            let sum = self.sum(|w| &w.http[d][v].answered[m][c]);
+                            let sum = group.sum(|w| &w.http[d][v].answered[m][c]);
                             family.add_if_any(&labels, sum)?;
                         }
                     }
@@ -111,11 +170,11 @@ impl Sources {
             }
             Ok(())
         })?;
-        to.histograms(name::HTTP_DURATION, |family| {
+        self.histograms(to, name::HTTP_DURATION, |group, family| {
             for (d, direction) in DIRECTIONS.iter().enumerate() {
                 for (v, verdict) in Verdict::ALL.iter().enumerate() {
                     let labels = [("direction", direction.as_str()), ("verdict", verdict.as_str())];
-                    family.add(&labels, self.histogram(|w| &w.http[d][v].duration))?;
+                    family.add(&labels, group.histogram(|w| &w.http[d][v].duration))?;
                 }
             }
             Ok(())
@@ -132,24 +191,26 @@ impl Sources {
             (name::BYTES_SENT, |c| &c.sent),
         ];
         for (name, part) in counters {
-            to.counters(name, |family| {
+            self.counters(to, name, |group, family| {
                 for (d, direction) in DIRECTIONS.iter().enumerate() {
-                    let sum = self.sum(|worker| part(&worker.connections[d]));
+                    let sum = group.sum(|worker| part(&worker.connections[d]));
                     family.add(&[("direction", direction.as_str())], sum)?;
                 }
                 Ok(())
             })?;
         }
-        let mut active = to.family(name::CONNECTIONS_ACTIVE, MetricType::Gauge)?;
-        for (d, direction) in DIRECTIONS.iter().enumerate() {
-            let opened = self.sum(|worker| &worker.connections[d].opened);
-            let closed = self.sum(|worker| &worker.connections[d].closed);
-            let open = u32::try_from(opened.saturating_sub(closed)).unwrap_or(u32::MAX);
-            active.add_gauge(&[("direction", direction.as_str())], open.into())?;
-        }
-        to.histograms(name::CONNECTION_DURATION, |family| {
+        self.gauges(to, name::CONNECTIONS_ACTIVE, |group, family| {
             for (d, direction) in DIRECTIONS.iter().enumerate() {
-                let histogram = self.histogram(|worker| &worker.connections[d].duration);
+                let opened = group.sum(|worker| &worker.connections[d].opened);
+                let closed = group.sum(|worker| &worker.connections[d].closed);
+                let open = u32::try_from(opened.saturating_sub(closed)).unwrap_or(u32::MAX);
+                family.add_gauge(&[("direction", direction.as_str())], open.into())?;
+            }
+            Ok(())
+        })?;
+        self.histograms(to, name::CONNECTION_DURATION, |group, family| {
+            for (d, direction) in DIRECTIONS.iter().enumerate() {
+                let histogram = group.histogram(|worker| &worker.connections[d].duration);
                 family.add(&[("direction", direction.as_str())], histogram)?;
             }
             Ok(())
@@ -157,49 +218,76 @@ impl Sources {
     }
 
     fn lists(&self, to: &mut To<'_>) -> fmt::Result {
-        to.counters(name::PARSE_ERRORS, |family| {
+        self.counters(to, name::PARSE_ERRORS, |group, family| {
             for (index, refused) in Refused::all().enumerate() {
                 let labels = [
                     ("protocol", refused.protocol()),
                     ("side", refused.side()),
                     ("reason", refused.name()),
                 ];
-                family.add_if_any(&labels, self.sum(|worker| &worker.refused[index]))?;
+                family.add_if_any(&labels, group.sum(|worker| &worker.refused[index]))?;
             }
             Ok(())
         })?;
-        to.counters(name::UPSTREAM_CONNECTS, |family| {
+        self.counters(to, name::UPSTREAM_CONNECTS, |group, family| {
             for (index, outcome) in ConnectOutcome::NAMES.iter().enumerate() {
-                family.add(&[("outcome", outcome)], self.sum(|w| &w.upstream_connects[index]))?;
+                family.add(&[("outcome", outcome)], group.sum(|w| &w.upstream_connects[index]))?;
             }
             Ok(())
         })?;
-        to.counters(name::TIMEOUTS, |family| {
+        self.counters(to, name::TIMEOUTS, |group, family| {
             for (index, phase) in TimeoutPhase::NAMES.iter().enumerate() {
-                family.add(&[("phase", phase)], self.sum(|worker| &worker.timeouts[index]))?;
+                family.add(&[("phase", phase)], group.sum(|worker| &worker.timeouts[index]))?;
             }
             Ok(())
         })?;
-        to.counters(name::LIMITS_HIT, |family| {
+        self.counters(to, name::LIMITS_HIT, |group, family| {
             for (index, limit) in LIMITS.iter().enumerate() {
-                family.add(&[("limit", limit)], self.sum(|worker| &worker.limits[index]))?;
+                let (labels, sum) = ([("limit", *limit)], group.sum(|w| &w.limits[index]));
+                match index < LIMITS_OF_ANY {
+                    true => family.add(&labels, sum)?,
+                    false => family.add_if_any(&labels, sum)?,
+                }
             }
             Ok(())
         })
     }
 
     fn policy(&self, to: &mut To<'_>) -> fmt::Result {
-        let revision = u32::try_from(self.snapshot.revision).unwrap_or(u32::MAX);
-        to.gauge(name::POLICY_REVISION, &[], revision.into())?;
-        to.gauge(name::POLICY_SINCE, &[], seconds(self.snapshot.since))?;
+        self.gauges(to, name::POLICY_REVISION, |group, family| match &group.snapshot {
+            Some(snapshot) => {
+                let revision = u32::try_from(snapshot.revision).unwrap_or(u32::MAX);
+                family.add_gauge(&[], revision.into())
+            }
+            None => Ok(()),
+        })?;
+        self.gauges(to, name::POLICY_SINCE, |group, family| match &group.snapshot {
+            Some(snapshot) => family.add_gauge(&[], seconds(snapshot.since)),
+            None => Ok(()),
+        })?;
         to.counters(name::POLICY_RELOADS, |family| family.add(&[], self.reloads))?;
         to.counters(name::POLICY_ERRORS, |family| family.add(&[], self.reload_errors))?;
-        to.counters(name::RULE_HITS, |family| {
-            let rules = self.snapshot.policy.rules().iter().zip(self.snapshot.hits());
+        self.counters(to, name::RULE_HITS, |group, family| {
+            let Some(snapshot) = &group.snapshot else { return Ok(()) };
+            let rules = snapshot.policy.rules().iter().zip(snapshot.hits());
             for (rule, hits) in rules.filter(|(_, hits)| *hits > 0).take(MAX_RULES) {
                 family.add(&[("policy", rule.policy()), ("rule", rule.section())], hits)?;
             }
             Ok(())
+        })
+    }
+
+    /// What endpoints use of their limits, where there are many.
+    fn used(&self, to: &mut To<'_>) -> fmt::Result {
+        if self.groups.iter().all(|group| group.used.is_none()) {
+            return Ok(());
+        }
+        self.gauges(to, name::ENDPOINT_BUFFERED, |group, family| match &group.used {
+            Some(used) => {
+                let held = u32::try_from(used.buffered()).unwrap_or(u32::MAX);
+                family.add_gauge(&[], held.into())
+            }
+            None => Ok(()),
         })
     }
 }
@@ -211,7 +299,7 @@ impl To<'_> {
     fn family(&mut self, (name, help): Name, kind: MetricType) -> Result<Family<'_>, fmt::Error> {
         // The library adds the suffix that OpenMetrics prescribes.
         let name = name.strip_suffix("_total").unwrap_or(name);
-        Ok(Family(self.0.encode_descriptor(name, help, None, kind)?))
+        Ok(Family(self.0.encode_descriptor(name, help, None, kind)?, None))
     }
 
     fn gauge(&mut self, name: Name, labels: &[(&str, &str)], value: f64) -> fmt::Result {
@@ -235,18 +323,34 @@ impl To<'_> {
     }
 }
 
-/// One metric with its series.
-pub(super) struct Family<'a>(MetricEncoder<'a>);
+/// One metric with its series, and whose series come now.
+pub(super) struct Family<'a>(MetricEncoder<'a>, Option<Arc<str>>);
 
 impl Family<'_> {
-    pub(super) fn add(&mut self, labels: &[(&str, &str)], value: u64) -> fmt::Result {
-        match labels {
-            [] => self.0.encode_counter::<NoExemplar, u64, u64>(&value, None),
-            _ => self
-                .0
-                .encode_family(&Pairs(labels))?
-                .encode_counter::<NoExemplar, u64, u64>(&value, None),
+    /// The series that follow are this endpoint's.
+    fn of(&mut self, group: &Group) {
+        self.1.clone_from(&group.endpoint);
+    }
+
+    /// The encoder for a series with these labels.
+    fn series<R>(
+        &mut self,
+        labels: &[(&str, &str)],
+        encode: impl FnOnce(&mut MetricEncoder<'_>) -> Result<R, fmt::Error>,
+    ) -> Result<R, fmt::Error> {
+        match (&self.1, labels) {
+            (None, []) => encode(&mut self.0),
+            (None, labels) => encode(&mut self.0.encode_family(&Pairs(labels))?),
+            (Some(endpoint), labels) => {
+                let mut all = vec![("endpoint", &**endpoint)];
+                all.extend_from_slice(labels);
+                encode(&mut self.0.encode_family(&Pairs(&all))?)
+            }
         }
+    }
+
+    pub(super) fn add(&mut self, labels: &[(&str, &str)], value: u64) -> fmt::Result {
+        self.series(labels, |series| series.encode_counter::<NoExemplar, u64, u64>(&value, None))
     }
 
     /// Leaves out what has never happened.
@@ -255,10 +359,7 @@ impl Family<'_> {
     }
 
     fn add_gauge(&mut self, labels: &[(&str, &str)], value: f64) -> fmt::Result {
-        match labels {
-            [] => self.0.encode_gauge(&value),
-            _ => self.0.encode_family(&Pairs(labels))?.encode_gauge(&value),
-        }
+        self.series(labels, |series| series.encode_gauge(&value))
     }
 }
 
@@ -273,10 +374,9 @@ impl HistogramFamily<'_> {
         if count == 0 {
             return Ok(());
         }
-        self.0
-            .0
-            .encode_family(&Pairs(labels))?
-            .encode_histogram::<NoExemplar>(sum, count, &buckets, None)
+        self.0.series(labels, |series| {
+            series.encode_histogram::<NoExemplar>(sum, count, &buckets, None)
+        })
     }
 }
 

@@ -41,11 +41,13 @@ pub(crate) use self::grpc::MethodCounters;
 pub(crate) use self::kafka::{LONGEST_TOPIC, TopicCounters};
 use self::log_writer::LogWriter;
 pub use self::log_writer::TelemetryError;
+use self::metrics::Group;
 pub(crate) use self::record::{
     ByKernel, ConnectOutcome, ConnectionRecord, ConnectionStats, GrpcCall, HttpRecord, HttpVersion,
     KafkaRecord, LoggedTopics, Method, Party, Refused, RefusedRecord, RequestId, TimeoutPhase,
     Verdict,
 };
+use crate::endpoints::Endpoints;
 use crate::observer::{Flow, Observing};
 use crate::redirection::{KernelCounters, KernelDecision, KernelVerdict};
 use crate::snapshot::Snapshot;
@@ -57,7 +59,7 @@ pub struct Telemetry {
     query: bool,
     writer: LogWriter,
     observer: Observing,
-    workers: Mutex<Vec<Arc<Counters>>>,
+    workers: EndpointCounters,
     reloads: AtomicU64,
     reload_errors: AtomicU64,
     started: SystemTime,
@@ -73,7 +75,7 @@ impl Telemetry {
             query: config.query,
             writer: LogWriter::start(&config.sink)?,
             observer,
-            workers: Mutex::default(),
+            workers: EndpointCounters::default(),
             reloads: AtomicU64::new(0),
             reload_errors: AtomicU64::new(0),
             started: SystemTime::now(),
@@ -82,10 +84,26 @@ impl Telemetry {
 
     /// The part of one worker.
     pub(crate) fn worker(&self) -> Arc<WorkerTelemetry> {
-        let counters = Arc::new(Counters::default());
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(counters.clone());
+        self.counting_for(None, &self.workers)
+    }
+
+    /// The part of one worker that is about one endpoint of a node.
+    pub(crate) fn worker_of(
+        &self,
+        endpoint: &Arc<str>,
+        counters: &EndpointCounters,
+    ) -> Arc<WorkerTelemetry> {
+        self.counting_for(Some(endpoint.clone()), counters)
+    }
+
+    fn counting_for(
+        &self,
+        endpoint: Option<Arc<str>>,
+        all: &EndpointCounters,
+    ) -> Arc<WorkerTelemetry> {
         Arc::new(WorkerTelemetry {
-            counters,
+            counters: all.add(),
+            endpoint,
             mode: self.mode.clone(),
             query: self.query,
             lines: self.writer.sender(),
@@ -107,17 +125,41 @@ impl Telemetry {
         self.mode.set(mode);
     }
 
-    /// All metrics in the OpenMetrics text format.
+    /// All metrics in the OpenMetrics text format, for the proxy of one workload.
     pub(crate) fn render_metrics(
         &self,
         snapshot: &Arc<Snapshot>,
         ready: bool,
         kernel: Option<KernelCounters>,
     ) -> String {
-        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        metrics::render(&metrics::Sources {
-            workers: workers.clone(),
-            snapshot: snapshot.clone(),
+        let alone = Group {
+            endpoint: None,
+            workers: self.workers.all(),
+            snapshot: Some(snapshot.clone()),
+            used: None,
+        };
+        self.render(vec![alone], ready, kernel)
+    }
+
+    /// The same for the endpoints of a node. Those that are gone have no series any more.
+    pub(crate) fn render_node_metrics(&self, endpoints: &Endpoints, ready: bool) -> String {
+        let nobodys =
+            Group { endpoint: None, workers: self.workers.all(), snapshot: None, used: None };
+        let mut groups = vec![nobodys];
+        endpoints.for_each(|known| {
+            groups.push(Group {
+                endpoint: Some(known.name.clone()),
+                workers: known.counters.all(),
+                snapshot: Some(known.snapshots.load()),
+                used: Some(known.quota.clone()),
+            });
+        });
+        self.render(groups, ready, None)
+    }
+
+    fn render(&self, groups: Vec<Group>, ready: bool, kernel: Option<KernelCounters>) -> String {
+        metrics::render(metrics::Sources {
+            groups,
             ready,
             reloads: self.reloads.load(Ordering::Relaxed),
             reload_errors: self.reload_errors.load(Ordering::Relaxed),
@@ -138,10 +180,28 @@ impl Telemetry {
     }
 }
 
-/// Log and counters of one worker thread.
+/// The counters of one endpoint, those of each worker that has met it.
+#[derive(Debug, Default)]
+pub(crate) struct EndpointCounters(Mutex<Vec<Arc<Counters>>>);
+
+impl EndpointCounters {
+    fn add(&self) -> Arc<Counters> {
+        let counters = Arc::new(Counters::default());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(counters.clone());
+        counters
+    }
+
+    fn all(&self) -> Vec<Arc<Counters>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Log and counters of one worker thread, for one endpoint.
 #[derive(Debug)]
 pub(crate) struct WorkerTelemetry {
     counters: Arc<Counters>,
+    /// `None`: the proxy has only one, or it is about none.
+    endpoint: Option<Arc<str>>,
     mode: Arc<access_log::Switch>,
     query: bool,
     lines: log_writer::Lines,
@@ -170,20 +230,20 @@ impl WorkerTelemetry {
             Verdict::Allow => {}
         }
         if self.logs(record.verdict) {
-            self.lines.append(|line| access_log::write_connection(line, record));
+            self.log(|line, of| access_log::write_connection(line, of, record));
         }
-        self.observer.tell(|| Flow::from(record));
+        self.tell(|| Flow::from(record));
     }
 
     /// A connection that was decided inside of the kernel. What is turned to the proxy is told to the
     /// observer when that has judged it.
     pub(crate) fn kernel_decided(&self, record: &ConnectionRecord<'_>, decision: &KernelDecision) {
         if self.logs(record.verdict) {
-            self.lines.append(|line| access_log::write_connection(line, record));
+            self.log(|line, of| access_log::write_connection(line, of, record));
         }
         if decision.verdict == KernelVerdict::Denied {
             self.counters.kernel().of(decision.direction, decision.reason).add(1);
-            self.observer.tell(|| Flow::from(record));
+            self.tell(|| Flow::from(record));
         }
     }
 
@@ -191,8 +251,22 @@ impl WorkerTelemetry {
     pub(crate) fn connection_passed<'a>(&self, record: impl FnOnce() -> ConnectionRecord<'a>) {
         if self.observer.is_on() {
             let record = record();
-            self.observer.tell(|| Flow::from(&record));
+            self.observer.tell(|| Flow { endpoint: self.endpoint(), ..Flow::from(&record) });
         }
+    }
+
+    /// Tells the observer, if there is one.
+    fn tell<'a>(&'a self, flow: impl FnOnce() -> Flow<'a>) {
+        self.observer.tell(|| Flow { endpoint: self.endpoint(), ..flow() });
+    }
+
+    fn endpoint(&self) -> &str {
+        self.endpoint.as_deref().unwrap_or_default()
+    }
+
+    /// Adds a line to the access log.
+    fn log(&self, write: impl FnOnce(&mut Vec<u8>, Option<&str>)) {
+        self.lines.append(|line| write(line, self.endpoint.as_deref()));
     }
 
     /// Whether a request of this verdict is told to anybody.
@@ -226,9 +300,9 @@ impl WorkerTelemetry {
 
     pub(crate) fn http_logged(&self, record: &HttpRecord<'_>) {
         if self.logs(record.verdict) {
-            self.lines.append(|line| access_log::write_http(line, record, self.query));
+            self.log(|line, of| access_log::write_http(line, of, record, self.query));
         }
-        self.observer.tell(|| Flow::from(record));
+        self.tell(|| Flow::from(record));
     }
 
     /// The counters of a gRPC method, by the path that names it; to be kept by the connection.
@@ -259,18 +333,18 @@ impl WorkerTelemetry {
 
     pub(crate) fn kafka_logged(&self, record: &KafkaRecord<'_>) {
         if self.logs(record.verdict) {
-            self.lines.append(|line| access_log::write_kafka(line, record));
+            self.log(|line, of| access_log::write_kafka(line, of, record));
         }
-        self.observer.tell(|| Flow::from(record));
+        self.tell(|| Flow::from(record));
     }
 
     /// A message that was not accepted.
     pub(crate) fn refused(&self, record: &RefusedRecord<'_>) {
         self.counters.refused(record.refused).add(1);
         if self.mode.get() != AccessLogMode::Off {
-            self.lines.append(|line| access_log::write_refused(line, record));
+            self.log(|line, of| access_log::write_refused(line, of, record));
         }
-        self.observer.tell(|| Flow::from(record));
+        self.tell(|| Flow::from(record));
     }
 
     pub(crate) fn upstream_connect(&self, outcome: ConnectOutcome) {

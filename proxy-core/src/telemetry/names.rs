@@ -49,6 +49,7 @@ pub mod metric {
         POLICY_RELOADS = "portreeve_policy_reloads_total", "Policies that came into force after the first";
         POLICY_ERRORS = "portreeve_policy_reload_errors_total", "Policies that did not load and changed nothing";
         RULE_HITS = "portreeve_policy_rule_hits_total", "Decisions of each rule";
+        ENDPOINT_BUFFERED = "portreeve_endpoint_buffered_bytes", "Bytes that the proxy of a node holds for an endpoint's connections";
         LOG_LOST = "portreeve_access_log_lost_total", "Buffers of access log lines lost because the sink was too slow";
     }
 }

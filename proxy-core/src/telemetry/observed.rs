@@ -33,6 +33,7 @@ impl<'a> From<&ConnectionRecord<'a>> for Flow<'a> {
             rule: record.rule,
             policy: record.policy,
             reason: record.reason,
+            endpoint: "",
             revision: record.revision,
         }
     }
@@ -60,6 +61,7 @@ impl<'a> From<&HttpRecord<'a>> for Flow<'a> {
             rule: record.rule,
             policy: record.policy,
             reason: record.reason,
+            endpoint: "",
             revision: record.revision,
         }
     }
@@ -84,6 +86,7 @@ impl<'a> From<&KafkaRecord<'a>> for Flow<'a> {
             rule: record.rule,
             policy: record.policy,
             reason: record.reason,
+            endpoint: "",
             revision: record.revision,
         }
     }
@@ -101,6 +104,7 @@ impl<'a> From<&RefusedRecord<'a>> for Flow<'a> {
             rule: "",
             policy: "",
             reason: record.refused.name(),
+            endpoint: "",
             revision: 0,
         }
     }

@@ -24,9 +24,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::upstream::{Connect, Connecting};
 use super::{Decision, Edits, Judge, Passed};
-use crate::redirection::Target;
+use crate::redirection::{Target, Way};
 use crate::relay::{End, Session};
-use crate::runtime::{Registration, Registry};
+use crate::runtime::{Crowd, Registration, Registry};
 
 /// Any input: its first byte chooses which of the two it is.
 ///
@@ -105,7 +105,7 @@ impl Session for Recorder {
     }
     fn upstream(&self) -> Target {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        Target { address, limit: Duration::from_secs(1), bypass: None }
+        Target { address, limit: Duration::from_secs(1), way: Way::Straight }
     }
     fn upstream_opened(&mut self) {}
     fn upstream_failed(&mut self, _: &io::Error) {}
@@ -135,6 +135,6 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connect for Given<T> {
 }
 
 fn registration() -> Registration {
-    let registry = Arc::new(Registry::new(1));
-    registry.register().unwrap_or_else(|| panic!("there is room for one"))
+    let registry = Arc::new(Registry::new(Arc::new(Crowd::new(1))));
+    registry.register().unwrap_or_else(|full| panic!("there is room for one: {full:?}"))
 }

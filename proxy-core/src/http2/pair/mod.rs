@@ -194,10 +194,23 @@ where
             self.leave();
         }
         self.watch_clock(now);
+        let held = self.held();
+        if !self.judge.holds(held) {
+            return Some(End::Aborted);
+        }
         if self.ready.end() {
             cx.waker().wake_by_ref();
         }
         None
+    }
+
+    /// Bytes that are held at the most: nothing, as long as every receiver takes what comes.
+    fn held(&self) -> usize {
+        if self.blocked_since.is_none() {
+            return 0;
+        }
+        let exchanges = self.exchanges.iter().flatten();
+        self.limits.most_held(exchanges.filter(|exchange| exchange.blocked().is_some()).count())
     }
 
     /// Carries on the exchanges that are due, and tells both sides what was sent.

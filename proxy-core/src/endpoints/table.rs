@@ -1,0 +1,125 @@
+//! Who has which address: an immutable table, so that workers look things up while it is replaced.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::{EndpointStatus, Quota};
+use crate::snapshot::SnapshotStore;
+use crate::telemetry::EndpointCounters;
+
+/// An endpoint, and what its connections on all workers share.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// No other endpoint has had it, not even one of the same name before.
+    pub(crate) number: u64,
+    pub(crate) name: Arc<str>,
+    /// Sorted, canonical.
+    pub(super) addresses: Vec<IpAddr>,
+    pub(crate) snapshots: Arc<SnapshotStore>,
+    pub(crate) quota: Arc<Quota>,
+    pub(crate) counters: Arc<EndpointCounters>,
+}
+
+impl Known {
+    /// Whether `addresses`, which are sorted, are at least those that it has.
+    pub(super) fn keeps_all(&self, addresses: &[IpAddr]) -> bool {
+        self.addresses.iter().all(|address| addresses.binary_search(address).is_ok())
+    }
+
+    /// The same endpoint once more.
+    pub(super) fn share(&self) -> Self {
+        Self {
+            number: self.number,
+            name: self.name.clone(),
+            addresses: self.addresses.clone(),
+            snapshots: self.snapshots.clone(),
+            quota: self.quota.clone(),
+            counters: self.counters.clone(),
+        }
+    }
+
+    pub(super) fn status(&self) -> EndpointStatus {
+        let snapshot = self.snapshots.load();
+        EndpointStatus {
+            name: self.name.to_string(),
+            addresses: self.addresses.clone(),
+            revision: snapshot.revision,
+            since: snapshot.since,
+            connections: self.quota.connections(),
+            buffered_bytes: self.quota.buffered(),
+        }
+    }
+}
+
+/// Whose a connection is: at most one endpoint on either end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parties {
+    /// Who has the client's address: its egress policy judges.
+    pub(crate) client: Option<Arc<Known>>,
+    /// Who has the destination's address: its ingress policy judges.
+    pub(crate) server: Option<Arc<Known>>,
+}
+
+/// All endpoints at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    by_name: BTreeMap<Arc<str>, Arc<Known>>,
+    by_address: FxHashMap<IpAddr, Arc<Known>>,
+}
+
+impl Table {
+    pub(super) fn get(&self, name: &str) -> Option<&Arc<Known>> {
+        self.by_name.get(name)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Known>> {
+        self.by_name.values()
+    }
+
+    pub(super) fn parties(&self, client: IpAddr, destination: IpAddr) -> Parties {
+        Parties {
+            client: self.by_address.get(&client).cloned(),
+            server: self.by_address.get(&destination).cloned(),
+        }
+    }
+
+    /// The table with this endpoint in the place of the one of its name, and the endpoints that are gone
+    /// by that: the one it replaces, unless it is the same, and those whose addresses it has now.
+    pub(super) fn with(&self, known: Arc<Known>) -> (Self, Vec<Arc<Known>>) {
+        let mut displaced = Vec::new();
+        let mut by_name = self.by_name.clone();
+        for address in &known.addresses {
+            let Some(owner) = self.by_address.get(address) else { continue };
+            if owner.name == known.name || displaced.iter().any(|gone| Arc::ptr_eq(gone, owner)) {
+                continue;
+            }
+            // What else it had may be somebody else's by now, too: until it is named again, it is unknown.
+            by_name.remove(&owner.name);
+            displaced.push(owner.clone());
+        }
+        if let Some(before) = by_name.insert(known.name.clone(), known.clone())
+            && before.number != known.number
+        {
+            displaced.push(before);
+        }
+        (Self::of(by_name), displaced)
+    }
+
+    pub(super) fn without(&self, name: &str) -> Self {
+        let mut by_name = self.by_name.clone();
+        by_name.remove(name);
+        Self::of(by_name)
+    }
+
+    fn of(by_name: BTreeMap<Arc<str>, Arc<Known>>) -> Self {
+        let of_each = |known: &Arc<Known>| {
+            let known = known.clone();
+            known.addresses.clone().into_iter().map(move |address| (address, known.clone()))
+        };
+        let by_address = by_name.values().flat_map(of_each).collect();
+        Self { by_name, by_address }
+    }
+}

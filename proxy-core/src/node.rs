@@ -1,0 +1,139 @@
+//! The proxy of a whole node: as for one workload, but that the endpoints and their policies come from the
+//! program, by [`Endpoints`], and go and change while it runs.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use crate::config::ListenerConfig;
+use crate::control::Policies;
+use crate::endpoints::Endpoints;
+use crate::launch::{Crew, Listening, Running, Whose};
+use crate::limits::Limits;
+use crate::observer::Observing;
+use crate::proxy::{Remote, StartError};
+use crate::redirection::AsClient;
+use crate::telemetry::{AccessLogConfig, AccessLogMode, Telemetry};
+
+/// Everything that the proxy of a node needs to know, besides its endpoints.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Where traffic comes in. A connection to an egress listener is of the endpoint that has the client's
+    /// address, one to an ingress listener of the endpoint that has its destination's.
+    pub listeners: Vec<ListenerConfig>,
+    /// Bounds and time-outs of the whole proxy, and of any one connection.
+    pub limits: Limits,
+    /// Worker threads; `None`: as many as the process has cores.
+    pub workers: Option<NonZeroUsize>,
+    /// Which requests are logged, and where to.
+    pub access_log: AccessLogConfig,
+    /// Where the admin server listens; `None`: nowhere.
+    pub admin: Option<SocketAddr>,
+    /// Who is told of every decision.
+    pub observer: Observing,
+    /// How upstream connections are opened.
+    pub upstream_source: UpstreamSource,
+}
+
+impl NodeConfig {
+    /// With everything else as it is by default: upstream connections are the host's own, no access log,
+    /// no admin server.
+    #[must_use]
+    pub fn new(listeners: Vec<ListenerConfig>) -> Self {
+        Self {
+            listeners,
+            limits: Limits::default(),
+            workers: None,
+            access_log: AccessLogConfig { mode: AccessLogMode::Off, ..Default::default() },
+            admin: None,
+            observer: Observing::default(),
+            upstream_source: UpstreamSource::default(),
+        }
+    }
+}
+
+/// Where upstream connections seem to come from. Either needs `CAP_NET_ADMIN`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamSource {
+    /// From the client's address (`IP_TRANSPARENT`), with a port of the proxy's. What the server sends back
+    /// has to be led to this host.
+    pub client_address: bool,
+    /// With this mark (`SO_MARK`), by which the node's routes and programs know them.
+    pub mark: Option<u32>,
+}
+
+/// A running proxy of a node.
+#[derive(Debug)]
+pub struct NodeProxy(Running);
+
+impl NodeProxy {
+    /// Binds all addresses and starts to serve the endpoints that there are and will be. When it returns,
+    /// connections are accepted.
+    ///
+    /// # Errors
+    /// [`StartError`], with nothing left behind.
+    pub fn start(config: NodeConfig, endpoints: Arc<Endpoints>) -> Result<Self, StartError> {
+        let telemetry = Telemetry::new(&config.access_log, config.observer.clone())?;
+        let listening = Listening::bind(&config.listeners, config.workers, config.admin, None)?;
+        let crew = Crew {
+            limits: config.limits,
+            telemetry,
+            bypass: None,
+            as_client: AsClient::new(config.upstream_source).map(Arc::new),
+            joins_sockets: false,
+            whose: Whose::Many(endpoints.clone()),
+        };
+        crew.start(listening, Policies::Many(endpoints), None).map(Self)
+    }
+
+    /// Where each listener listens, in the order of the configuration.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.0.addresses
+    }
+
+    /// Where the admin server listens.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.0.admin
+    }
+
+    /// A way to steer the proxy from another thread.
+    #[must_use]
+    pub fn remote(&self) -> NodeRemote {
+        NodeRemote(self.0.remote())
+    }
+
+    /// Waits until all connections have ended. The access log is still written, until
+    /// [`NodeProxy::join`].
+    pub async fn drained(&mut self) {
+        self.0.drained().await;
+    }
+
+    /// Waits until the proxy has drained. Returns at once only if it already has.
+    pub fn join(self) {
+        self.0.join();
+    }
+}
+
+/// Steers a running proxy of a node; cheap to clone. Its policies are steered by [`Endpoints`].
+#[derive(Clone, Debug)]
+pub struct NodeRemote(Remote);
+
+impl NodeRemote {
+    /// Stops accepting, lets connections end between messages, and cuts what is left after the
+    /// drain time-out. [`NodeProxy::join`] returns when that is done.
+    pub fn drain(&self) {
+        self.0.drain();
+    }
+
+    /// Cuts all connections and ends.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+
+    /// Opens the access log file again, after it was rotated.
+    pub fn reopen_logs(&self) {
+        self.0.reopen_logs();
+    }
+}

@@ -1,0 +1,138 @@
+//! Upstream connections of a node: from the client's own address, so that servers see who asks, and
+//! marked, so that the node's routes and programs know them.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::source_ports::SourcePorts;
+use crate::node::UpstreamSource;
+
+/// Ports that are tried for one connection: another one may have the same two ends.
+const ATTEMPTS: usize = 64;
+
+/// Opens connections in the client's name.
+#[derive(Debug)]
+pub(crate) struct AsClient {
+    source: UpstreamSource,
+    ports: SourcePorts,
+}
+
+impl AsClient {
+    /// `None`: connections are to be opened as the host opens its own.
+    pub(crate) fn new(source: UpstreamSource) -> Option<Self> {
+        (source != UpstreamSource::default())
+            .then(|| Self { source, ports: SourcePorts::of_this_host() })
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// As connecting does; `PermissionDenied` without `CAP_NET_ADMIN`; `AddrInUse` when no source port is
+    /// left.
+    pub(super) async fn connect(&self, to: SocketAddr, client: IpAddr) -> io::Result<TcpStream> {
+        if !self.source.client_address || client.is_ipv4() != to.is_ipv4() {
+            return self.socket(to)?.connect(to).await;
+        }
+        for port in std::iter::from_fn(|| self.ports.next()).take(ATTEMPTS) {
+            let socket = self.socket(to)?;
+            match bind(&socket, SocketAddr::new(client, port)) {
+                Err(error) if is_taken(&error) => continue,
+                bound => bound?,
+            }
+            match socket.connect(to).await {
+                // Somebody's connection has the same two ends already.
+                Err(error) if is_taken(&error) => {}
+                connected => return connected,
+            }
+        }
+        let text = format!(
+            "no source port is left for a connection of {client} to {to}; \
+             `net.ipv4.ip_local_port_range` gives {}",
+            self.ports.len()
+        );
+        Err(io::Error::new(ErrorKind::AddrInUse, text))
+    }
+
+    fn socket(&self, to: SocketAddr) -> io::Result<TcpSocket> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        if let Some(mark) = self.source.mark {
+            let marked = socket.set_mark(mark);
+            marked.map_err(|error| refused("mark upstream connections (SO_MARK)", &error))?;
+        }
+        if self.source.client_address {
+            let transparent = match to {
+                SocketAddr::V4(_) => socket.set_ip_transparent_v4(true),
+                SocketAddr::V6(_) => socket.set_ip_transparent_v6(true),
+            };
+            transparent
+                .map_err(|error| refused("use the client's address (IP_TRANSPARENT)", &error))?;
+        }
+        Ok(TcpSocket::from_std_stream(socket.into()))
+    }
+}
+
+/// Shared with connections to other servers: one port would else serve one connection alone.
+fn bind(socket: &TcpSocket, from: SocketAddr) -> io::Result<()> {
+    socket.set_reuseaddr(true)?;
+    socket.bind(from)
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable)
+}
+
+fn refused(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("the proxy may not {what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn as_client(range: &str) -> AsClient {
+        let source = UpstreamSource { client_address: true, mark: None };
+        AsClient { source, ports: SourcePorts::new(range, "") }
+    }
+
+    #[tokio::test]
+    async fn the_server_sees_the_clients_address() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let to = listener.local_addr().expect("an address");
+        let client = "127.0.0.42".parse().expect("an address");
+        match as_client("23000 23999").connect(to, client).await {
+            Ok(stream) => {
+                let (_, from) = listener.accept().await.expect("a connection");
+                assert_eq!(from.ip(), client);
+                assert_eq!(stream.local_addr().expect("an address"), from);
+            }
+            // Who may not do it is told so.
+            Err(error) => assert!(error.to_string().contains("IP_TRANSPARENT"), "{error}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_serves_one_connection_to_each_server() {
+        let one = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let other = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let [one_at, other_at] =
+            [&one, &other].map(|listener| listener.local_addr().expect("an address"));
+        let client: IpAddr = "127.0.0.43".parse().expect("an address");
+        let ports = as_client("24001 24001");
+        let Ok(first) = ports.connect(one_at, client).await else { return };
+        let second = ports.connect(other_at, client).await.expect("the other end is another");
+        let error = ports.connect(one_at, client).await.expect_err("both ends are taken");
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        drop((first, second));
+    }
+
+    #[test]
+    fn without_an_address_and_a_mark_nothing_is_special() {
+        assert!(AsClient::new(UpstreamSource::default()).is_none());
+    }
+}
