@@ -133,7 +133,7 @@ pub(crate) fn pinned(path: &Path) -> io::Result<Option<OwnedFd>> {
 }
 
 /// Pins a link, in the place of one whose cgroup or namespace is another or gone.
-fn pin(link: &OwnedFd, path: &Path) -> io::Result<()> {
+pub(crate) fn pin(link: &OwnedFd, path: &Path) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let beside = path.with_file_name(format!("{name}+new"));
     match fs::remove_file(&beside) {

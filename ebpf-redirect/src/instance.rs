@@ -92,6 +92,15 @@ impl Folder {
         Self { name: name.clone(), path: bpffs.join(ROOT).join(name.folder()) }
     }
 
+    /// Where a node's is pinned: beside those of single workloads.
+    pub(crate) fn of_node(bpffs: &Path, name: &InstanceName) -> Self {
+        Self { name: name.clone(), path: bpffs.join(NODE_ROOT).join(name.folder()) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Those of all instances.
     pub(crate) fn all(bpffs: &Path) -> io::Result<Vec<Self>> {
         let names = match fs::read_dir(bpffs.join(ROOT)) {
@@ -262,6 +271,7 @@ fn hash(bytes: &[u8]) -> u32 {
 }
 
 const ROOT: &str = "portreeve";
+const NODE_ROOT: &str = "portreeve-node";
 const LONGEST_NAME: usize = 64;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`policy`] | a workload's policy as entries of the kernel's trie |
+//! | [`node`] | the datapath of a whole node: its own programs, maps and loader |
 //! | [`services`] | services, their backends, and the way from one configuration to the next |
 //! | `settings.rs` | what is asked for |
 //! | `preflight.rs` | what has to be there before anything is touched |
@@ -23,6 +24,7 @@ mod events;
 mod instance;
 mod join;
 mod maps;
+pub mod node;
 pub mod policy;
 mod policy_map;
 mod ports;

@@ -92,7 +92,7 @@ const LISTENERS: &str = "LISTENERS";
 /// Brings maps and programs into the kernel: maps that are pinned are taken as they are, others are made
 /// and pinned; nothing is attached.
 pub(crate) fn load(folder: &Folder, settings: &Settings) -> Result<Programs, SetupError> {
-    pin_listeners(&folder.map(LISTENERS))?;
+    pin_listeners(&folder.map(LISTENERS), ListenerSlot::COUNT)?;
     let mut loader = EbpfLoader::new();
     for map in MAPS {
         loader.map_pin_path(map, folder.map(map));
@@ -119,11 +119,11 @@ pub(crate) fn load(folder: &Folder, settings: &Settings) -> Result<Programs, Set
 
 /// The map of listeners is made here, because its values are 8 bytes: the kernel tells about sockets in
 /// it only then.
-fn pin_listeners(path: &Path) -> Result<(), SetupError> {
+pub(crate) fn pin_listeners(path: &Path, slots: u32) -> Result<(), SetupError> {
     if path.exists() {
         return Ok(());
     }
-    Table::<u32, u64>::create(LISTENERS, map_kind::SOCKMAP, ListenerSlot::COUNT, 0)
+    Table::<u32, u64>::create(LISTENERS, map_kind::SOCKMAP, slots, 0)
         .and_then(|map| crate::sys::object_pin(map.as_fd(), path))
         .map_err(|error| SetupError::Maps {
             kernel: kernel(),
@@ -139,12 +139,7 @@ pub(crate) struct Programs {
 
 impl Programs {
     fn load(&mut self, name: &'static str) -> Result<(), SetupError> {
-        let refused = |reason: String, kind| SetupError::Load {
-            program: name.to_owned(),
-            kernel: kernel(),
-            reason,
-            hint: load_hint(kind),
-        };
+        let refused = |reason, kind| refused(name, reason, kind);
         let Some(program) = self.object.program_mut(name) else {
             return Err(refused("there is none of this name".to_owned(), None));
         };
@@ -160,14 +155,7 @@ impl Programs {
                 return Err(refused(format!("{:?} is of another kind", other.prog_type()), None));
             }
         };
-        loaded.map_err(|error| {
-            let kind = match &error {
-                ProgramError::LoadError { io_error, .. } => Some(io_error.kind()),
-                ProgramError::SyscallError(call) => Some(call.io_error.kind()),
-                _ => None,
-            };
-            refused(shortened(&error), kind)
-        })
+        loaded.map_err(|error| load_refused(name, &error))
     }
 
     /// A program that was loaded.
@@ -184,7 +172,22 @@ impl std::fmt::Debug for Programs {
     }
 }
 
-fn maps_refused(error: EbpfError) -> SetupError {
+/// The kernel has not taken a program.
+pub(crate) fn load_refused(name: &str, error: &ProgramError) -> SetupError {
+    let kind = match error {
+        ProgramError::LoadError { io_error, .. } => Some(io_error.kind()),
+        ProgramError::SyscallError(call) => Some(call.io_error.kind()),
+        _ => None,
+    };
+    refused(name, shortened(error), kind)
+}
+
+fn refused(name: &str, reason: String, kind: Option<io::ErrorKind>) -> SetupError {
+    let (program, kernel) = (name.to_owned(), kernel());
+    SetupError::Load { program, kernel, reason, hint: load_hint(kind) }
+}
+
+pub(crate) fn maps_refused(error: EbpfError) -> SetupError {
     let kind = match &error {
         EbpfError::MapError(AyaMapError::CreateError { io_error, .. }) => Some(io_error.kind()),
         _ => None,

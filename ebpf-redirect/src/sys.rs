@@ -37,6 +37,18 @@ pub(crate) fn link_create(
     unsafe { bpf_fd(LINK_CREATE, &mut attr) }
 }
 
+/// Attaches a program to an interface, after those that are there.
+pub(crate) fn link_create_on(
+    program: BorrowedFd<'_>,
+    interface: u32,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr =
+        LinkCreateAttr { program: number(program), target: interface, attach_type, flags: 0 };
+    // SAFETY: `attr` is what LINK_CREATE takes.
+    unsafe { bpf_fd(LINK_CREATE, &mut attr) }
+}
+
 /// Puts another program in a link's place at once.
 pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr =
@@ -77,6 +89,8 @@ pub(crate) enum LinkTarget {
     Cgroup(u64),
     /// The network namespace with this inode number.
     Namespace(u32),
+    /// The interface with this number.
+    Interface(u32),
     /// It is gone; the program is called no more.
     Gone,
     /// A link of a kind that is not made here.
@@ -90,11 +104,11 @@ pub(crate) fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
     unsafe { object_info(link, &mut info)? };
     let [low, high] = info.target;
     Ok(match info.kind {
-        LINK_CGROUP | LINK_NETNS if low == 0 && (high == 0 || info.kind == LINK_NETNS) => {
-            LinkTarget::Gone
-        }
+        LINK_CGROUP if low == 0 && high == 0 => LinkTarget::Gone,
+        LINK_NETNS | LINK_TCX if low == 0 => LinkTarget::Gone,
         LINK_CGROUP => LinkTarget::Cgroup(u64::from_ne_bytes(words(low, high))),
         LINK_NETNS => LinkTarget::Namespace(low),
+        LINK_TCX => LinkTarget::Interface(low),
         other => LinkTarget::Other(other),
     })
 }
@@ -241,6 +255,16 @@ pub(crate) fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
+/// Has all that a socket sends carry a mark; what it accepts inherits it.
+pub(crate) fn set_mark(socket: BorrowedFd<'_>, mark: u32) -> io::Result<()> {
+    // SAFETY: the option is 4 bytes, and they are there.
+    let result = unsafe {
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_MARK);
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const mark).cast(), 4)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Waits until programs that run now have ended.
 pub(crate) fn wait_for_programs() {
     // SAFETY: the call takes no pointers.
@@ -345,7 +369,8 @@ struct LinkInfo {
     id: u32,
     program: u32,
     pad: u32,
-    /// A cgroup's id (8 bytes), or a network namespace's inode number (4) and the attach type.
+    /// A cgroup's id (8 bytes); or a network namespace's inode number, or an interface's (4), and the
+    /// attach type.
     target: [u32; 2],
     rest: [u32; 2],
 }
@@ -424,6 +449,7 @@ const LINK_DETACH: libc::c_long = 34;
 // `enum bpf_link_type`
 const LINK_CGROUP: u32 = 3;
 const LINK_NETNS: u32 = 5;
+const LINK_TCX: u32 = 11;
 
 /// Refuse to replace an entry that exists.
 pub(crate) const NO_EXIST: u64 = 1;
@@ -437,6 +463,7 @@ pub(crate) mod map_kind {
     pub(crate) const LRU_HASH: u32 = 9;
     pub(crate) const LPM_TRIE: u32 = 11;
     pub(crate) const ARRAY_OF_MAPS: u32 = 12;
+    pub(crate) const HASH_OF_MAPS: u32 = 13;
     pub(crate) const SOCKMAP: u32 = 15;
     pub(crate) const SOCKHASH: u32 = 18;
     pub(crate) const SK_STORAGE: u32 = 24;
@@ -463,6 +490,8 @@ pub(crate) mod attach_type {
     pub(crate) const GETPEERNAME6: u32 = 30;
     pub(crate) const SOCK_RELEASE: u32 = 34;
     pub(crate) const SK_LOOKUP: u32 = 36;
+    pub(crate) const TCX_INGRESS: u32 = 46;
+    pub(crate) const TCX_EGRESS: u32 = 47;
 }
 
 /// `enum membarrier_cmd`: waits for what the kernel calls a grace period, in which programs run.

@@ -7,7 +7,7 @@ use std::mem::size_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use portreeve_ebpf_common as common;
+use portreeve_ebpf_common::{self as common, node};
 
 use crate::sys::{self, MapInfo, map_kind};
 
@@ -35,6 +35,8 @@ plain! {
     common::SocketState: 72, common::FlowKey: 40, common::FlowValue: 48, common::PortKey: 24,
     common::ConversationKey: 24, common::Conversation: 16,
     common::JoinKey: 40, common::JoinState: 32,
+    node::NodeConfig: 8, node::EndpointEntry: 8, node::PrefixKey: 20, node::NodePolicyKey: 16,
+    node::TrackKey: 44, node::Tracked: 64, node::NodeEvent: 72,
 }
 
 /// What the kernel has written, if it is as long as it has to be.
@@ -221,11 +223,12 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 /// Kinds of maps whose values have the size that the map tells.
-const SINGLE_VALUED: [u32; 7] = [
+const SINGLE_VALUED: [u32; 8] = [
     map_kind::HASH,
     map_kind::LRU_HASH,
     map_kind::LPM_TRIE,
     map_kind::ARRAY_OF_MAPS,
+    map_kind::HASH_OF_MAPS,
     map_kind::SOCKMAP,
     map_kind::SOCKHASH,
     map_kind::SK_STORAGE,

@@ -9,27 +9,38 @@ use std::process::Command;
 use crate::toolchain::{Toolchain, said};
 
 const TARGET: &str = "bpfel-unknown-none";
-/// What is committed.
-const OBJECT: &str = "ebpf-redirect/object/portreeve.bpf.o";
+/// The programs that become objects: the sidecar's, and the node's.
+const PROGRAMS: [&str; 2] = ["portreeve", "portreeve-node"];
+/// Where they are committed.
+const OBJECTS: &str = "ebpf-redirect/object";
 /// What it was built with.
 const PROVENANCE: &str = "ebpf-redirect/object/built-with.toml";
-/// What was built last, also where it is only compared.
-const BUILT: &str = "target/ebpf/portreeve.bpf.o";
+/// Where those are that were built last, also where they are only compared.
+const BUILT: &str = "target/ebpf";
 
-/// Builds; then puts the object in its place, or compares it with the one that is there.
+/// Builds; then puts the objects in their place, or compares them with those that are there.
 pub(crate) fn run(check: bool) -> Result<(), String> {
     let root = root()?;
     let tools = Toolchain::find(&root)?;
-    let built = build(&root, &tools)?;
+    build(&root, &tools)?;
     let provenance = provenance(&root, &tools)?;
-    let bytes = fs::read(&built).map_err(|error| format!("{}: {error}", built.display()))?;
     if check {
-        return compare(&root, &bytes, &provenance);
+        return compare(&root, &provenance);
     }
-    write(&root.join(OBJECT), &bytes)?;
-    write(&root.join(PROVENANCE), provenance.as_bytes())?;
-    println!("{OBJECT}: {} bytes", bytes.len());
-    Ok(())
+    for program in PROGRAMS {
+        let (object, bytes) = (object(program), read(&root, &built(program))?);
+        write(&root.join(&object), &bytes)?;
+        println!("{object}: {} bytes", bytes.len());
+    }
+    write(&root.join(PROVENANCE), provenance.as_bytes())
+}
+
+fn object(program: &str) -> String {
+    format!("{OBJECTS}/{program}.bpf.o")
+}
+
+fn built(program: &str) -> String {
+    format!("{BUILT}/{program}.bpf.o")
 }
 
 fn root() -> Result<PathBuf, String> {
@@ -37,7 +48,7 @@ fn root() -> Result<PathBuf, String> {
     own.parent().map(Path::to_owned).ok_or_else(|| "the repository has no folder".to_owned())
 }
 
-fn build(root: &Path, tools: &Toolchain) -> Result<PathBuf, String> {
+fn build(root: &Path, tools: &Toolchain) -> Result<(), String> {
     let programs = root.join("ebpf-redirect/programs");
     let target = root.join("target/ebpf");
     // The folders of dependencies are to be there before they are named.
@@ -50,12 +61,13 @@ fn build(root: &Path, tools: &Toolchain) -> Result<PathBuf, String> {
     if !status.success() {
         return Err("the kernel programs do not build; see above".to_owned());
     }
-    let whole = target.join(TARGET).join("release/portreeve");
-    let built = root.join(BUILT);
-    let (from, to) = (whole.display().to_string(), built.display().to_string());
-    // The kernel reads BTF; DWARF is ten times as much, and for nobody.
-    said(&tools.objcopy, &["--strip-debug", &from, &to])?;
-    Ok(built)
+    for program in PROGRAMS {
+        let whole = target.join(TARGET).join("release").join(program);
+        let (from, to) = (whole.display().to_string(), root.join(built(program)));
+        // The kernel reads BTF; DWARF is ten times as much, and for nobody.
+        said(&tools.objcopy, &["--strip-debug", &from, &to.display().to_string()])?;
+    }
+    Ok(())
 }
 
 fn cargo(programs: &Path, tools: &Toolchain, target: &Path, flags: &str) -> Command {
@@ -102,29 +114,35 @@ fn provenance(root: &Path, tools: &Toolchain) -> Result<String, String> {
     let lock = root.join("ebpf-redirect/programs/Cargo.lock").display().to_string();
     let lock = said(Path::new("git"), &["hash-object", &lock])?;
     Ok(format!(
-        "# What portreeve.bpf.o was built with; `cargo run -p xtask -- build-ebpf` writes both.\n\
+        "# What the objects were built with; `cargo run -p xtask -- build-ebpf` writes all of it.\n\
          {}lock = \"{lock}\"\n",
         tools.versions()?
     ))
 }
 
-fn compare(root: &Path, bytes: &[u8], provenance: &str) -> Result<(), String> {
-    let read = |path: &str| fs::read(root.join(path)).map_err(|error| format!("{path}: {error}"));
-    if read(PROVENANCE)? != provenance.as_bytes() {
+fn compare(root: &Path, provenance: &str) -> Result<(), String> {
+    if read(root, PROVENANCE)? != provenance.as_bytes() {
         println!(
             "{PROVENANCE} names other tools than these, so bytes are not compared:\n{provenance}\
-             what was built is {BUILT}"
+             what was built is in {BUILT}"
         );
         return Ok(());
     }
-    if read(OBJECT)? != bytes {
-        return Err(format!(
-            "{OBJECT} is not what its source gives\n  \
-             hint: run `cargo run -p xtask -- build-ebpf` and commit what it writes"
-        ));
+    for program in PROGRAMS {
+        let object = object(program);
+        if read(root, &object)? != read(root, &built(program))? {
+            return Err(format!(
+                "{object} is not what its source gives\n  \
+                 hint: run `cargo run -p xtask -- build-ebpf` and commit what it writes"
+            ));
+        }
+        println!("{object} is what its source gives");
     }
-    println!("{OBJECT} is what its source gives");
     Ok(())
+}
+
+fn read(root: &Path, path: &str) -> Result<Vec<u8>, String> {
+    fs::read(root.join(path)).map_err(|error| format!("{path}: {error}"))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {

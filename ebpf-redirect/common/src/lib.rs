@@ -11,6 +11,7 @@
 //! | `config.rs` | [`Config`], and the numbers that name listeners |
 //! | `join.rs` | [`JoinKey`], [`JoinState`], [`KernelLayout`]: sockets that hand each other their messages |
 //! | `event.rs` | [`Event`] and the [`Counter`]s |
+//! | [`node`] | the same for the programs of a whole node |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -18,6 +19,7 @@ mod address;
 mod config;
 mod event;
 mod join;
+pub mod node;
 mod policy;
 mod service;
 mod socket;

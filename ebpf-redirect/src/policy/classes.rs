@@ -17,17 +17,25 @@ const INGRESS: u32 = 1 << 31;
 const OTHERS: u32 = INGRESS - 1;
 
 /// Classes of those who have an address, and their numbers.
-pub(super) struct Numbering<'p> {
+pub(crate) struct Numbering<'p> {
     classes: [IdentityClasses<'p>; 2],
     /// By name: the class and its number.
     named: [BTreeMap<Option<Identity>, (IdentityClass, u32)>; 2],
 }
 
 impl<'p> Numbering<'p> {
+    /// Those of all who have an address.
     pub(super) fn new(policy: &'p EndpointPolicy) -> Self {
+        Self::of_those(policy, policy.addresses().map(|(_, who)| who))
+    }
+
+    pub(crate) fn of_those(
+        policy: &'p EndpointPolicy,
+        those: impl Iterator<Item = Identity>,
+    ) -> Self {
         let classes = DIRECTIONS.map(|direction| policy.classes(engine(direction)));
         let mut named = [BTreeMap::new(), BTreeMap::new()];
-        for (_, who) in policy.addresses() {
+        for who in those {
             for (classes, named) in classes.iter().zip(&mut named) {
                 let class = classes.of(who);
                 named.entry(class.name()).or_insert((class, 0));
@@ -47,14 +55,14 @@ impl<'p> Numbering<'p> {
     }
 
     /// The number of an identity's class.
-    pub(super) fn of(&self, direction: Direction, who: Identity) -> u32 {
+    pub(crate) fn of(&self, direction: Direction, who: Identity) -> u32 {
         let place = direction as usize;
         let name = self.classes[place].of(who).name();
         self.named[place].get(&name).map_or(u32::MAX, |(_, number)| *number)
     }
 
     /// Every number and its class.
-    pub(super) fn all(&self) -> impl Iterator<Item = (u32, IdentityClass, &IdentityClasses<'p>)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (u32, IdentityClass, &IdentityClasses<'p>)> {
         self.named.iter().zip(&self.classes).flat_map(|(named, classes)| {
             named.values().map(move |(class, number)| (*number, *class, classes))
         })
@@ -62,7 +70,7 @@ impl<'p> Numbering<'p> {
 }
 
 /// A direction as the engine calls it.
-pub(super) fn engine(direction: Direction) -> TrafficDirection {
+pub(crate) fn engine(direction: Direction) -> TrafficDirection {
     match direction {
         Direction::Egress => TrafficDirection::Egress,
         Direction::Ingress => TrafficDirection::Ingress,

@@ -6,8 +6,8 @@
 //! | `classes.rs` | numbers for those who are treated alike |
 //! | `ports.rs` | spans of ports as prefixes |
 
-mod classes;
-mod ports;
+pub(crate) mod classes;
+pub(crate) mod ports;
 #[cfg(test)]
 mod tests;
 

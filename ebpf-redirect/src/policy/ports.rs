@@ -2,7 +2,7 @@
 
 /// The fewest prefixes that are the ports `first..=last`, in order: a port, and how many of its bits
 /// matter.
-pub(super) fn prefixes(first: u16, last: u16) -> impl Iterator<Item = (u16, u32)> {
+pub(crate) fn prefixes(first: u16, last: u16) -> impl Iterator<Item = (u16, u32)> {
     let mut next = u32::from(first);
     std::iter::from_fn(move || {
         let left = (u32::from(last) + 1).checked_sub(next).filter(|left| *left > 0)?;

@@ -1,0 +1,53 @@
+//! Whose interface it is, and how packets are told apart that the node itself has a hand in.
+
+use crate::address::Address;
+
+/// The workload behind an interface.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndpointEntry {
+    /// Its number, from 1.
+    pub endpoint: u32,
+    /// See [`endpoint_flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`EndpointEntry::flags`].
+pub mod endpoint_flags {
+    /// Who is refused is told at once: by a TCP reset, or by ICMP.
+    pub const TOLD_AT_ONCE: u32 = 1;
+    /// Policy is enforced. Without it everything passes but what comes from addresses of others.
+    pub const ENFORCED: u32 = 2;
+    /// Tell of new connections, too.
+    pub const TELL_FLOWS: u32 = 4;
+}
+
+/// Marks of packets. None of them comes out of a workload: a mark ends with its network namespace.
+pub mod mark {
+    /// To be delivered to the proxy: a rule leads such packets to a local route.
+    pub const TO_PROXY: u32 = 0x5052_0001;
+    /// What the proxy sends, to whichever side.
+    pub const FROM_PROXY: u32 = 0x5052_0002;
+    /// An answer that a program has made: a reset, or a message that something is prohibited.
+    pub const ANSWER: u32 = 0x5052_0003;
+}
+
+/// What programs are told besides all that has a map of its own. Replaced whole.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// [`NODE_LAYOUT`](crate::node::NODE_LAYOUT).
+    pub layout: u32,
+    /// The device on whose ingress sockets are assigned to what was on its way to a workload.
+    pub device: u32,
+}
+
+/// Key of the trie of prefixes: → identity.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PrefixKey {
+    /// Bits that matter; 96 more than an IPv4 prefix has.
+    pub bits: u32,
+    /// The address.
+    pub address: Address,
+}

@@ -1,0 +1,42 @@
+//! The kernel programs of a node: whatever a workload sends, and whatever is sent to it, passes one of
+//! them at the host's end of the workload's interface.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `workload.rs` | `from_workload`, `to_workload`: the way of a packet |
+//! | `proxy.rs` | `to_proxy`; what hands packets to the proxy's sockets |
+//! | `packet.rs` | headers: IPv4, IPv6 and its extensions, fragments |
+//! | `track.rs` | connections |
+//! | `judge.rs` | identity, then class, protocol and port → verdict |
+//! | `answer.rs` | who is refused and is told so: a reset, or "prohibited" |
+//! | `report.rs` | events and counters |
+//! | `maps.rs`, `scratch.rs` | the maps, and the one that is a program's memory |
+//!
+//! Whatever is missing — an endpoint, a policy, room in a map, a listener — the packet is dropped, and
+//! counted.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![allow(internal_features, reason = "the only way to atomic operations")]
+
+mod answer;
+mod judge;
+mod maps;
+mod packet;
+mod proxy;
+mod report;
+mod scratch;
+mod track;
+mod workload;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // The verifier refuses a program that could come here.
+    loop {}
+}
+
+/// What the kernel asks for before it lends its helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,58 @@
+//! All maps. Numbers of entries are what the loader takes unless it is told otherwise.
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::{HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap};
+use aya_ebpf::macros::btf_map;
+use portreeve_ebpf_common::node::{
+    EndpointEntry, FragmentKey, FragmentPorts, NodeConfig, NodeEvent, Reason, TrackKey, Tracked,
+};
+use portreeve_ebpf_common::{Address, ListenerSlot, PolicyValue};
+
+use crate::scratch::Scratch;
+
+const GROWS: usize = BPF_F_NO_PREALLOC as usize;
+
+/// Key 0: see [`NodeConfig`]. A hash, because an array's entry changes in place, half by half.
+#[btf_map]
+pub static CONFIG: HashMap<u32, NodeConfig, 1, GROWS> = HashMap::new();
+
+/// By the number of the interface at the host's end.
+#[btf_map]
+pub static ENDPOINTS: HashMap<u32, EndpointEntry, 4096, GROWS> = HashMap::new();
+
+/// Whose address it is: the endpoint's number.
+#[btf_map]
+pub static OWN: HashMap<Address, u32, 16_384, GROWS> = HashMap::new();
+
+/// Who has an address: an identity.
+#[btf_map]
+pub static HOSTS: HashMap<Address, u32, 524_288, GROWS> = HashMap::new();
+
+/// The same of prefixes.
+#[btf_map]
+pub static PREFIXES: LpmTrie<[u32; 4], u32, 524_288> = LpmTrie::new();
+
+/// By endpoint: its policy. Each is replaced whole.
+#[btf_map]
+pub static POLICIES: HashOfMaps<u32, LpmTrie<[u32; 3], PolicyValue, 1_048_576>, 4096> =
+    HashOfMaps::new();
+
+#[btf_map]
+pub static TRACKED: LruHashMap<TrackKey, Tracked, 524_288> = LruHashMap::new();
+
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, 8192> = LruHashMap::new();
+
+/// Key 0: see [`Scratch`].
+#[btf_map]
+pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub static LISTENERS: SockMap<{ ListenerSlot::COUNT as usize }> = SockMap::new();
+
+#[btf_map]
+pub static EVENTS: RingBuf<NodeEvent, { 1024 * 1024 }> = RingBuf::new();
+
+/// By [`Reason::counter`].
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, { Reason::COUNTERS as usize }> = PerCpuArray::new();

@@ -1,0 +1,326 @@
+//! What a packet's headers say. Nothing is believed that was not read, and what can't be read, is
+//! dropped.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use aya_ebpf::programs::TcContext;
+use portreeve_ebpf_common::Address;
+use portreeve_ebpf_common::node::{FragmentKey, FragmentPorts, Reason, protocol, tcp};
+
+use crate::maps::FRAGMENTS;
+
+/// A packet, as far as anybody here wants to know it.
+#[derive(Clone, Copy)]
+pub struct Packet {
+    pub source: Address,
+    pub destination: Address,
+    pub source_port: u16,
+    /// The type, if it is ICMP.
+    pub destination_port: u16,
+    pub protocol: u8,
+    /// Of TCP.
+    pub flags: u8,
+    pub v4: bool,
+    /// Not ARP.
+    pub is_ip: bool,
+    pub fragment: bool,
+    /// IPv4's time to live, IPv6's hop limit.
+    pub hops: u8,
+    /// Where the header of `protocol` begins.
+    pub at: u32,
+    /// Of a part of a packet: where it belongs, whether there are more, and what they have in common.
+    offset: u16,
+    more: bool,
+    identification: u32,
+}
+
+impl Packet {
+    /// Nothing is known of it yet.
+    pub const UNREAD: Self = Self {
+        source: Address::UNSPECIFIED,
+        destination: Address::UNSPECIFIED,
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+        flags: 0,
+        v4: false,
+        is_ip: false,
+        fragment: false,
+        hops: 0,
+        at: 0,
+        offset: 0,
+        more: false,
+        identification: 0,
+    };
+}
+
+/// Who opens, where a packet tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It opens a connection.
+    Opens,
+    /// It belongs to one.
+    Continues,
+    /// Either.
+    Unclear,
+}
+
+const LINK: usize = 14;
+const IPV4: u32 = 0x0800u16.to_be() as u32;
+const IPV6: u32 = 0x86ddu16.to_be() as u32;
+const ARP: u32 = 0x0806u16.to_be() as u32;
+
+/// Reads the headers; `endpoint` is whose interface it is. What has no protocol number is ARP.
+///
+/// All that is said of a packet is written to a place that the caller has in a map: the verifier keeps no
+/// account of what is there, so that one look at what follows is enough for whatever was read.
+#[inline(always)]
+pub fn read(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result<(), Reason> {
+    // SAFETY: the context lives as long as the program runs.
+    let kind = unsafe { (*context.skb.skb).protocol };
+    match kind {
+        IPV4 => ipv4(context, endpoint, packet),
+        IPV6 => ipv6(context, endpoint, packet),
+        ARP => Ok(()),
+        _ => Err(Reason::OtherLink),
+    }
+}
+
+#[inline(always)]
+fn ipv4(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result<(), Reason> {
+    let mut room = MaybeUninit::uninit();
+    let header: &[u8; 20] = load(context, LINK, &mut room)?;
+    let words = (header[0] & 15) as usize;
+    if header[0] >> 4 != 4 || words < 5 {
+        return Err(Reason::Malformed);
+    }
+    let place = u16::from_be_bytes([header[6], header[7]]);
+    packet.offset = place & 0x1fff;
+    packet.more = place & 0x2000 != 0;
+    packet.identification = u16::from_be_bytes([header[4], header[5]]) as u32;
+    packet.source = Address::v4(word(header, 12));
+    packet.destination = Address::v4(word(header, 16));
+    packet.protocol = header[9];
+    packet.v4 = true;
+    packet.is_ip = true;
+    packet.fragment = place & 0x3fff != 0;
+    packet.hops = header[8];
+    packet.at = (LINK + 4 * words) as u32;
+    with_ports(context, endpoint, packet)
+}
+
+#[inline(always)]
+fn ipv6(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result<(), Reason> {
+    let mut room = MaybeUninit::uninit();
+    let header: &[u8; 40] = load(context, LINK, &mut room)?;
+    if header[0] >> 4 != 6 {
+        return Err(Reason::Malformed);
+    }
+    packet.source = address(header, 8);
+    packet.destination = address(header, 24);
+    packet.protocol = header[6];
+    packet.is_ip = true;
+    packet.hops = header[7];
+    packet.at = (LINK + 40) as u32;
+    if packet.source.is_v4() || packet.destination.is_v4() {
+        // What was said of `10.0.0.1` is not to be had, or evaded, by this name of it.
+        return Err(Reason::Malformed);
+    }
+    extensions(context, packet)?;
+    with_ports(context, endpoint, packet)
+}
+
+/// Goes from one extension header to the next: so many at most.
+const EXTENSIONS: u32 = 6;
+
+#[inline(always)]
+fn extensions(context: &TcContext, packet: &mut Packet) -> Result<(), Reason> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const OPTIONS: u8 = 60;
+    for _ in 0..EXTENSIONS {
+        let length = match packet.protocol {
+            HOP_BY_HOP | ROUTING | OPTIONS | AUTHENTICATION | FRAGMENT => {
+                let mut room = MaybeUninit::uninit();
+                let header: &[u8; 8] = load(context, packet.at as usize, &mut room)?;
+                let length = match packet.protocol {
+                    FRAGMENT => {
+                        let place = u16::from_be_bytes([header[2], header[3]]);
+                        packet.offset = place >> 3;
+                        packet.more = place & 1 != 0;
+                        packet.identification = word(header, 4);
+                        packet.fragment = place & !6 != 0;
+                        8
+                    }
+                    AUTHENTICATION => (header[1] as u32 + 2) * 4,
+                    _ => (header[1] as u32 + 1) * 8,
+                };
+                packet.protocol = header[0];
+                length
+            }
+            _ => return Ok(()),
+        };
+        packet.at += length;
+        if packet.offset != 0 {
+            // What follows is the middle of something.
+            return Ok(());
+        }
+    }
+    Err(Reason::Malformed)
+}
+
+/// Adds what only the first fragment says. The later ones have it from what is remembered of that.
+#[inline(always)]
+fn with_ports(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result<(), Reason> {
+    let key = FragmentKey {
+        source: packet.source,
+        destination: packet.destination,
+        identification: packet.identification,
+        endpoint,
+        protocol: packet.protocol as u32,
+    };
+    if packet.offset != 0 {
+        // SAFETY: copied at once.
+        let Some(ports) = (unsafe { FRAGMENTS.get(&key) }) else {
+            return Err(Reason::Fragment);
+        };
+        packet.source_port = ports.source;
+        packet.destination_port = ports.destination;
+        return Ok(());
+    }
+    ports(context, packet)?;
+    if packet.more {
+        if packet.role() == Role::Opens && packet.protocol == protocol::TCP {
+            // Nobody's SYN is that long, but for who wants to be misread.
+            return Err(Reason::Malformed);
+        }
+        let ports =
+            FragmentPorts { source: packet.source_port, destination: packet.destination_port };
+        if FRAGMENTS.insert(&key, &ports, 0).is_err() {
+            return Err(Reason::MapFull);
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn ports(context: &TcContext, packet: &mut Packet) -> Result<(), Reason> {
+    let at = packet.at as usize;
+    let mut long = MaybeUninit::uninit();
+    let mut short = MaybeUninit::uninit();
+    match packet.protocol {
+        protocol::TCP => {
+            let header: &[u8; 20] = load(context, at, &mut long)?;
+            packet.flags = header[13];
+            packet.source_port = u16::from_be_bytes([header[0], header[1]]);
+            packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
+        }
+        protocol::UDP | protocol::SCTP => {
+            let header: &[u8; 8] = load(context, at, &mut short)?;
+            packet.source_port = u16::from_be_bytes([header[0], header[1]]);
+            packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
+        }
+        protocol::ICMP | protocol::ICMPV6 => {
+            if packet.v4 != (packet.protocol == protocol::ICMP) {
+                return Err(Reason::Malformed);
+            }
+            let header: &[u8; 8] = load(context, at, &mut short)?;
+            packet.destination_port = header[0] as u16;
+            if packet.is_echo() {
+                packet.source_port = u16::from_be_bytes([header[4], header[5]]);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+impl Packet {
+    /// Whether it is an echo's request or reply.
+    #[inline(always)]
+    pub fn is_echo(&self) -> bool {
+        match self.protocol {
+            protocol::ICMP => self.destination_port == 8 || self.destination_port == 0,
+            protocol::ICMPV6 => self.destination_port == 128 || self.destination_port == 129,
+            _ => false,
+        }
+    }
+
+    /// Whether it says what became of another packet, which it contains.
+    #[inline(always)]
+    pub fn is_icmp_error(&self) -> bool {
+        match self.protocol {
+            // Unreachable, time exceeded, parameter problem.
+            protocol::ICMP => matches!(self.destination_port, 3 | 11 | 12),
+            protocol::ICMPV6 => matches!(self.destination_port, 1..=4),
+            _ => false,
+        }
+    }
+
+    /// Whether it is part of finding out who is on the link (RFC 4861), which goes no further: the hop
+    /// limit says so. A workload is no router.
+    #[inline(always)]
+    pub fn is_discovery(&self, from_workload: bool) -> bool {
+        if self.protocol != protocol::ICMPV6 || self.fragment {
+            return false;
+        }
+        match self.destination_port {
+            133 | 135 | 136 => self.hops == 255,
+            134 | 137 => self.hops == 255 && !from_workload,
+            // Who listens to which multicast address (RFC 3810).
+            130..=132 | 143 => self.hops == 1,
+            _ => false,
+        }
+    }
+
+    /// Whether it opens a connection.
+    #[inline(always)]
+    pub fn role(&self) -> Role {
+        match self.protocol {
+            protocol::TCP if self.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN => {
+                Role::Opens
+            }
+            protocol::TCP => Role::Continues,
+            protocol::ICMP if self.destination_port == 0 => Role::Continues,
+            protocol::ICMPV6 if self.destination_port == 129 => Role::Continues,
+            protocol::ICMP | protocol::ICMPV6 => Role::Opens,
+            _ => Role::Unclear,
+        }
+    }
+}
+
+/// The address in a header of IPv6.
+#[inline(always)]
+pub fn address(header: &[u8; 40], at: usize) -> Address {
+    Address([word(header, at), word(header, at + 4), word(header, at + 8), word(header, at + 12)])
+}
+
+/// Four bytes of a header, as they are in memory.
+#[inline(always)]
+pub fn word<const N: usize>(header: &[u8; N], at: usize) -> u32 {
+    u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+}
+
+/// Bytes of a packet. So aligned, words of them are read as words.
+#[repr(C, align(8))]
+pub struct Bytes<const N: usize>([u8; N]);
+
+/// Some bytes, from a place on.
+#[inline(always)]
+pub fn load<'r, const N: usize>(
+    context: &TcContext,
+    at: usize,
+    room: &'r mut MaybeUninit<Bytes<N>>,
+) -> Result<&'r [u8; N], Reason> {
+    // SAFETY: there is room for as many; the helper writes all of them, or fails.
+    unsafe {
+        let to = room.as_mut_ptr().cast();
+        match bpf_skb_load_bytes(context.skb.skb.cast(), at as u32, to, N as u32) {
+            0 => Ok(&room.assume_init_ref().0),
+            _ => Err(Reason::Malformed),
+        }
+    }
+}

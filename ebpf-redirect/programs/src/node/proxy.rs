@@ -1,0 +1,175 @@
+//! Packets for the proxy: its sockets have other hosts' addresses, so that the mark leads them to a
+//! local route, and the first packet of a connection is given to the listening socket.
+
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_tuple};
+use aya_ebpf::helpers::generated::{
+    bpf_map_lookup_elem, bpf_redirect, bpf_sk_assign, bpf_sk_release, bpf_skc_lookup_tcp,
+};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use portreeve_ebpf_common::node::{Reason, mark, protocol};
+use portreeve_ebpf_common::{Address, Direction, ListenerSlot};
+
+use crate::maps::{CONFIG, LISTENERS};
+use crate::packet::{Packet, Role, read};
+use crate::report::count;
+use crate::scratch::scratch;
+use crate::workload::{DROP, PASS};
+
+/// `PACKET_HOST`: it is for us, whatever its destination on the link.
+pub const TO_HOST: u32 = 0;
+const BPF_F_INGRESS: u64 = 1;
+const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
+/// `TCP_LISTEN`
+const LISTENING: u32 = 10;
+
+/// The ingress of the device that takes what was on its way to a workload: on egress, no socket can be
+/// assigned.
+#[classifier]
+pub fn portreeve_to_proxy(context: TcContext) -> i32 {
+    if mark_of(&context) != mark::TO_PROXY {
+        return DROP;
+    }
+    let _ = context.change_type(TO_HOST);
+    let Some(scratch) = scratch() else { return DROP };
+    let packet = &mut scratch.packet;
+    let handed =
+        read(&context, 0, packet).and_then(|()| hand_over(&context, packet, Direction::Ingress));
+    match handed {
+        Ok(()) => PASS,
+        Err(reason) => {
+            count(reason, Direction::Ingress);
+            DROP
+        }
+    }
+}
+
+/// Leads a packet from the way to a workload to the device; `way` says where it was found.
+#[inline(always)]
+pub fn redirect(context: &TcContext) -> i32 {
+    // SAFETY: only looked at.
+    let Some(config) = (unsafe { CONFIG.get(&0) }) else {
+        count(Reason::ProxyAway, Direction::Ingress);
+        return DROP;
+    };
+    let device = config.device;
+    set_mark(context, mark::TO_PROXY);
+    // SAFETY: the helper takes numbers.
+    unsafe { bpf_redirect(device, BPF_F_INGRESS) as i32 }
+}
+
+/// Makes a packet on ingress the proxy's. That of a connection which is there finds its socket by
+/// itself; another is the listening socket's: it opens one, or answers a SYN cookie.
+#[inline(always)]
+pub fn hand_over(context: &TcContext, packet: &Packet, way: Direction) -> Result<(), Reason> {
+    set_mark(context, mark::TO_PROXY);
+    if packet.protocol != protocol::TCP || packet.fragment {
+        return Ok(());
+    }
+    if packet.role() != Role::Opens
+        && has_socket(
+            context,
+            packet.source,
+            packet.destination,
+            [packet.source_port, packet.destination_port],
+        )
+    {
+        return Ok(());
+    }
+    let Some(socket) = listener(slot(way, packet.v4)) else { return Err(Reason::ProxyAway) };
+    // SAFETY: the socket is given back.
+    let failed = unsafe {
+        let failed = bpf_sk_assign(context.skb.skb.cast(), socket.cast(), 0);
+        bpf_sk_release(socket.cast());
+        failed
+    };
+    if failed == 0 { Ok(()) } else { Err(Reason::ProxyAway) }
+}
+
+/// Whether the proxy listens. Its sockets leave the map when they are closed, however it ended.
+#[inline(always)]
+pub fn listens(way: Direction, v4: bool) -> bool {
+    match listener(slot(way, v4)) {
+        Some(socket) => {
+            // SAFETY: it was lent.
+            unsafe { bpf_sk_release(socket.cast()) };
+            true
+        }
+        None => false,
+    }
+}
+
+/// Whether a socket of this host has a connection with these ends: nobody but the proxy has one with a
+/// workload's address.
+#[inline(always)]
+pub fn has_socket(
+    context: &TcContext,
+    source: Address,
+    destination: Address,
+    ports: [u16; 2],
+) -> bool {
+    // SAFETY: any bytes are one.
+    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    let size = match source.is_v4() {
+        true => {
+            tuple.__bindgen_anon_1.ipv4.saddr = source.0[3];
+            tuple.__bindgen_anon_1.ipv4.daddr = destination.0[3];
+            tuple.__bindgen_anon_1.ipv4.sport = ports[0].to_be();
+            tuple.__bindgen_anon_1.ipv4.dport = ports[1].to_be();
+            12
+        }
+        false => {
+            tuple.__bindgen_anon_1.ipv6.saddr = source.0;
+            tuple.__bindgen_anon_1.ipv6.daddr = destination.0;
+            tuple.__bindgen_anon_1.ipv6.sport = ports[0].to_be();
+            tuple.__bindgen_anon_1.ipv6.dport = ports[1].to_be();
+            36
+        }
+    };
+    // SAFETY: the tuple has that many bytes; the socket is given back.
+    unsafe {
+        let context = context.skb.skb.cast();
+        let socket = bpf_skc_lookup_tcp(context, &raw mut tuple, size, BPF_F_CURRENT_NETNS, 0);
+        if socket.is_null() {
+            return false;
+        }
+        let state = core::ptr::read_volatile(&raw const (*socket).state);
+        bpf_sk_release(socket.cast());
+        state != LISTENING
+    }
+}
+
+#[inline(always)]
+fn listener(slot: ListenerSlot) -> Option<*mut bpf_sock> {
+    let slot = slot as u32;
+    // SAFETY: the caller gives the socket back.
+    let socket = unsafe {
+        bpf_map_lookup_elem(
+            (&raw const LISTENERS).cast_mut().cast(),
+            (&raw const slot).cast_mut().cast(),
+        )
+    };
+    if socket.is_null() { None } else { Some(socket.cast()) }
+}
+
+#[inline(always)]
+fn slot(way: Direction, v4: bool) -> ListenerSlot {
+    match (way, v4) {
+        (Direction::Egress, true) => ListenerSlot::OutboundV4,
+        (Direction::Egress, false) => ListenerSlot::OutboundV6,
+        (Direction::Ingress, true) => ListenerSlot::InboundV4,
+        (Direction::Ingress, false) => ListenerSlot::InboundV6,
+    }
+}
+
+#[inline(always)]
+pub fn mark_of(context: &TcContext) -> u32 {
+    // SAFETY: the context lives as long as the program runs.
+    unsafe { core::ptr::read_volatile(&raw const (*context.skb.skb).mark) }
+}
+
+#[inline(always)]
+pub fn set_mark(context: &TcContext, mark: u32) {
+    // SAFETY: the context lives as long as the program runs.
+    unsafe { core::ptr::write_volatile(&raw mut (*context.skb.skb).mark, mark) }
+}

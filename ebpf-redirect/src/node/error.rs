@@ -1,0 +1,56 @@
+//! Why a node's datapath can't be set up or changed. What was in force before, still is.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::error::{MapError, SetupError};
+
+/// Why not.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// What is pinned was made by another version, or with less room.
+    #[error(
+        "what is pinned in `{}` can't be taken over: {found}; remove it first (`NodeKernel::remove`), \
+         after which workloads are not judged until their interfaces are attached again",
+        path.display()
+    )]
+    Layout {
+        /// Where it is pinned.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+    },
+    /// The folder, the maps or the programs.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// A map can't be read or written.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// An interface can't be attached to.
+    #[error("can't attach `{program}` to the interface with the number {interface}: {source}")]
+    Attach {
+        /// The program.
+        program: &'static str,
+        /// The interface.
+        interface: u32,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The network can't be set up so that packets reach the proxy.
+    #[error("can't {doing}: {source}")]
+    Network {
+        /// What was tried.
+        doing: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A listening socket is not what programs can hand packets to.
+    #[error("can't use a listening socket for the proxy: {0}")]
+    Listener(io::Error),
+}
+
+impl NodeError {
+    pub(super) fn network(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Network { doing, source }
+    }
+}

@@ -1,0 +1,351 @@
+//! A node's datapath, and all that can be done with it. Each operation says when it is in force: at its
+//! return, for every packet that comes after. A failure leaves what was in force before.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use ipnet::IpNet;
+use portreeve_ebpf_common::node::{
+    EndpointEntry, NODE_LAYOUT, NodeConfig, TrackKey, Tracked, mark,
+};
+use portreeve_ebpf_common::{Address, ListenerSlot};
+
+use super::device;
+use super::error::NodeError;
+use super::maps::{Maps, check_pinned};
+use super::policy::NodePolicyTable;
+use super::programs::{FROM_WORKLOAD, Programs, TO_PROXY, TO_WORKLOAD};
+use super::report::{NodeCounters, NodeEvents};
+use super::settings::NodeSettings;
+use crate::address::address;
+use crate::attach::{pin, pinned};
+use crate::error::{MapError, SetupError};
+use crate::instance::{Folder, Owner, unlink};
+use crate::policy_map::is_full;
+use crate::sys::{self, LinkTarget, attach_type};
+use crate::table::{self, Plain, Table};
+
+/// A node's datapath. What it has set up outlives it: programs go on judging until they are detached.
+#[derive(Debug)]
+pub struct NodeKernel {
+    folder: Folder,
+    programs: Programs,
+    maps: Maps,
+    _owner: Owner,
+}
+
+/// How full a map is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// The map.
+    pub map: &'static str,
+    /// How many entries it has.
+    pub entries: usize,
+    /// How many there is room for.
+    pub capacity: u32,
+}
+
+/// The programs of a workload's interface. Those who keep account of what the workload opens come first:
+/// what is opened is known when the answers come.
+const OF_WORKLOAD: [(&str, &str, u32); 2] = [
+    ("from", FROM_WORKLOAD, attach_type::TCX_INGRESS),
+    ("to", TO_WORKLOAD, attach_type::TCX_EGRESS),
+];
+
+impl NodeKernel {
+    /// Sets everything up that is not there yet, and takes over what is: maps with all that is in them,
+    /// and programs on their interfaces, which are replaced in place. Works in this thread's network
+    /// namespace, the host's.
+    ///
+    /// # Errors
+    /// When somebody else has the instance, when what is pinned is of another version or has less room,
+    /// and what the kernel refuses.
+    pub fn open(settings: &NodeSettings) -> Result<Self, NodeError> {
+        let folder = Folder::of_node(&settings.bpffs, &settings.instance);
+        let owner = folder.take()?;
+        if !folder.has_links() {
+            folder.forget_maps()?;
+        }
+        check_pinned(&folder, &settings.capacity)?;
+        let programs = Programs::load(&folder, &settings.capacity)?;
+        let maps = Maps::open(&folder, &settings.capacity)?;
+        let device = device::prepare()?;
+        let config = NodeConfig { layout: NODE_LAYOUT, device };
+        maps.config.put(&0, &config).map_err(MapError::system("can't write", "CONFIG"))?;
+        let kernel = Self { folder, programs, maps, _owner: owner };
+        kernel.hold("device", TO_PROXY, attach_type::TCX_INGRESS, device)?;
+        for (interface, _) in kernel.endpoints()? {
+            kernel.take_over(interface)?;
+        }
+        Ok(kernel)
+    }
+
+    /// Takes away all that is pinned, whoever made it; nothing is judged any more.
+    ///
+    /// # Errors
+    /// When somebody has the instance, and when it can't be removed.
+    pub fn remove(settings: &NodeSettings) -> Result<(), NodeError> {
+        let folder = Folder::of_node(&settings.bpffs, &settings.instance);
+        let _owner = folder.take()?;
+        folder.remove().map(drop).map_err(SetupError::file("can't remove", folder.path()))?;
+        Ok(())
+    }
+
+    /// Judges all that passes a workload's interface, from now on. `flags`: see
+    /// [`endpoint_flags`](super::endpoint_flags). On an interface that is attached, the entry is replaced.
+    ///
+    /// # Errors
+    /// Without room, and when the kernel does not attach programs; then the interface is as it was.
+    pub fn attach(&self, interface: u32, endpoint: u32, flags: u32) -> Result<(), NodeError> {
+        let before = get("ENDPOINTS", &self.maps.endpoints, &interface)?;
+        put("ENDPOINTS", &self.maps.endpoints, &interface, &EndpointEntry { endpoint, flags })?;
+        let attached = OF_WORKLOAD
+            .iter()
+            .try_for_each(|(end, program, kind)| self.hold_end(interface, end, program, *kind));
+        if attached.is_err() && before.is_none() {
+            let _ = self.detach(interface);
+        }
+        attached
+    }
+
+    /// Lets everything pass that passes an interface. One that is gone is no error.
+    ///
+    /// # Errors
+    /// When links or entries can't be removed.
+    pub fn detach(&self, interface: u32) -> Result<(), NodeError> {
+        for (end, ..) in OF_WORKLOAD {
+            let path = self.folder.link(&link_name(interface, end));
+            unlink(&path).map_err(SetupError::file("can't remove", &path))?;
+        }
+        remove("ENDPOINTS", &self.maps.endpoints, &interface)
+    }
+
+    /// Detaches an endpoint's interfaces, and forgets its addresses, its policy and its connections.
+    ///
+    /// # Errors
+    /// What can't be removed.
+    pub fn remove_endpoint(&self, endpoint: u32) -> Result<(), NodeError> {
+        for (interface, entry) in self.endpoints()? {
+            if entry.endpoint == endpoint {
+                self.detach(interface)?;
+            }
+        }
+        self.set_own_addresses(endpoint, &[])?;
+        self.maps.policies.remove(endpoint)?;
+        for key in self.maps.tracked.keys().map_err(MapError::system("can't read", "TRACKED"))? {
+            if key.endpoint == endpoint {
+                remove("TRACKED", &self.maps.tracked, &key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The addresses that a workload may send from, all of them.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn set_own_addresses(&self, endpoint: u32, addresses: &[IpAddr]) -> Result<(), NodeError> {
+        let wanted: BTreeSet<Address> = addresses.iter().copied().map(address).collect();
+        for address in &wanted {
+            put("OWN", &self.maps.own, address, &endpoint)?;
+        }
+        let all = self.maps.own.entries().map_err(MapError::system("can't read", "OWN"))?;
+        for (address, owner) in all {
+            if owner == endpoint && !wanted.contains(&address) {
+                remove("OWN", &self.maps.own, &address)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says who has a prefix, for all endpoints; `None`: nobody in particular.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn set_identity(&self, prefix: IpNet, identity: Option<u32>) -> Result<(), NodeError> {
+        Ok(self.maps.identities.set(prefix, identity)?)
+    }
+
+    /// Says who has which prefix, all of it; what differs is written.
+    ///
+    /// # Errors
+    /// When there is no room: nothing is written then.
+    pub fn sync_identities(
+        &self,
+        identities: impl IntoIterator<Item = (IpNet, u32)>,
+    ) -> Result<(), NodeError> {
+        Ok(self.maps.identities.sync(identities.into_iter())?)
+    }
+
+    /// Puts an endpoint's policy in force, for connections that are open, too, if its revision is another.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn set_policy(&self, endpoint: u32, policy: &NodePolicyTable) -> Result<(), NodeError> {
+        Ok(self.maps.policies.set(endpoint, policy)?)
+    }
+
+    /// Hands connections that the proxy has to read to a listening socket, until it is closed. It has to
+    /// be transparent (`IP_TRANSPARENT`), and is marked, so that programs know what it sends.
+    ///
+    /// # Errors
+    /// When it can't be marked, or is no socket that listens.
+    pub fn set_listener(
+        &self,
+        slot: ListenerSlot,
+        listener: BorrowedFd<'_>,
+    ) -> Result<(), NodeError> {
+        sys::set_mark(listener, mark::FROM_PROXY).map_err(NodeError::Listener)?;
+        let socket = u64::from(listener.as_raw_fd().unsigned_abs());
+        self.maps.listeners.put(&(slot as u32), &socket).map_err(NodeError::Listener)
+    }
+
+    /// The interfaces that are attached, and whose they are.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn endpoints(&self) -> Result<Vec<(u32, EndpointEntry)>, NodeError> {
+        let entries = self.maps.endpoints.entries();
+        Ok(entries.map_err(MapError::system("can't read", "ENDPOINTS"))?)
+    }
+
+    /// All connections that are kept track of.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn connections(&self) -> Result<Vec<(TrackKey, Tracked)>, NodeError> {
+        let entries = self.maps.tracked.entries();
+        Ok(entries.map_err(MapError::system("can't read", "TRACKED"))?)
+    }
+
+    /// What has been counted.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn counters(&self) -> Result<NodeCounters, NodeError> {
+        Ok(NodeCounters::read(&self.folder).map_err(MapError::system("can't read", "COUNTERS"))?)
+    }
+
+    /// What programs tell, from now on by this alone.
+    ///
+    /// # Errors
+    /// When the map can't be opened.
+    pub fn events(&self) -> Result<NodeEvents, NodeError> {
+        Ok(NodeEvents::open(&self.folder).map_err(MapError::system("can't open", "EVENTS"))?)
+    }
+
+    /// How full the maps are.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn status(&self) -> Result<Vec<Fill>, NodeError> {
+        let maps = &self.maps;
+        let counted = [
+            ("ENDPOINTS", maps.endpoints.as_fd(), maps.endpoints.capacity()),
+            ("OWN", maps.own.as_fd(), maps.own.capacity()),
+            ("POLICIES", maps.policies.outer.as_fd(), maps.policies.outer.capacity()),
+            ("TRACKED", maps.tracked.as_fd(), maps.tracked.capacity()),
+        ];
+        let mut all = Vec::new();
+        for (map, fd, capacity) in counted {
+            let entries = table::count(fd).map_err(MapError::system("can't count", map))?;
+            all.push(Fill { map, entries, capacity });
+        }
+        for (map, entries, capacity) in maps.identities.fill()? {
+            all.push(Fill { map, entries, capacity });
+        }
+        Ok(all)
+    }
+
+    /// Replaces the programs of an interface that is known; forgets one that is gone.
+    fn take_over(&self, interface: u32) -> Result<(), NodeError> {
+        for (end, program, kind) in OF_WORKLOAD {
+            match self.hold_end(interface, end, program, kind) {
+                Err(NodeError::Attach { source, .. })
+                    if source.raw_os_error() == Some(libc::ENODEV) =>
+                {
+                    return self.detach(interface);
+                }
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    fn hold_end(
+        &self,
+        interface: u32,
+        end: &str,
+        program: &'static str,
+        kind: u32,
+    ) -> Result<(), NodeError> {
+        self.hold(&link_name(interface, end), program, kind, interface)
+    }
+
+    /// Has a program on an interface: in the place of the one that is there, if there is one.
+    fn hold(
+        &self,
+        link: &str,
+        program: &'static str,
+        kind: u32,
+        interface: u32,
+    ) -> Result<(), NodeError> {
+        let held = || {
+            let path = self.folder.link(link);
+            let program = self.programs.descriptor(program)?;
+            if let Some(link) = pinned(&path)?
+                && sys::link_target(link.as_fd())? == LinkTarget::Interface(interface)
+            {
+                return sys::link_update(link.as_fd(), program);
+            }
+            fs::create_dir_all(self.folder.links())?;
+            let made = sys::link_create_on(program, interface, kind)?;
+            pin(&made, &path)
+        };
+        held().map_err(|source| NodeError::Attach { program, interface, source })
+    }
+
+    /// For tests: the file descriptor of a loaded program.
+    #[doc(hidden)]
+    pub fn program(&mut self, name: &str) -> Option<&mut aya::programs::Program> {
+        self.programs.object.program_mut(name)
+    }
+}
+
+fn link_name(interface: u32, end: &str) -> String {
+    format!("{interface}-{end}")
+}
+
+fn get<K: Plain, V: Plain>(
+    map: &'static str,
+    table: &Table<K, V>,
+    key: &K,
+) -> Result<Option<V>, NodeError> {
+    Ok(table.get(key).map_err(MapError::system("can't read", map))?)
+}
+
+fn put<K: Plain, V: Plain>(
+    map: &'static str,
+    table: &Table<K, V>,
+    key: &K,
+    value: &V,
+) -> Result<(), NodeError> {
+    table.put(key, value).map_err(|error: io::Error| match is_full(&error) {
+        true => {
+            let capacity = table.capacity();
+            MapError::Full { map, entries: capacity as usize + 1, capacity }.into()
+        }
+        false => MapError::system("can't write", map)(error).into(),
+    })
+}
+
+fn remove<K: Plain, V: Plain>(
+    map: &'static str,
+    table: &Table<K, V>,
+    key: &K,
+) -> Result<(), NodeError> {
+    Ok(table.remove(key).map_err(MapError::system("can't write", map))?)
+}

@@ -1,0 +1,39 @@
+//! The datapath of a node: programs on the interfaces of all its workloads, and the maps they share.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `settings.rs` | what is asked for |
+//! | `kernel.rs` | [`NodeKernel`]: all that is done with it |
+//! | `policy.rs` | [`NodePolicyTable`]: an endpoint's policy as entries of the kernel's trie |
+//! | `policies.rs` | the tries in force |
+//! | `identities.rs` | who has which address |
+//! | `programs.rs`, `maps.rs` | into the kernel |
+//! | `device.rs`, `netlink.rs` | the device, the rules and the routes that lead packets to the proxy |
+//! | `report.rs` | what programs tell and count |
+//! | `error.rs` | why not |
+//!
+//! Everything is pinned below `<bpffs>/portreeve-node/<instance>`: programs go on judging while nobody
+//! runs, and who starts next takes maps and links over.
+
+mod device;
+mod error;
+mod identities;
+mod kernel;
+mod maps;
+mod netlink;
+mod policies;
+mod policy;
+mod programs;
+mod report;
+mod settings;
+
+pub use portreeve_ebpf_common::node::{
+    EndpointEntry, Leg, NodeEvent, NodeEventKind, Reason, TrackKey, Tracked, endpoint_flags, mark,
+    state,
+};
+
+pub use self::error::NodeError;
+pub use self::kernel::{Fill, NodeKernel};
+pub use self::policy::NodePolicyTable;
+pub use self::report::{NodeCounters, NodeEvents};
+pub use self::settings::{NodeCapacity, NodeSettings};

@@ -1,0 +1,70 @@
+//! The few requests to the kernel's network configuration (`NETLINK_ROUTE`) that a node needs. What is
+//! there already is no error.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
+};
+
+/// A connection to the kernel.
+#[derive(Debug)]
+pub(super) struct Netlink(OwnedFd);
+
+/// A request that is being written: its header, then a fixed part, then attributes.
+pub(super) struct Request(Vec<u8>);
+
+impl Netlink {
+    pub(super) fn open() -> io::Result<Self> {
+        let (kind, flags) = (SocketType::RAW, SocketFlags::CLOEXEC);
+        // No protocol is number 0: NETLINK_ROUTE.
+        Ok(Self(socket_with(AddressFamily::NETLINK, kind, flags, None)?))
+    }
+
+    /// Sends a request, and waits for what comes of it.
+    pub(super) fn ask(&self, request: Request) -> io::Result<()> {
+        let mut bytes = request.0;
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        bytes.splice(..4, length.to_ne_bytes());
+        send(&self.0, &bytes, SendFlags::empty())?;
+        let mut answer = [0; 4096];
+        let (length, _) = recv(&self.0, &mut answer[..], RecvFlags::empty())?;
+        // `struct nlmsghdr`, then `struct nlmsgerr`, which begins with the error's number.
+        let error = answer.get(..length).and_then(|answer| answer.get(16..20));
+        let error = error.and_then(|error| error.try_into().ok()).map(i32::from_ne_bytes);
+        match error.map(|error| error.saturating_neg()) {
+            Some(0 | libc::EEXIST) => Ok(()),
+            Some(error) => Err(io::Error::from_raw_os_error(error)),
+            None => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+impl Request {
+    pub(super) fn new(kind: u16, fixed: &[u8]) -> Self {
+        let mut bytes = vec![0; 4];
+        bytes.extend(kind.to_ne_bytes());
+        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend([0; 8]);
+        bytes.extend(fixed);
+        Self(bytes)
+    }
+
+    /// Adds an attribute.
+    pub(super) fn with(mut self, kind: u16, value: &[u8]) -> Self {
+        let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+        self.0.extend(length.to_ne_bytes());
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self
+    }
+}
+
+// include/uapi/linux/netlink.h
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;

@@ -1,0 +1,55 @@
+//! The policies in force: for each endpoint one trie in a map of maps. Another policy is another trie,
+//! filled before it takes that place, so that a program sees all of the old one or all of the new one.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use portreeve_ebpf_common::PolicyValue;
+use portreeve_ebpf_common::node::NodePolicyKey;
+
+use super::policy::NodePolicyTable;
+use crate::error::MapError;
+use crate::policy_map::is_full;
+use crate::sys::{NO_PREALLOC, map_kind};
+use crate::table::Table;
+
+type Trie = Table<NodePolicyKey, PolicyValue>;
+
+/// The map `POLICIES`.
+#[derive(Debug)]
+pub(super) struct Policies {
+    pub(super) outer: Table<u32, u32>,
+    pub(super) capacity: u32,
+}
+
+impl Policies {
+    /// Puts a policy in force. A failure leaves the one before in force.
+    pub(super) fn set(&self, endpoint: u32, table: &NodePolicyTable) -> Result<(), MapError> {
+        if table.len() > self.capacity as usize {
+            return Err(self.full(table));
+        }
+        let trie = Trie::create("POLICY", map_kind::LPM_TRIE, self.capacity, NO_PREALLOC)
+            .map_err(MapError::system("can't make a trie for", NAME))?;
+        trie.put_all(table.entries()).map_err(|error| match is_full(&error) {
+            true => self.full(table),
+            false => MapError::system("can't fill a trie for", NAME)(error),
+        })?;
+        let fd = trie.as_fd().as_raw_fd().unsigned_abs();
+        self.outer.put(&endpoint, &fd).map_err(|error| match is_full(&error) {
+            true => {
+                let capacity = self.outer.capacity();
+                MapError::Full { map: NAME, entries: capacity as usize + 1, capacity }
+            }
+            false => MapError::system("can't write", NAME)(error),
+        })
+    }
+
+    pub(super) fn remove(&self, endpoint: u32) -> Result<(), MapError> {
+        self.outer.remove(&endpoint).map_err(MapError::system("can't write", NAME))
+    }
+
+    fn full(&self, table: &NodePolicyTable) -> MapError {
+        MapError::Full { map: "POLICY", entries: table.len(), capacity: self.capacity }
+    }
+}
+
+const NAME: &str = "POLICIES";

@@ -1,0 +1,140 @@
+//! An endpoint's policy as the entries of the kernel's trie. Who has an address is not in it: that is
+//! said once for all endpoints.
+
+use std::collections::BTreeSet;
+
+use portreeve_ebpf_common::node::{NodePolicyKey, protocol};
+use portreeve_ebpf_common::{Direction, PolicyValue, Verdict};
+use portreeve_policy::{ConnectionVerdict, EndpointPolicy, Identity, PortSpan, Protocol};
+
+use crate::policy::classes::{Numbering, engine};
+use crate::policy::ports;
+
+/// All entries of one endpoint's trie, in the order of their keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodePolicyTable {
+    entries: Vec<(NodePolicyKey, PolicyValue)>,
+}
+
+/// Protocols that have entries of their own; policies can name the others only all at once, but for
+/// these.
+const PROTOCOLS: [(Protocol, u8); 12] = [
+    (Protocol::Tcp, protocol::TCP),
+    (Protocol::Udp, protocol::UDP),
+    (Protocol::Sctp, protocol::SCTP),
+    (Protocol::Icmp, protocol::ICMP),
+    (Protocol::IcmpV6, protocol::ICMPV6),
+    (Protocol::Ip(112), 112),
+    (Protocol::Ip(2), 2),
+    (Protocol::Ip(47), 47),
+    (Protocol::Ip(4), 4),
+    (Protocol::Ip(41), 41),
+    (Protocol::Ip(50), 50),
+    (Protocol::Ip(51), 51),
+];
+/// One that stands for all the others (RFC 3692: for experiments).
+const ANOTHER: Protocol = Protocol::Ip(253);
+/// One of whom no policy speaks: allocators count from below.
+const NOBODY: u32 = u32::MAX;
+
+impl NodePolicyTable {
+    /// The entries of a policy. `carried_out` says what becomes of a verdict of the engine; it is to
+    /// agree with the proxy.
+    pub fn new(
+        policy: &EndpointPolicy,
+        revision: u64,
+        carried_out: impl Fn(Protocol, ConnectionVerdict) -> Verdict,
+    ) -> Self {
+        let mut known: BTreeSet<Identity> = policy.addresses().map(|(_, who)| who).collect();
+        known.insert(Identity::UNKNOWN);
+        let nobody = Identity::new(NOBODY);
+        let numbering = Numbering::of_those(policy, known.iter().copied().chain([nobody]));
+        let class = |direction, who| numbering.of(direction, who);
+        let classes = |who| (class(Direction::Egress, who), class(Direction::Ingress, who));
+
+        let enforced = |direction| policy.is_enforced(engine(direction));
+        let header = PolicyValue::header(
+            // Programs tell policies apart by it; they don't compare.
+            u32::try_from(revision & u64::from(u32::MAX)).unwrap_or_default(),
+            enforced(Direction::Egress),
+            enforced(Direction::Ingress),
+        );
+        let others = classes(nobody);
+        let mut entries = vec![
+            (NodePolicyKey::HEADER, header),
+            (NodePolicyKey::OTHERS, PolicyValue::identity(0, others.0, others.1)),
+        ];
+        let spoken_of = known.iter().map(|who| (who.get(), classes(*who)));
+        entries.extend(spoken_of.filter(|(_, classes)| *classes != others).map(
+            |(who, (egress, ingress))| {
+                (NodePolicyKey::identity(who), PolicyValue::identity(who, egress, ingress))
+            },
+        ));
+        for (number, class, classes) in numbering.all() {
+            let carried_out = &carried_out;
+            let spans = |name| {
+                classes.ports(class, name).map(move |PortSpan { first, last, verdict }| {
+                    let rule = verdict.rule.and_then(|rule| u32::try_from(rule.index() + 1).ok());
+                    let value =
+                        PolicyValue::verdict(carried_out(name, verdict), rule.unwrap_or_default());
+                    (first, last, value)
+                })
+            };
+            let nothing = PolicyValue::verdict(Verdict::Deny, 0);
+            let rest = spans(ANOTHER).next().map_or(nothing, |(.., value)| value);
+            if rest != nothing {
+                entries.push((NodePolicyKey::other_protocols(number), rest));
+            }
+            for (name, protocol) in PROTOCOLS {
+                add_ports(&mut entries, number, protocol, rest, spans(name));
+            }
+        }
+        entries.into_iter().collect()
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none: nobody may do anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All entries, in the order of their keys.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (NodePolicyKey, PolicyValue)> {
+        self.entries.iter().copied()
+    }
+}
+
+impl FromIterator<(NodePolicyKey, PolicyValue)> for NodePolicyTable {
+    fn from_iter<T: IntoIterator<Item = (NodePolicyKey, PolicyValue)>>(entries: T) -> Self {
+        let mut entries: Vec<_> = entries.into_iter().collect();
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        Self { entries }
+    }
+}
+
+/// Entries of the ports of a class. What is as in all the other protocols, is left out.
+fn add_ports(
+    entries: &mut Vec<(NodePolicyKey, PolicyValue)>,
+    class: u32,
+    protocol: u8,
+    rest: PolicyValue,
+    spans: impl Iterator<Item = (u16, u16, PolicyValue)>,
+) {
+    let mut merged: Vec<(u16, u16, PolicyValue)> = Vec::new();
+    for (first, last, value) in spans {
+        match merged.last_mut() {
+            Some((_, end, same)) if *same == value => *end = last,
+            _ => merged.push((first, last, value)),
+        }
+    }
+    for (first, last, value) in merged.into_iter().filter(|(.., value)| *value != rest) {
+        let key = |(port, bits)| (NodePolicyKey::port(class, protocol, port, bits), value);
+        entries.extend(ports::prefixes(first, last).map(key));
+    }
+}

@@ -1,0 +1,2 @@
+use super::Test;
+pub(crate) const TESTS: &[Test] = &[];

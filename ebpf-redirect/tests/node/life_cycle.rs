@@ -1,0 +1,95 @@
+//! What stays, what goes, and what is refused.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use portreeve_ebpf::node::{NodeError, NodeKernel, Reason};
+use portreeve_ebpf_common::{Direction, Verdict};
+
+use super::Test;
+use super::net::{Node, TCP, answers, ip};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("a_restart_under_traffic_is_not_seen", restart),
+    ("an_interface_that_is_gone_is_forgotten", interface_gone),
+    ("a_full_map_is_closed_and_says_so", full),
+    ("what_has_less_room_is_not_taken_over", less_room),
+];
+
+fn restart(node: &mut Node) {
+    let [a, b] = [1, 2].map(|number| node.workload(number, 0));
+    b.serve(80);
+    node.rules(&a, 1, &[(Direction::Egress, 102, TCP, 80, Verdict::Allow)]);
+    node.rules(&b, 1, &[(Direction::Ingress, 101, TCP, 80, Verdict::Allow)]);
+    let mut stream = a.connect((b.v4(), 80)).expect("it may");
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let traffic = std::thread::spawn(move || {
+        let mut rounds = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            assert!(answers(&mut stream), "after {rounds}");
+            rounds += 1;
+        }
+        rounds
+    });
+    for _ in 0..3 {
+        drop(node.kernel.take());
+        a.connect((b.v4(), 81)).expect_err("judged while nobody runs");
+        node.kernel = Some(NodeKernel::open(&node.settings).expect("it takes over"));
+        a.connect((b.v4(), 80)).expect("it may");
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(traffic.join().expect("it goes on") > 100);
+    assert_eq!(node.kernel().endpoints().expect("a list").len(), 2);
+}
+
+fn interface_gone(node: &mut Node) {
+    let [a, b] = [1, 2].map(|number| node.workload(number, 0));
+    ip("link del veth1");
+    node.kernel().detach(a.interface).expect("what is gone is gone");
+    ip("link del veth2");
+    drop(node.kernel.take());
+    node.kernel = Some(NodeKernel::open(&node.settings).expect("it opens"));
+    assert_eq!(node.kernel().endpoints().expect("a list"), []);
+    node.kernel().remove_endpoint(b.number).expect("removed");
+    node.kernel().attach(b.interface, 2, 0).expect_err("there is none");
+    assert_eq!(node.kernel().endpoints().expect("a list"), []);
+}
+
+fn full(node: &mut Node) {
+    drop(node.kernel.take());
+    NodeKernel::remove(&node.settings).expect("removed");
+    node.settings.capacity.hosts = 4;
+    node.kernel = Some(NodeKernel::open(&node.settings).expect("it opens"));
+    let [a, b] = [1, 2].map(|number| node.workload(number, 0));
+    b.serve(80);
+    node.rules(&a, 1, &[(Direction::Egress, 102, TCP, 80, Verdict::Allow)]);
+    node.rules(&b, 1, &[(Direction::Ingress, 101, TCP, 80, Verdict::Allow)]);
+    a.connect((b.v4(), 80)).expect("it may");
+    let kernel = node.kernel();
+    let another = "10.0.9.9/32".parse().expect("a prefix");
+    let error = kernel.set_identity(another, Some(7)).expect_err("no room").to_string();
+    assert!(error.contains("HOSTS") && error.contains("full"), "{error}");
+    let many = (0..9_u8).map(|last| (std::net::IpAddr::from([10, 0, 9, last]).into(), 7));
+    kernel.sync_identities(many).expect_err("no room");
+    a.connect((b.v4(), 80)).expect("nothing has changed");
+    let status = kernel.status().expect("status");
+    let hosts = status.iter().find(|fill| fill.map == "HOSTS").expect("it is there");
+    assert_eq!((hosts.entries, hosts.capacity), (4, 4));
+    kernel.sync_identities([]).expect("less");
+    a.connect((b.v4(), 80)).expect_err("nobody known");
+    let counters = kernel.counters().expect("counters");
+    assert!(counters.get(Reason::Policy, Direction::Egress) > 0);
+}
+
+fn less_room(node: &mut Node) {
+    node.workload(1, 0);
+    drop(node.kernel.take());
+    node.settings.capacity.own *= 2;
+    match NodeKernel::open(&node.settings).expect_err("it has less") {
+        error @ NodeError::Layout { .. } => assert!(error.to_string().contains("OWN"), "{error}"),
+        other => panic!("{other}"),
+    }
+    NodeKernel::remove(&node.settings).expect("removed");
+    NodeKernel::open(&node.settings).expect("it begins anew");
+}

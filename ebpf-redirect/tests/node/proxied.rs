@@ -1,0 +1,177 @@
+//! Connections that the proxy has to read: it gets them as they are, and goes on in the client's name.
+
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use portreeve_ebpf::ListenerSlot;
+use portreeve_ebpf::node::{Reason, mark};
+use portreeve_ebpf_common::{Direction, Verdict};
+use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket};
+
+use super::Test;
+use super::net::{Node, PATIENCE, TCP, Workload, answers, echo};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("what_a_workload_opens_reaches_the_proxy", outbound),
+    ("what_is_opened_to_a_workload_reaches_the_proxy", inbound),
+    ("the_proxy_goes_on_in_the_clients_name", upstream),
+    ("while_the_proxy_is_away_nothing_passes", away),
+];
+
+const SLOTS: [[ListenerSlot; 2]; 2] = [
+    [ListenerSlot::OutboundV4, ListenerSlot::OutboundV6],
+    [ListenerSlot::InboundV4, ListenerSlot::InboundV6],
+];
+
+/// Listening sockets for one direction, of both families.
+fn listeners(node: &Node, direction: Direction) -> [TcpListener; 2] {
+    let any = ["0.0.0.0:0", "[::]:0"].map(|any| any.parse::<SocketAddr>().expect("an address"));
+    let slots = SLOTS[direction as usize];
+    [0, 1].map(|family| {
+        let socket = transparent(any[family]);
+        listen(&socket, 128).expect("it listens");
+        node.kernel().set_listener(slots[family], socket.as_fd()).expect("it takes it");
+        TcpListener::from(socket)
+    })
+}
+
+/// A socket that may have others' addresses.
+fn transparent(local: SocketAddr) -> OwnedFd {
+    let (family, level, option) = match local {
+        SocketAddr::V4(_) => (AddressFamily::INET, libc::SOL_IP, libc::IP_TRANSPARENT),
+        SocketAddr::V6(_) => (AddressFamily::INET6, libc::SOL_IPV6, 75),
+    };
+    let socket = socket(family, SocketType::STREAM, None).expect("a socket");
+    let options = [
+        (level, option),
+        (libc::SOL_SOCKET, libc::SO_REUSEADDR),
+        (libc::SOL_IPV6, libc::IPV6_V6ONLY),
+    ];
+    for (level, option) in options {
+        set(&socket, level, option, 1);
+    }
+    bind(&socket, &local).expect("any address");
+    socket
+}
+
+fn set(socket: &OwnedFd, level: i32, option: i32, value: u32) {
+    // SAFETY: the value is there.
+    unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), 4);
+    }
+}
+
+fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr, SocketAddr) {
+    listener.set_nonblocking(true).expect("set");
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Ok((stream, peer)) = listener.accept() {
+            stream.set_nonblocking(false).expect("set");
+            let local = stream.local_addr().expect("an address");
+            return (stream, peer, local);
+        }
+        assert!(Instant::now() < end, "nobody comes");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The proxy answers by itself, once it has seen who calls whom.
+fn check(listeners: &[TcpListener; 2], from: &Workload, to: &Workload) {
+    for (listener, address) in listeners.iter().zip(to.both()) {
+        let mut stream = from.connect((address, 80)).expect("the proxy takes it");
+        let (proxy, peer, local) = accept(listener);
+        assert_eq!(local, SocketAddr::from((address, 80)));
+        assert_eq!(peer, stream.local_addr().expect("an address"));
+        let mut copy = proxy.try_clone().expect("a handle");
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut proxy.try_clone().expect("a handle"), &mut copy);
+        });
+        assert!(answers(&mut stream));
+    }
+}
+
+fn outbound(node: &mut Node) {
+    let [a, b] = [1, 2].map(|number| node.workload(number, 0));
+    node.rules(&a, 1, &[(Direction::Egress, 102, TCP, 80, Verdict::Inspect)]);
+    check(&listeners(node, Direction::Egress), &a, &b);
+    let counters = node.kernel().counters().expect("counters");
+    assert!(counters.get(Reason::ToProxy, Direction::Egress) > 4);
+    assert_eq!(counters.dropped(), 0);
+}
+
+fn inbound(node: &mut Node) {
+    let [a, b] = [1, 2].map(|number| node.workload(number, 0));
+    node.rules(&a, 1, &[(Direction::Egress, 102, TCP, 80, Verdict::Allow)]);
+    node.rules(&b, 1, &[(Direction::Ingress, 101, TCP, 80, Verdict::Inspect)]);
+    check(&listeners(node, Direction::Ingress), &a, &b);
+    let counters = node.kernel().counters().expect("counters");
+    assert!(counters.get(Reason::ToProxy, Direction::Ingress) > 4);
+    assert_eq!(counters.dropped(), 0);
+}
+
+fn upstream(node: &mut Node) {
+    let [a, b] = [1, 2].map(|number| node.workload(number, 0));
+    // One whose interface nobody judges, as a host elsewhere.
+    let outside = Workload::new(3);
+    for server in [&b, &outside] {
+        server.serve(80);
+        let identity = server.identity();
+        for address in server.both() {
+            node.kernel().set_identity(address.into(), Some(identity)).expect("room");
+        }
+    }
+    node.rules(
+        &a,
+        1,
+        &[
+            (Direction::Egress, 102, TCP, 80, Verdict::Allow),
+            (Direction::Egress, 103, TCP, 80, Verdict::Inspect),
+        ],
+    );
+    node.rules(&b, 1, &[(Direction::Ingress, 101, TCP, 80, Verdict::Inspect)]);
+    let inbound = listeners(node, Direction::Ingress);
+    let outbound = listeners(node, Direction::Egress);
+    for (listeners, server) in [(&inbound, &b), (&outbound, &outside)] {
+        for (family, address) in server.both().into_iter().enumerate() {
+            for same_port in [false, true] {
+                let client = a.connect((address, 80)).expect("the proxy takes it");
+                let (_proxy, peer, local) = accept(&listeners[family]);
+                let port = if same_port { peer.port() } else { 0 };
+                let mut upstream = in_the_name_of(peer.ip(), port, local);
+                assert!(answers(&mut upstream), "{address} {same_port}");
+                client.set_nodelay(true).expect("set");
+            }
+        }
+    }
+    assert_eq!(node.kernel().counters().expect("counters").dropped(), 0);
+}
+
+fn in_the_name_of(client: IpAddr, port: u16, to: SocketAddr) -> TcpStream {
+    let socket = transparent(SocketAddr::from((client, port)));
+    set(&socket, libc::SOL_SOCKET, libc::SO_MARK, mark::FROM_PROXY);
+    set_patience(&socket);
+    connect(&socket, &to).expect("the workload takes it");
+    TcpStream::from(socket)
+}
+
+/// `TCP_USER_TIMEOUT` does not limit the first SYN, but a time for sending does.
+fn set_patience(socket: &OwnedFd) {
+    let timeout = Some(Duration::from_secs(1));
+    let kind = rustix::net::sockopt::Timeout::Send;
+    rustix::net::sockopt::set_socket_timeout(socket, kind, timeout).expect("set");
+}
+
+fn away(node: &mut Node) {
+    let [a, b] = [1, 2].map(|number| node.workload(number, 0));
+    b.run(|| echo(TcpListener::bind("[::]:80").expect("a port")));
+    node.rules(&a, 1, &[(Direction::Egress, 102, TCP, 80, Verdict::Inspect)]);
+    node.rules(&b, 1, &[(Direction::Ingress, 101, TCP, 80, Verdict::Allow)]);
+    drop(listeners(node, Direction::Egress));
+    for address in b.both() {
+        a.connect((address, 80)).expect_err("nobody reads it");
+    }
+    let counters = node.kernel().counters().expect("counters");
+    assert!(counters.get(Reason::ProxyAway, Direction::Egress) >= 2);
+    assert_eq!(counters.get(Reason::ToProxy, Direction::Egress), 0);
+}
