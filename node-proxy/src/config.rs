@@ -1,5 +1,6 @@
 //! The configuration: a file, or flags alone.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ pub(crate) struct Config {
     pub(crate) socket: PathBuf,
     pub(crate) node: String,
     pub(crate) datapath: DatapathKind,
+    pub(crate) kernel: Kernel,
+    /// Where the proxy's metrics and health are.
+    pub(crate) admin: Option<SocketAddr>,
     pub(crate) policy: Options,
     pub(crate) identity_linger: Duration,
     pub(crate) drain_timeout: Duration,
@@ -43,11 +47,66 @@ struct File {
     #[serde(default)]
     datapath: DatapathKind,
     #[serde(default)]
+    kernel: Kernel,
+    #[serde(default = "default_admin")]
+    admin: Admin,
+    #[serde(default)]
     policy: Policy,
     #[serde(default = "default_linger", deserialize_with = "time")]
     identity_linger: Duration,
     #[serde(default = "default_drain", deserialize_with = "time")]
     drain_timeout: Duration,
+}
+
+/// What the programs inside of the kernel are told.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Kernel {
+    /// Where a bpf file system is mounted.
+    pub(crate) bpffs: PathBuf,
+    /// What everything is pinned under.
+    pub(crate) instance: String,
+    /// What becomes of who is refused.
+    pub(crate) refusals: Refusals,
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self { bpffs: "/sys/fs/bpf".into(), instance: "node".to_owned(), refusals: Refusals::Told }
+    }
+}
+
+/// What becomes of who is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Refusals {
+    /// Answered at once: by a reset, or by ICMP.
+    Told,
+    /// Dropped without a word.
+    Silent,
+}
+
+/// An address, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Admin(Option<SocketAddr>);
+
+impl<'de> Deserialize<'de> for Admin {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "off" => Ok(Self(None)),
+            address => address.parse().map(|address| Self(Some(address))).map_err(|_| {
+                de::Error::custom(format!(
+                    "`{text}` is no address: write `127.0.0.1:15000`, or `off`"
+                ))
+            }),
+        }
+    }
+}
+
+/// As the sidecar's.
+fn default_admin() -> Admin {
+    Admin(Some((Ipv4Addr::LOCALHOST, 15000).into()))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -101,6 +160,8 @@ pub(crate) fn from_arguments(arguments: &RunArguments) -> Result<Config, Failure
             socket: arguments.socket.clone().unwrap_or_else(default_socket),
             node: arguments.node.clone().unwrap_or_else(host_name),
             datapath: arguments.datapath.unwrap_or_default(),
+            kernel: Kernel::default(),
+            admin: default_admin().0,
             policy: Options::default(),
             identity_linger: default_linger(),
             drain_timeout: default_drain(),
@@ -125,6 +186,8 @@ pub(crate) fn from_file(path: &Path) -> Result<Config, Failure> {
         socket: folder.join(file.socket),
         node: file.node.unwrap_or_else(host_name),
         datapath: file.datapath,
+        kernel: file.kernel,
+        admin: file.admin.0,
         policy: Options {
             enforcement: match file.policy.enforcement {
                 FileEnforcement::Default => Enforcement::Default,
@@ -179,6 +242,7 @@ mod tests {
         let file = parse("example.yaml", EXAMPLE).unwrap();
         assert_eq!((file.state, file.socket), (default_state(), default_socket()));
         assert_eq!(file.datapath, DatapathKind::default());
+        assert_eq!((file.kernel, file.admin), (Kernel::default(), default_admin()));
         assert_eq!(file.identity_linger, default_linger());
         assert_eq!(file.drain_timeout, default_drain());
         let least = parse("least.yaml", "objects: objects/\n").unwrap();

@@ -7,6 +7,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use portreeve_core::NodeConfig;
+use portreeve_core::telemetry::AccessLogConfig;
+use portreeve_ebpf::InstanceName;
+use portreeve_ebpf::node::{NodeCapacity, NodeSettings};
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
@@ -14,8 +18,8 @@ use tokio::sync::{Notify, mpsc};
 use crate::api::Server;
 use crate::cli::{DatapathKind, RunArguments};
 use crate::command::Failure;
-use crate::config::{self, Config};
-use crate::datapath::NoDatapath;
+use crate::config::{self, Config, Refusals};
+use crate::datapath::{Datapath, EbpfDatapath, NoDatapath, Proxying, SharedProxy};
 use crate::logging;
 use crate::source::{Batch, Source, WatchedFolder};
 use crate::state::{Node, NodeOptions};
@@ -27,7 +31,6 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     logging::start(&arguments.log)?;
     let config = config::from_arguments(arguments)?;
-    check_datapath(config.datapath)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
     let _entered = runtime.enter();
@@ -56,35 +59,55 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Nobody is to believe that policy is in force when it is not.
-fn check_datapath(wanted: DatapathKind) -> Result<(), Failure> {
-    match wanted {
-        DatapathKind::None => {
-            tracing::warn!(
-                "NOTHING IS ENFORCED: running without a datapath, as asked. Identities and policies \
-                 are computed and shown; every packet passes as if there were none"
-            );
-            Ok(())
-        }
-        DatapathKind::Ebpf => Err(Failure::new(
-            "this version has no datapath: the programs inside of the kernel, and the proxy for all \
-             endpoints, are not plugged in yet, so no policy would be enforced\n  hint: \
-             `--datapath none` (in a file: `datapath: none`) runs without one; it computes and shows \
-             policy, and enforces nothing",
-        )),
-    }
-}
-
 fn open_node(config: &Config) -> Result<Arc<Mutex<Node>>, Failure> {
     let options = NodeOptions {
         name: config.node.clone(),
         policy: config.policy.clone(),
         identity_linger: config.identity_linger,
     };
-    let (datapath, proxy) = (Box::new(NoDatapath), Box::new(NoDatapath));
+    let (datapath, proxy) = open_datapath(config)?;
     let node = Node::open(options, &config.state, datapath, proxy, Instant::now())
         .map_err(|error| Failure::config(format!("error: {error}")))?;
     Ok(Arc::new(Mutex::new(node)))
+}
+
+type Carried = (Box<dyn Datapath>, Box<dyn Proxying>);
+
+/// What carries policy out.
+fn open_datapath(config: &Config) -> Result<Carried, Failure> {
+    if config.datapath == DatapathKind::None {
+        // Nobody is to believe that policy is in force when it is not.
+        tracing::warn!(
+            "NOTHING IS ENFORCED: running without a datapath, as asked. Identities and policies \
+             are computed and shown; every packet passes as if there were none"
+        );
+        return Ok((Box::new(NoDatapath), Box::new(NoDatapath)));
+    }
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::new(format!(
+            "the programs inside of the kernel can't be set up: {error}\n  hint: this takes root \
+             (CAP_BPF, CAP_NET_ADMIN), Linux 6.6 or newer and a mounted bpf file system; \
+             `--datapath none` computes and shows policy, and enforces nothing"
+        ))
+    };
+    let instance = config
+        .kernel
+        .instance
+        .parse::<InstanceName>()
+        .map_err(|error| Failure::config(format!("error: kernel.instance: {error}")))?;
+    let settings = NodeSettings {
+        instance,
+        bpffs: config.kernel.bpffs.clone(),
+        capacity: NodeCapacity::default(),
+    };
+    let told = config.kernel.refusals == Refusals::Told;
+    let datapath = EbpfDatapath::open(&settings, told).map_err(|error| failed(&error))?;
+    let mut proxy = NodeConfig::new(Vec::new());
+    proxy.access_log = AccessLogConfig::default();
+    proxy.admin = config.admin;
+    proxy.limits.drain_timeout = config.drain_timeout;
+    let proxy = SharedProxy::start(proxy, &datapath.kernel()).map_err(|error| failed(&error))?;
+    Ok((Box::new(datapath), Box::new(proxy)))
 }
 
 /// What can't be read at the start could be anything, and nothing is known of what it was.

@@ -1,15 +1,20 @@
 //! The proxy of a whole node: as for one workload, but that the endpoints and their policies come from the
 //! program, by [`Endpoints`], and go and change while it runs.
 
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+
+use portreeve_policy::TrafficDirection;
 
 use crate::config::ListenerConfig;
 use crate::control::Policies;
 use crate::endpoints::Endpoints;
 use crate::launch::{Crew, Listening, Running, Whose};
 use crate::limits::Limits;
+use crate::listener::Bound;
 use crate::observer::Observing;
 use crate::proxy::{Remote, StartError};
 use crate::redirection::AsClient;
@@ -73,8 +78,29 @@ impl NodeProxy {
     /// # Errors
     /// [`StartError`], with nothing left behind.
     pub fn start(config: NodeConfig, endpoints: Arc<Endpoints>) -> Result<Self, StartError> {
+        Self::start_told(config, endpoints, |_, _, _| Ok(()))
+    }
+
+    /// The same; `told` hears of every listener's sockets, one for each worker, before anything is accepted:
+    /// for who hands connections to them.
+    ///
+    /// # Errors
+    /// [`StartError`]; [`StartError::Listening`] with what `told` said.
+    pub fn start_told(
+        config: NodeConfig,
+        endpoints: Arc<Endpoints>,
+        mut told: impl FnMut(TrafficDirection, SocketAddr, &[BorrowedFd<'_>]) -> io::Result<()>,
+    ) -> Result<Self, StartError> {
         let telemetry = Telemetry::new(&config.access_log, config.observer.clone())?;
         let listening = Listening::bind(&config.listeners, config.workers, config.admin, None)?;
+        for (listener, sockets) in config.listeners.iter().zip(&listening.listeners) {
+            let Some(Bound { settings, .. }) = sockets.first() else { continue };
+            let descriptors: Vec<_> = sockets.iter().map(|bound| bound.socket.as_fd()).collect();
+            told(settings.direction, settings.address, &descriptors).map_err(|source| {
+                let (name, address) = (listener.name.clone(), settings.address);
+                StartError::Listening { name, address, source }
+            })?;
+        }
         let crew = Crew {
             limits: config.limits,
             telemetry,

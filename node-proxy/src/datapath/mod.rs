@@ -4,11 +4,16 @@
 //! | file | what |
 //! | --- | --- |
 //! | `mod.rs` | [`Datapath`], [`Proxying`], and what they are told |
+//! | `ebpf.rs`, `listing.rs` | [`EbpfDatapath`]: programs on the workloads' interfaces, and what their maps hold |
+//! | `shared_proxy.rs` | [`SharedProxy`]: the proxy to which they hand connections |
 //! | `none.rs` | [`NoDatapath`]: nothing is carried out, and it says so |
 //! | `recording.rs` | [`Recording`]: writes down what it is told, fails when a test wants it to |
 
+mod ebpf;
+mod listing;
 mod none;
 mod recording;
+mod shared_proxy;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,8 +22,10 @@ use ipnet::IpNet;
 use portreeve_policy::{EndpointPolicy, Identity, Protocol};
 use serde::Serialize;
 
+pub use self::ebpf::EbpfDatapath;
 pub use self::none::NoDatapath;
 pub use self::recording::{Call, Recorder, Recording};
+pub use self::shared_proxy::SharedProxy;
 use crate::objects::Attachment;
 
 /// The number of an endpoint, from 1. It stays the same across restarts.

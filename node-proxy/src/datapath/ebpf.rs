@@ -1,0 +1,204 @@
+//! The kernel's side of a node, by programs on the interfaces of its workloads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use portreeve_core::carried_out;
+use portreeve_ebpf::kernel_verdict;
+use portreeve_ebpf::node::{NodeKernel, NodePolicyTable, NodeSettings, endpoint_flags};
+use portreeve_policy::{EndpointPolicy, Identity};
+
+use super::listing;
+use super::{
+    Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, Listing, MapFill,
+    ServiceName, ServiceSpec, Table,
+};
+use crate::objects::Attachment;
+
+/// Programs on the interfaces of workloads, as [`NodeKernel`] has them.
+#[derive(Debug)]
+pub struct EbpfDatapath {
+    kernel: Arc<NodeKernel>,
+    flags: u32,
+    /// Where each endpoint is attached.
+    interfaces: BTreeMap<EndpointId, u32>,
+    /// The policies in force, to be shown.
+    policies: BTreeMap<EndpointId, NodePolicyTable>,
+    /// Who is where.
+    ipcache: BTreeMap<IpNet, u32>,
+    has_said_services: bool,
+}
+
+impl EbpfDatapath {
+    /// Sets up, or takes over, what `settings` name. `told_at_once`: who is refused gets a reset or an ICMP
+    /// message instead of silence.
+    ///
+    /// # Errors
+    /// What is missing, and what the kernel refuses.
+    pub fn open(settings: &NodeSettings, told_at_once: bool) -> Result<Self, DatapathError> {
+        let kernel = NodeKernel::open(settings).map_err(|error| failed(&error))?;
+        let told = if told_at_once { endpoint_flags::TOLD_AT_ONCE } else { 0 };
+        Ok(Self {
+            kernel: Arc::new(kernel),
+            flags: endpoint_flags::ENFORCED | told,
+            interfaces: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            ipcache: BTreeMap::new(),
+            has_said_services: false,
+        })
+    }
+
+    /// The programs and maps themselves.
+    #[must_use]
+    pub fn kernel(&self) -> Arc<NodeKernel> {
+        self.kernel.clone()
+    }
+}
+
+/// The number of the interface that a workload is attached by.
+fn interface(attachment: &Attachment) -> Result<u32, DatapathError> {
+    match attachment {
+        Attachment::Interface(name) => interface_number(name)
+            .ok_or_else(|| DatapathError(format!("there is no interface `{name}` on this host"))),
+        Attachment::NetworkNamespace(path) => Err(DatapathError(format!(
+            "the interface that leads into `{}` is not looked for by this version: name it as \
+             `interface`",
+            path.display()
+        ))),
+    }
+}
+
+fn interface_number(name: &str) -> Option<u32> {
+    let text = std::fs::read_to_string(Path::new("/sys/class/net").join(name).join("ifindex"));
+    text.ok()?.trim().parse().ok()
+}
+
+fn failed(error: &dyn std::fmt::Display) -> DatapathError {
+    DatapathError(error.to_string())
+}
+
+impl Datapath for EbpfDatapath {
+    fn name(&self) -> &'static str {
+        "ebpf"
+    }
+
+    fn is_enforcing(&self) -> bool {
+        true
+    }
+
+    fn endpoint_put(&mut self, endpoint: &EndpointSpec) -> Result<(), DatapathError> {
+        let wanted = interface(&endpoint.attachment)?;
+        let before = self.interfaces.get(&endpoint.id).copied();
+        // First whose addresses they are: there is no moment in which another may send from them.
+        let addressed = self.kernel.set_own_addresses(endpoint.id, &endpoint.addresses);
+        addressed.map_err(|error| failed(&error))?;
+        let attached = self.kernel.attach(wanted, endpoint.id, self.flags);
+        attached.map_err(|error| failed(&error))?;
+        self.interfaces.insert(endpoint.id, wanted);
+        match before {
+            Some(before) if before != wanted => {
+                self.kernel.detach(before).map_err(|error| failed(&error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn endpoint_removed(&mut self, id: EndpointId) -> Result<(), DatapathError> {
+        self.kernel.remove_endpoint(id).map_err(|error| failed(&error))?;
+        self.interfaces.remove(&id);
+        self.policies.remove(&id);
+        Ok(())
+    }
+
+    fn endpoint_closed(&mut self, id: EndpointId) -> Result<(), DatapathError> {
+        self.policies.remove(&id);
+        // Without even a header it is no policy, and without one nothing passes.
+        self.kernel.set_policy(id, &NodePolicyTable::default()).map_err(|error| failed(&error))
+    }
+
+    fn policy_set(
+        &mut self,
+        id: EndpointId,
+        revision: u64,
+        policy: &EndpointPolicy,
+    ) -> Result<(), DatapathError> {
+        let table = NodePolicyTable::new(policy, revision, |protocol, verdict| {
+            kernel_verdict(protocol, &carried_out(protocol, verdict))
+        });
+        self.kernel.set_policy(id, &table).map_err(|error| failed(&error))?;
+        self.policies.insert(id, table);
+        Ok(())
+    }
+
+    fn ipcache_put(&mut self, prefix: IpNet, identity: Identity) -> Result<(), DatapathError> {
+        let number = identity.get();
+        self.kernel.set_identity(prefix, Some(number)).map_err(|error| failed(&error))?;
+        self.ipcache.insert(prefix, number);
+        Ok(())
+    }
+
+    fn ipcache_removed(&mut self, prefix: IpNet) -> Result<(), DatapathError> {
+        self.kernel.set_identity(prefix, None).map_err(|error| failed(&error))?;
+        self.ipcache.remove(&prefix);
+        Ok(())
+    }
+
+    fn service_put(&mut self, _: &ServiceSpec) -> Result<(), DatapathError> {
+        if !std::mem::replace(&mut self.has_said_services, true) {
+            tracing::warn!(
+                "services are not balanced by this version: what is sent to their addresses goes \
+                 where the host's routes lead it"
+            );
+        }
+        Ok(())
+    }
+
+    fn service_removed(&mut self, _: &ServiceName) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn synced(&mut self) -> Result<(), DatapathError> {
+        let there = self.kernel.endpoints().map_err(|error| failed(&error))?;
+        let ours: BTreeSet<u32> = self.interfaces.values().copied().collect();
+        for (interface, entry) in there {
+            match self.interfaces.contains_key(&entry.endpoint) {
+                true if ours.contains(&interface) => continue,
+                true => self.kernel.detach(interface),
+                false => self.kernel.remove_endpoint(entry.endpoint),
+            }
+            .map_err(|error| failed(&error))?;
+        }
+        let known = self.ipcache.iter().map(|(prefix, identity)| (*prefix, *identity));
+        self.kernel.sync_identities(known).map_err(|error| failed(&error))
+    }
+
+    fn status(&self) -> DatapathStatus {
+        let maps = self.kernel.status().unwrap_or_default();
+        let attached = self.interfaces.iter().map(|(id, interface)| {
+            format!("interface {interface}, ingress and egress (TCX): endpoint {id}")
+        });
+        DatapathStatus {
+            attached: attached.collect(),
+            maps: maps
+                .into_iter()
+                .map(|fill| MapFill {
+                    name: fill.map.to_owned(),
+                    entries: fill.entries as u64,
+                    capacity: u64::from(fill.capacity),
+                })
+                .collect(),
+        }
+    }
+
+    fn list(&self, table: Table) -> Option<Listing> {
+        match table {
+            Table::Policy => Some(listing::policies(&self.policies)),
+            Table::Ipcache => Some(listing::ipcache(&self.ipcache)),
+            Table::Ct => Some(listing::connections(&self.kernel.connections().ok()?)),
+            Table::Metrics => Some(listing::counters(&self.kernel.counters().ok()?)),
+            Table::Lb => None,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The proxy that all endpoints share, for what has to be read.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use portreeve_core::{
+    EndpointConfig, EndpointLimits, Endpoints, ListenerConfig, NodeConfig, NodeProxy, NodeRemote,
+    Transparent, UpstreamConfig, UpstreamSource,
+};
+use portreeve_ebpf::ListenerSlot;
+use portreeve_ebpf::node::{NodeKernel, mark};
+use portreeve_policy::{EndpointPolicy, TrafficDirection};
+
+use super::{DatapathError, EndpointId, EndpointSpec, Proxying};
+
+/// A proxy in this process, to which the kernel hands connections.
+pub struct SharedProxy {
+    endpoints: Arc<Endpoints>,
+    names: BTreeMap<EndpointId, String>,
+    proxy: Option<NodeProxy>,
+    remote: NodeRemote,
+}
+
+/// What a listener is called, which way its connections go, and where the kernel looks for it.
+const LISTENERS: [(&str, TrafficDirection, bool, ListenerSlot); 4] = [
+    ("egress-v4", TrafficDirection::Egress, true, ListenerSlot::OutboundV4),
+    ("egress-v6", TrafficDirection::Egress, false, ListenerSlot::OutboundV6),
+    ("ingress-v4", TrafficDirection::Ingress, true, ListenerSlot::InboundV4),
+    ("ingress-v6", TrafficDirection::Ingress, false, ListenerSlot::InboundV6),
+];
+
+impl SharedProxy {
+    /// Starts a proxy, and has the kernel hand connections to it. `settings` is completed: its listeners,
+    /// and where its upstream connections seem to come from, are the kernel's affair.
+    ///
+    /// # Errors
+    /// When it can't start, and when the kernel does not take its sockets.
+    pub fn start(mut settings: NodeConfig, kernel: &NodeKernel) -> Result<Self, DatapathError> {
+        let has_v6 = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+        let wanted = LISTENERS.into_iter().filter(|(_, _, v4, _)| *v4 || has_v6);
+        settings.listeners = wanted.map(|(name, way, v4, _)| listener(name, way, v4)).collect();
+        settings.upstream_source =
+            UpstreamSource { client_address: true, mark: Some(mark::FROM_PROXY) };
+        let endpoints = Arc::<Endpoints>::default();
+        let proxy = NodeProxy::start_told(settings, endpoints.clone(), |way, address, sockets| {
+            hand_over(kernel, way, address, sockets)
+        })
+        .map_err(|error| DatapathError(error.to_string()))?;
+        let remote = proxy.remote();
+        Ok(Self { endpoints, names: BTreeMap::new(), proxy: Some(proxy), remote })
+    }
+}
+
+fn listener(name: &str, direction: TrafficDirection, v4: bool) -> ListenerConfig {
+    let listen: SocketAddr = match v4 {
+        true => (Ipv4Addr::LOCALHOST, 0).into(),
+        false => (Ipv6Addr::LOCALHOST, 0).into(),
+    };
+    ListenerConfig {
+        name: name.to_owned(),
+        direction,
+        listen,
+        upstream: UpstreamConfig::OriginalDestination(Transparent::Tproxy),
+        policy_port: None,
+        advertised: None,
+    }
+}
+
+/// The kernel gives a connection to one socket, and the group of those that share its port spreads them.
+/// What any of them sends has to be known as the proxy's.
+fn hand_over(
+    kernel: &NodeKernel,
+    way: TrafficDirection,
+    address: SocketAddr,
+    sockets: &[BorrowedFd<'_>],
+) -> std::io::Result<()> {
+    let wanted = |(_, direction, v4, _): &&(&str, TrafficDirection, bool, ListenerSlot)| {
+        *direction == way && *v4 == address.is_ipv4()
+    };
+    let Some((.., slot)) = LISTENERS.iter().find(wanted) else { return Ok(()) };
+    // The last one stays in the map; all are marked.
+    for socket in sockets {
+        kernel.set_listener(*slot, *socket).map_err(std::io::Error::other)?;
+    }
+    Ok(())
+}
+
+impl Proxying for SharedProxy {
+    fn policy_set(
+        &mut self,
+        endpoint: &EndpointSpec,
+        _: u64,
+        policy: EndpointPolicy,
+    ) -> Result<(), DatapathError> {
+        let config = EndpointConfig {
+            name: endpoint.name.clone(),
+            addresses: endpoint.addresses.clone(),
+            limits: EndpointLimits::default(),
+        };
+        self.endpoints.upsert(config, policy);
+        self.names.insert(endpoint.id, endpoint.name.clone());
+        Ok(())
+    }
+
+    fn endpoint_removed(&mut self, id: EndpointId) {
+        if let Some(name) = self.names.remove(&id) {
+            self.endpoints.remove(&name);
+        }
+    }
+
+    fn addresses_changed(
+        &mut self,
+        policies: &mut dyn Iterator<Item = (EndpointId, EndpointPolicy)>,
+    ) {
+        for (id, policy) in policies {
+            if let Some(name) = self.names.get(&id) {
+                // One that is gone has nothing to know.
+                let _ = self.endpoints.set_policy(name, policy);
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        self.remote.drain();
+    }
+
+    fn connections(&self) -> usize {
+        self.endpoints.list().iter().map(|endpoint| endpoint.connections).sum()
+    }
+}
+
+impl Drop for SharedProxy {
+    fn drop(&mut self) {
+        self.remote.stop();
+        if let Some(proxy) = self.proxy.take() {
+            proxy.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for SharedProxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharedProxy").field("endpoints", &self.names.len()).finish_non_exhaustive()
+    }
+}
