@@ -1,7 +1,6 @@
 //! The kernel's side of a node, by programs on the interfaces of its workloads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -9,6 +8,8 @@ use portreeve_core::carried_out;
 use portreeve_ebpf::kernel_verdict;
 use portreeve_ebpf::node::{NodeKernel, NodePolicyTable, NodeSettings, endpoint_flags};
 use portreeve_policy::{EndpointPolicy, Identity};
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::listing;
 use super::{
@@ -71,8 +72,9 @@ fn interface(attachment: &Attachment) -> Result<u32, DatapathError> {
 }
 
 fn interface_number(name: &str) -> Option<u32> {
-    let text = std::fs::read_to_string(Path::new("/sys/class/net").join(name).join("ifindex"));
-    text.ok()?.trim().parse().ok()
+    // Asked of this thread's network namespace; `/sys` may be another's.
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+    name_to_index(&any, name).ok()
 }
 
 fn failed(error: &dyn std::fmt::Display) -> DatapathError {
