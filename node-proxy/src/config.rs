@@ -186,7 +186,7 @@ pub(crate) fn from_file(path: &Path) -> Result<Config, Failure> {
         socket: folder.join(file.socket),
         node: file.node.unwrap_or_else(host_name),
         datapath: file.datapath,
-        kernel: file.kernel,
+        kernel: Kernel { bpffs: folder.join(file.kernel.bpffs), ..file.kernel },
         admin: file.admin.0,
         policy: Options {
             enforcement: match file.policy.enforcement {

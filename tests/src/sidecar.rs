@@ -38,20 +38,31 @@ spec:
 /// When it can't be built.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().expect("the test's own path");
-        // target/<profile>/deps/<test>
-        let folder = test.ancestors().nth(2).expect("the profile's folder");
-        let release = folder.file_name().is_some_and(|name| name == "release");
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "portreeve"]);
-        if release {
-            build.arg("--release");
-        }
-        let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
-        assert!(built.success(), "portreeve does not build");
-        folder.join("portreeve")
-    })
+    BINARY.get_or_init(|| built("portreeve"))
+}
+
+/// The node's binary, built once.
+///
+/// # Panics
+/// When it can't be built.
+pub fn node_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| built("portreeve-node"))
+}
+
+fn built(package: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    // target/<profile>/deps/<test>
+    let folder = test.ancestors().nth(2).expect("the profile's folder");
+    let release = folder.file_name().is_some_and(|name| name == "release");
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--package", package]);
+    if release {
+        build.arg("--release");
+    }
+    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
+    assert!(built.success(), "{package} does not build");
+    folder.join(package)
 }
 
 /// Runs the binary to its end: exit code, standard output, standard error.

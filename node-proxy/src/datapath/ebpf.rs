@@ -1,6 +1,7 @@
 //! The kernel's side of a node, by programs on the interfaces of its workloads.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -39,6 +40,7 @@ impl EbpfDatapath {
     /// # Errors
     /// What is missing, and what the kernel refuses.
     pub fn open(settings: &NodeSettings, told_at_once: bool) -> Result<Self, DatapathError> {
+        check_bpffs(&settings.bpffs)?;
         let kernel = NodeKernel::open(settings).map_err(|error| failed(&error))?;
         let told = if told_at_once { endpoint_flags::TOLD_AT_ONCE } else { 0 };
         Ok(Self {
@@ -56,6 +58,19 @@ impl EbpfDatapath {
     pub fn kernel(&self) -> Arc<NodeKernel> {
         self.kernel.clone()
     }
+}
+
+/// What is pinned elsewhere than on a bpf file system is refused with a word that says nothing.
+fn check_bpffs(path: &Path) -> Result<(), DatapathError> {
+    const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+    let mounted = rustix::fs::statfs(path).is_ok_and(|found| found.f_type as u64 == BPF_FS_MAGIC);
+    if mounted {
+        return Ok(());
+    }
+    Err(DatapathError(format!(
+        "`{0}` is no bpf file system; mount one: `mount -t bpf bpf {0}`",
+        path.display()
+    )))
 }
 
 /// The number of the interface that a workload is attached by.
