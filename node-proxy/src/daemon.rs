@@ -43,15 +43,19 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let source = open_source(&config.objects, again.clone())?;
     tracing::info!("objects are read from {}", source.name());
     tracing::info!("status socket: {}", config.socket.display());
-    runtime.block_on(async {
+    let followed = runtime.block_on(async {
         let answers = tokio::spawn(server.serve(node.clone()));
-        follow(&node, source, &again, &mut signals).await;
-        drain(&node, config.drain_timeout, &mut signals).await;
+        let followed = follow(&node, source, &again, &mut signals).await;
+        if followed.is_ok() {
+            drain(&node, config.drain_timeout, &mut signals).await;
+        }
         // The socket goes with it.
         answers.abort();
         let _ = answers.await;
+        followed
     });
     lock(&node).leave();
+    followed?;
     tracing::info!("ended in order");
     Ok(())
 }
@@ -140,7 +144,7 @@ async fn follow(
     mut source: WatchedFolder,
     again: &Notify,
     signals: &mut Signals,
-) {
+) -> Result<(), Failure> {
     let (send, mut batches) = mpsc::channel::<Batch>(1);
     // On its own: a batch that is half read must not be lost to something that happens meanwhile.
     let reader = tokio::spawn(async move { while send.send(source.next().await).await.is_ok() {} });
@@ -154,8 +158,10 @@ async fn follow(
         };
         tokio::select! {
             batch = batches.recv() => {
-                let Some(batch) = batch else { break };
-                take_in(node, batch);
+                match batch {
+                    Some(batch) => take_in(node, batch),
+                    None => return Err(Failure::new("nobody reads objects any more")),
+                }
             }
             () = wait => lock(node).realise(Instant::now()),
             received = signals.next() => match received {
@@ -168,6 +174,7 @@ async fn follow(
         }
     }
     reader.abort();
+    Ok(())
 }
 
 fn take_in(node: &Mutex<Node>, batch: Batch) {
