@@ -19,7 +19,9 @@ use crate::api::Server;
 use crate::cli::{DatapathKind, RunArguments};
 use crate::command::Failure;
 use crate::config::{self, Config, Refusals};
-use crate::datapath::{Datapath, EbpfDatapath, NoDatapath, Proxying, SharedProxy};
+use crate::datapath::{
+    Datapath, DatapathError, EbpfDatapath, NoDatapath, Proxying, SharedProxy, check_bpffs,
+};
 use crate::logging;
 use crate::source::{Batch, Source, WatchedFolder};
 use crate::state::{Node, NodeOptions};
@@ -31,6 +33,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     logging::start(&arguments.log)?;
     let config = config::from_arguments(arguments)?;
+    check_datapath(&config)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
     let _entered = runtime.enter();
@@ -46,15 +49,19 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let source = open_source(&config.objects, again.clone())?;
     tracing::info!("objects are read from {}", source.name());
     tracing::info!("status socket: {}", config.socket.display());
-    runtime.block_on(async {
+    let followed = runtime.block_on(async {
         let answers = tokio::spawn(server.serve(node.clone()));
-        follow(&node, source, &again, &mut signals).await;
-        drain(&node, config.drain_timeout, &mut signals).await;
+        let followed = follow(&node, source, &again, &mut signals).await;
+        if followed.is_ok() {
+            drain(&node, config.drain_timeout, &mut signals).await;
+        }
         // The socket goes with it.
         answers.abort();
         let _ = answers.await;
+        followed
     });
     lock(&node).leave();
+    followed?;
     tracing::info!("ended in order");
     Ok(())
 }
@@ -71,6 +78,22 @@ fn open_node(config: &Config) -> Result<Arc<Mutex<Node>>, Failure> {
     Ok(Arc::new(Mutex::new(node)))
 }
 
+/// Before anything is begun: whether what is wanted can be at all.
+fn check_datapath(config: &Config) -> Result<(), Failure> {
+    match config.datapath {
+        DatapathKind::None => Ok(()),
+        DatapathKind::Ebpf => check_bpffs(&config.kernel.bpffs).map_err(|error| failed(&error)),
+    }
+}
+
+fn failed(error: &DatapathError) -> Failure {
+    Failure::new(format!(
+        "the programs inside of the kernel can't be set up: {error}\n  hint: this takes root \
+         (CAP_BPF, CAP_NET_ADMIN), Linux 6.6 or newer and a bpf file system; `--datapath none` \
+         computes and shows policy, and enforces nothing"
+    ))
+}
+
 type Carried = (Box<dyn Datapath>, Box<dyn Proxying>);
 
 /// What carries policy out.
@@ -83,13 +106,6 @@ fn open_datapath(config: &Config) -> Result<Carried, Failure> {
         );
         return Ok((Box::new(NoDatapath), Box::new(NoDatapath)));
     }
-    let failed = |error: &dyn std::fmt::Display| {
-        Failure::new(format!(
-            "the programs inside of the kernel can't be set up: {error}\n  hint: this takes root \
-             (CAP_BPF, CAP_NET_ADMIN), Linux 6.6 or newer and a mounted bpf file system; \
-             `--datapath none` computes and shows policy, and enforces nothing"
-        ))
-    };
     let instance = config
         .kernel
         .instance
@@ -163,7 +179,7 @@ async fn follow(
     mut source: WatchedFolder,
     again: &Notify,
     signals: &mut Signals,
-) {
+) -> Result<(), Failure> {
     let (send, mut batches) = mpsc::channel::<Batch>(1);
     // On its own: a batch that is half read must not be lost to something that happens meanwhile.
     let reader = tokio::spawn(async move { while send.send(source.next().await).await.is_ok() {} });
@@ -177,8 +193,10 @@ async fn follow(
         };
         tokio::select! {
             batch = batches.recv() => {
-                let Some(batch) = batch else { break };
-                take_in(node, batch);
+                match batch {
+                    Some(batch) => take_in(node, batch),
+                    None => return Err(Failure::new("nobody reads objects any more")),
+                }
             }
             () = wait => lock(node).realise(Instant::now()),
             received = signals.next() => match received {
@@ -191,6 +209,7 @@ async fn follow(
         }
     }
     reader.abort();
+    Ok(())
 }
 
 fn take_in(node: &Mutex<Node>, batch: Batch) {

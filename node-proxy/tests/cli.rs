@@ -134,9 +134,11 @@ fn commands_print_what_was_read_over() {
 #[test]
 fn without_a_datapath_it_does_not_run_unless_it_is_asked_to() {
     let folder = tempfile::tempdir().unwrap();
+    let config = "objects: objects\nstate: state\nsocket: node.sock\nkernel: {bpffs: nowhere}\n";
+    std::fs::write(folder.path().join("node.yaml"), config).unwrap();
     let said = Command::new(BINARY)
-        .args(["run", "--objects", "objects", "--state", "state", "--socket", "node.sock"])
-        .current_dir(folder.path())
+        .args(["run", "--config"])
+        .arg(folder.path().join("node.yaml"))
         .output()
         .unwrap();
     assert_eq!(said.status.code(), Some(1));

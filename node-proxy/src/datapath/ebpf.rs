@@ -40,7 +40,6 @@ impl EbpfDatapath {
     /// # Errors
     /// What is missing, and what the kernel refuses.
     pub fn open(settings: &NodeSettings, told_at_once: bool) -> Result<Self, DatapathError> {
-        check_bpffs(&settings.bpffs)?;
         let kernel = NodeKernel::open(settings).map_err(|error| failed(&error))?;
         let told = if told_at_once { endpoint_flags::TOLD_AT_ONCE } else { 0 };
         Ok(Self {
@@ -60,8 +59,11 @@ impl EbpfDatapath {
     }
 }
 
-/// What is pinned elsewhere than on a bpf file system is refused with a word that says nothing.
-fn check_bpffs(path: &Path) -> Result<(), DatapathError> {
+/// Whether a bpf file system is there. What is pinned elsewhere is refused with a word that says nothing.
+///
+/// # Errors
+/// With what to do.
+pub fn check_bpffs(path: &Path) -> Result<(), DatapathError> {
     const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
     let mounted = rustix::fs::statfs(path).is_ok_and(|found| found.f_type as u64 == BPF_FS_MAGIC);
     if mounted {

@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use portreeve_policy::{EndpointPolicy, Identity, Protocol};
 use serde::Serialize;
 
-pub use self::ebpf::EbpfDatapath;
+pub use self::ebpf::{EbpfDatapath, check_bpffs};
 pub use self::none::NoDatapath;
 pub use self::recording::{Call, Recorder, Recording};
 pub use self::shared_proxy::SharedProxy;

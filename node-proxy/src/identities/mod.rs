@@ -1,4 +1,4 @@
-//! Numbers that outlive the process: identities of label sets, and ids of endpoints. What the kernel
+//! Numbers that outlive the process: identities of label sets and of prefixes, and ids of endpoints. What the kernel
 //! was told before a restart must mean the same after it.
 //!
 //! | file | what |
@@ -17,10 +17,11 @@ mod numbering;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use portreeve_policy::{Identity, IdentityAllocator, Label, Labels};
 
 pub use self::file::StateError;
@@ -30,6 +31,9 @@ use self::numbering::Numbering;
 /// that are one node's own.
 pub const IDENTITIES: std::ops::RangeInclusive<u32> = 256..=(1 << 24) - 1;
 
+/// Identities of prefixes that policies name: one node's own (Cilium: scope 1).
+pub const PREFIXES: std::ops::RangeInclusive<u32> = (1 << 24)..=(1 << 25) - 1;
+
 /// Identities, shared between the engine, which takes them, and who keeps them.
 #[derive(Clone, Debug)]
 pub struct Identities {
@@ -38,39 +42,68 @@ pub struct Identities {
 
 #[derive(Debug)]
 struct Shared {
-    numbers: Numbering<Labels>,
-    path: PathBuf,
+    labels: Kept<Labels>,
+    prefixes: Kept<Prefix>,
     now: Instant,
+}
+
+/// Numbers and the file they are kept in.
+#[derive(Debug)]
+struct Kept<N> {
+    numbers: Numbering<N>,
+    path: PathBuf,
     /// Whether there is something that is not on disk.
     is_dirty: bool,
 }
 
-impl Identities {
-    /// Identities as a file has them; none if there is no such file.
-    ///
-    /// # Errors
-    /// When the file can't be read, or is not what was written: no numbers are given out then.
-    pub fn open(path: impl Into<PathBuf>, now: Instant) -> Result<Self, StateError> {
-        let path = path.into();
-        let numbers = file::read(&path, IDENTITIES, now)?;
-        Ok(Self::of(numbers, path, now))
-    }
-
-    /// Identities of a range of one's own.
-    #[cfg(test)]
-    fn with_range(
-        path: impl Into<PathBuf>,
+impl<N: Name> Kept<N> {
+    fn open(
+        path: PathBuf,
         range: std::ops::RangeInclusive<u32>,
         now: Instant,
     ) -> Result<Self, StateError> {
-        let path = path.into();
-        let numbers = file::read(&path, range, now)?;
-        Ok(Self::of(numbers, path, now))
+        Ok(Self { numbers: file::read(&path, range, now)?, path, is_dirty: false })
     }
 
-    fn of(numbers: Numbering<Labels>, path: PathBuf, now: Instant) -> Self {
-        let shared = Shared { numbers, path, now, is_dirty: false };
-        Self { shared: Arc::new(Mutex::new(shared)) }
+    fn acquire(&mut self, name: &N, now: Instant) -> Option<u32> {
+        let (number, is_new) = self.numbers.acquire(name, now)?;
+        self.is_dirty |= is_new;
+        Some(number)
+    }
+
+    fn collect(&mut self, now: Instant, keep: Duration) -> Vec<(N, u32)> {
+        let gone = self.numbers.collect(now, keep);
+        self.is_dirty |= !gone.is_empty();
+        gone
+    }
+
+    fn save(&mut self) -> Result<(), StateError> {
+        if self.is_dirty {
+            file::write(&self.path, &self.numbers)?;
+            self.is_dirty = false;
+        }
+        Ok(())
+    }
+}
+
+impl Identities {
+    /// Identities as the files of a folder have them; none where there is no such file.
+    ///
+    /// # Errors
+    /// When a file can't be read, or is not what was written: no numbers are given out then.
+    pub fn open(folder: &Path, now: Instant) -> Result<Self, StateError> {
+        Self::with_range(folder, IDENTITIES, now)
+    }
+
+    /// Identities of label sets of a range of one's own.
+    fn with_range(
+        folder: &Path,
+        range: std::ops::RangeInclusive<u32>,
+        now: Instant,
+    ) -> Result<Self, StateError> {
+        let labels = Kept::open(folder.join("identities.json"), range, now)?;
+        let prefixes = Kept::open(folder.join("prefixes.json"), PREFIXES, now)?;
+        Ok(Self { shared: Arc::new(Mutex::new(Shared { labels, prefixes, now })) })
     }
 
     /// Another moment has come.
@@ -84,20 +117,17 @@ impl Identities {
     /// When it can't be written. The numbers that are new must not be told to anybody then.
     pub fn save(&self) -> Result<(), StateError> {
         let mut shared = self.lock();
-        if shared.is_dirty {
-            file::write(&shared.path, &shared.numbers)?;
-            shared.is_dirty = false;
-        }
-        Ok(())
+        shared.labels.save()?;
+        shared.prefixes.save()
     }
 
     /// Gives up what nobody has had for `keep`, and returns it. To be called when nothing that was
     /// written for others is older than the engine's view of them.
-    pub fn collect(&self, keep: std::time::Duration) -> Vec<(Labels, Identity)> {
+    pub fn collect(&self, keep: Duration) -> Vec<(Labels, Identity)> {
         let mut shared = self.lock();
         let now = shared.now;
-        let gone = shared.numbers.collect(now, keep);
-        shared.is_dirty |= !gone.is_empty();
+        shared.prefixes.collect(now, keep);
+        let gone = shared.labels.collect(now, keep);
         gone.into_iter().map(|(labels, number)| (labels, Identity::new(number))).collect()
     }
 
@@ -106,6 +136,7 @@ impl Identities {
     pub fn list(&self) -> Vec<(Identity, Labels, usize)> {
         let shared = self.lock();
         let mut all: Vec<_> = shared
+            .labels
             .numbers
             .entries()
             .map(|(labels, entry)| (Identity::new(entry.number), labels.clone(), entry.held))
@@ -123,52 +154,55 @@ impl IdentityAllocator for Identities {
     fn acquire(&mut self, labels: &Labels) -> Option<Identity> {
         let mut shared = self.lock();
         let now = shared.now;
-        let (number, is_new) = shared.numbers.acquire(labels, now)?;
-        shared.is_dirty |= is_new;
-        Some(Identity::new(number))
+        shared.labels.acquire(labels, now).map(Identity::new)
     }
 
     fn release(&mut self, labels: &Labels) {
         let mut shared = self.lock();
         let now = shared.now;
-        shared.numbers.release(labels, now);
+        shared.labels.numbers.release(labels, now);
+    }
+
+    fn acquire_prefix(&mut self, prefix: IpNet, names: &[String]) -> Option<Identity> {
+        let mut shared = self.lock();
+        let now = shared.now;
+        shared.prefixes.acquire(&Prefix::of(prefix, names), now).map(Identity::new)
+    }
+
+    fn release_prefix(&mut self, prefix: IpNet, names: &[String], _: Identity) {
+        let mut shared = self.lock();
+        let now = shared.now;
+        shared.prefixes.numbers.release(&Prefix::of(prefix, names), now);
     }
 }
 
 /// Ids of endpoints, by their names. As identities, so that what is pinned in the kernel for an endpoint
 /// is found again.
 #[derive(Debug)]
-pub struct EndpointIds {
-    numbers: Numbering<String>,
-    path: PathBuf,
-    is_dirty: bool,
-}
+pub struct EndpointIds(Kept<String>);
 
 impl EndpointIds {
-    /// Ids as a file has them; none if there is no such file.
+    /// Ids as a file of a folder has them; none if there is no such file.
     ///
     /// # Errors
     /// As [`Identities::open`].
-    pub fn open(path: impl Into<PathBuf>, now: Instant) -> Result<Self, StateError> {
-        let path = path.into();
-        Ok(Self { numbers: file::read(&path, 1..=u32::MAX - 1, now)?, path, is_dirty: false })
+    pub fn open(folder: &Path, now: Instant) -> Result<Self, StateError> {
+        Ok(Self(Kept::open(folder.join("endpoints.json"), 1..=u32::MAX - 1, now)?))
     }
 
     /// The id of an endpoint; `None`: there are none left.
     pub fn acquire(&mut self, name: &str, now: Instant) -> Option<u32> {
-        let (number, is_new) = self.numbers.acquire(&name.to_owned(), now)?;
-        self.is_dirty |= is_new;
-        Some(number)
+        self.0.acquire(&name.to_owned(), now)
     }
 
     /// The endpoint is gone.
     pub fn release(&mut self, name: &str, now: Instant) {
-        self.numbers.release(&name.to_owned(), now);
+        self.0.numbers.release(&name.to_owned(), now);
     }
 
     /// As [`Identities::collect`].
-    pub fn collect(&mut self, now: Instant, keep: std::time::Duration) {
-        self.is_dirty |= !self.numbers.collect(now, keep).is_empty();
+    pub fn collect(&mut self, now: Instant, keep: Duration) {
+        self.0.collect(now, keep);
     }
 
     /// As [`Identities::save`].
@@ -176,11 +210,7 @@ impl EndpointIds {
     /// # Errors
     /// When it can't be written.
     pub fn save(&mut self) -> Result<(), StateError> {
-        if self.is_dirty {
-            file::write(&self.path, &self.numbers)?;
-            self.is_dirty = false;
-        }
-        Ok(())
+        self.0.save()
     }
 }
 
@@ -203,6 +233,31 @@ impl Name for String {
 
     fn from_json(value: &serde_json::Value) -> Option<Self> {
         value.as_str().map(str::to_owned)
+    }
+}
+
+/// A prefix and the DNS names it stands for, joined by spaces.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Prefix(String);
+
+impl Prefix {
+    fn of(prefix: IpNet, names: &[String]) -> Self {
+        let names = names.iter().map(String::as_str);
+        Self(
+            std::iter::once(prefix.to_string().as_str()).chain(names).collect::<Vec<_>>().join(" "),
+        )
+    }
+}
+
+impl Name for Prefix {
+    const FORMAT: &'static str = "portreeve-node prefixes";
+
+    fn to_json(&self) -> serde_json::Value {
+        self.0.as_str().into()
+    }
+
+    fn from_json(value: &serde_json::Value) -> Option<Self> {
+        value.as_str().map(|text| Self(text.to_owned()))
     }
 }
 

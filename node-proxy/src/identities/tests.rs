@@ -20,7 +20,7 @@ impl Folder {
     }
 
     fn open(&self) -> Identities {
-        Identities::open(self.file(), Instant::now()).unwrap()
+        Identities::open(self.0.path(), Instant::now()).unwrap()
     }
 }
 
@@ -77,13 +77,13 @@ fn a_damaged_file_is_an_error_that_says_what_to_do() {
         whole.replace("\"k8s\"", "7"),
     ] {
         std::fs::write(folder.file(), &damaged).unwrap();
-        let error = Identities::open(folder.file(), Instant::now()).unwrap_err();
+        let error = Identities::open(folder.0.path(), Instant::now()).unwrap_err();
         assert!(matches!(error, StateError::Damaged { .. }), "{damaged}: {error}");
         assert!(error.to_string().contains("hint: put a copy of it back"), "{error}");
         assert_eq!(std::fs::read_to_string(folder.file()).unwrap(), damaged, "left as it is");
     }
     std::fs::write(folder.file(), whole.replace("\"version\":1", "\"version\":2")).unwrap();
-    let error = Identities::open(folder.file(), Instant::now()).unwrap_err();
+    let error = Identities::open(folder.0.path(), Instant::now()).unwrap_err();
     assert!(error.to_string().contains("layout 2, and this version knows 1"), "{error}");
 }
 
@@ -115,7 +115,7 @@ fn a_number_that_nobody_has_is_kept_for_a_while_and_then_given_up() {
 fn numbers_run_out_closed_and_the_longest_unused_comes_first() {
     let folder = Folder::new();
     let now = Instant::now();
-    let mut identities = Identities::with_range(folder.file(), 256..=258, now).unwrap();
+    let mut identities = Identities::with_range(folder.0.path(), 256..=258, now).unwrap();
     let names = ["app=a", "app=b", "app=c"];
     let numbers: Vec<_> = names.iter().map(|name| identities.acquire(&labels(name))).collect();
     assert_eq!(identities.acquire(&labels("app=d")), None);
@@ -126,7 +126,7 @@ fn numbers_run_out_closed_and_the_longest_unused_comes_first() {
     }
     identities.save().unwrap();
     drop(identities);
-    let mut identities = Identities::with_range(folder.file(), 256..=258, now).unwrap();
+    let mut identities = Identities::with_range(folder.0.path(), 256..=258, now).unwrap();
     assert_eq!(identities.acquire(&labels("app=c")), numbers[2]);
     assert_eq!(identities.acquire(&labels("app=d")), numbers[1]);
     assert_eq!(identities.acquire(&labels("app=e")), numbers[0]);
@@ -182,4 +182,23 @@ fn what_can_not_be_written_is_an_error_and_is_tried_again() {
     std::fs::remove_dir(folder.file()).unwrap();
     identities.save().unwrap();
     assert_eq!(folder.open().list().len(), 1);
+}
+
+#[test]
+fn prefixes_keep_their_numbers_too() {
+    let folder = Folder::new();
+    let mut first = folder.open();
+    let prefix = |text: &str| text.parse::<IpNet>().unwrap();
+    let name = ["api.example.org".to_owned()];
+    let net = first.acquire_prefix(prefix("10.0.0.0/8"), &[]);
+    let one = first.acquire_prefix(prefix("192.0.2.1/32"), &[]);
+    let named = first.acquire_prefix(prefix("192.0.2.1/32"), &name);
+    assert_eq!(net, Some(Identity::new(1 << 24)));
+    assert_ne!(one, named, "who has other names is somebody else");
+    first.save().unwrap();
+    drop(first);
+    let mut second = folder.open();
+    assert_eq!(second.acquire_prefix(prefix("192.0.2.1/32"), &name), named);
+    assert_eq!(second.acquire_prefix(prefix("192.0.2.1/32"), &[]), one);
+    assert_eq!(second.acquire_prefix(prefix("10.0.0.0/8"), &[]), net);
 }

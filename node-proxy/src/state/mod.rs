@@ -110,8 +110,8 @@ impl Node {
         proxy: Box<dyn Proxying>,
         now: Instant,
     ) -> Result<Self, StateError> {
-        let identities = Identities::open(state.join("identities.json"), now)?;
-        let ids = EndpointIds::open(state.join("endpoints.json"), now)?;
+        let identities = Identities::open(state, now)?;
+        let ids = EndpointIds::open(state, now)?;
         let engine = Engine::with_allocator(
             options.policy.clone(),
             Features::default(),

@@ -31,6 +31,10 @@ impl Node {
     /// When there is something to do again without any change.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
+        // Nothing else is done before that works.
+        if let Some(again) = self.saving.again() {
+            return Some(again);
+        }
         let endpoints = self.endpoints.pending.iter().filter_map(|name| {
             self.endpoints.all.get(name).and_then(|state| state.backoff.again())
         });
@@ -41,8 +45,7 @@ impl Node {
             .chain(leaving)
             .chain(services.filter_map(|backoff| backoff.again()))
             .chain(self.ipcache.backoff.again())
-            .chain(self.saving.again())
-            .chain(self.syncing.again())
+            .chain(self.syncing.again().filter(|_| self.is_settled()))
             .chain(self.people.next(self.options.identity_linger))
             .min()
     }

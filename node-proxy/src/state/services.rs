@@ -1,6 +1,6 @@
 //! Services and slices as what the datapath balances, and what `toServices` refers to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use portreeve_policy::{Change, Engine, Service};
@@ -14,6 +14,8 @@ use crate::objects::{EndpointSlice, ObjectKey, ServiceObject, ServicePort, Slice
 pub(super) struct Services {
     objects: BTreeMap<ServiceName, ServiceObject>,
     slices: BTreeMap<ServiceName, BTreeMap<ObjectKey, EndpointSlice>>,
+    /// Which service a slice is about.
+    about: HashMap<ObjectKey, ServiceName>,
     /// Those that have changed since they were last looked at.
     touched: BTreeSet<ServiceName>,
     pub(super) all: BTreeMap<ServiceName, ServiceState>,
@@ -47,16 +49,19 @@ impl Services {
         self.remove_slice(&key);
         let name = name(&slice.namespace, &slice.service);
         self.touched.insert(name.clone());
+        self.about.insert(key.clone(), name.clone());
         self.slices.entry(name).or_default().insert(key, slice);
     }
 
     pub(super) fn remove_slice(&mut self, key: &ObjectKey) {
-        for (name, slices) in &mut self.slices {
-            if slices.remove(key).is_some() {
-                self.touched.insert(name.clone());
+        let Some(name) = self.about.remove(key) else { return };
+        if let Some(slices) = self.slices.get_mut(&name) {
+            slices.remove(key);
+            if slices.is_empty() {
+                self.slices.remove(&name);
             }
         }
-        self.slices.retain(|_, slices| !slices.is_empty());
+        self.touched.insert(name);
     }
 
     /// Works out what has changed since it was asked last.

@@ -177,6 +177,13 @@ fn a_restart_tells_everything_with_the_same_numbers() {
     let mut bench = Bench::new();
     two(&bench);
     bench.write("client.yaml", &workload("client", "client", "addresses: [10.1.0.1]"));
+    let from = |cidr: &str| {
+        policy("p", "shop", "x")
+            .replace("fromEndpoints: [{matchLabels: {app: x}}]", &format!("fromCIDR: [{cidr}]"))
+    };
+    bench.write("policy.yaml", &from("192.0.2.0/24"));
+    bench.step();
+    bench.write("policy.yaml", &from("198.51.100.0/24, 192.0.2.0/24"));
     bench.step();
     // One comes first in the alphabet that was not there before.
     bench.write(
@@ -190,6 +197,8 @@ fn a_restart_tells_everything_with_the_same_numbers() {
         "endpoint 2 default/shop at veth0 identity 258",
         "endpoint 3 default/about at veth2 identity 259",
         "ipcache 10.1.0.1/32 257",
+        "ipcache 192.0.2.0/24 16777216",
+        "ipcache 198.51.100.0/24 16777217",
         "synced",
     ] {
         assert!(told.iter().any(|told| told == line), "{line} in {told:#?}");
@@ -372,6 +381,35 @@ fn no_number_is_given_up_while_something_is_not_in_force() {
         bench.wait(LINGER);
     }
     assert_eq!(bench.node.identities().len(), 2);
+}
+
+#[test]
+fn whatever_fails_the_next_try_is_never_at_once() {
+    let mut bench = Bench::new();
+    two(&bench);
+    bench.write("service.yaml", SERVICE);
+    let file = bench.state.path().join("identities.json");
+    for failing in ["synced", "endpoint 2", "ipcache 10.0.0.7", "service", "policy 1"] {
+        bench.told.fail(failing);
+        bench.step();
+        for _ in 0..20 {
+            let next = bench.node.next().expect("tried again");
+            assert!(next > bench.now, "{failing}");
+            bench.now = next;
+            bench.node.realise(bench.now);
+        }
+        if failing == "service" {
+            fs::remove_file(&file).unwrap();
+            fs::create_dir(&file).unwrap();
+            bench.write("more.yaml", &workload("more", "more", "addresses: [10.1.0.9]"));
+        }
+    }
+    fs::remove_dir(&file).unwrap();
+    bench.told.mend();
+    for _ in 0..3 {
+        bench.wait(Duration::from_secs(31));
+    }
+    assert!(bench.node.is_settled() && bench.node.is_synced);
 }
 
 const SERVICE: &str = "

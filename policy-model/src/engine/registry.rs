@@ -8,9 +8,7 @@ use ipnet::IpNet;
 use rustc_hash::FxHashSet;
 
 use crate::endpoint::Peer;
-use crate::identity::{
-    Identities, Identity, IdentityAllocator, IdentityIndex, LocalIdentities, built_in_labels,
-};
+use crate::identity::{Identities, Identity, IdentityAllocator, IdentityIndex, built_in_labels};
 use crate::label::Labels;
 use crate::resolve::Selections;
 
@@ -31,7 +29,6 @@ pub(super) struct Registry {
     identities: Arc<Identities>,
     pub(super) index: IdentityIndex,
     allocator: Box<dyn IdentityAllocator>,
-    local: LocalIdentities,
     /// How many have an identity.
     held: HashMap<Identity, usize>,
     /// Who is at a place, the latest last: several may be, and one who leaves does not take it with him.
@@ -58,7 +55,6 @@ impl Registry {
             identities,
             index,
             allocator,
-            local: LocalIdentities::default(),
             held: HashMap::new(),
             places: HashMap::new(),
             prefixes: HashMap::new(),
@@ -209,7 +205,7 @@ impl Registry {
     ) {
         self.placements += 1;
         let identities = Arc::make_mut(&mut self.identities);
-        let added = identities.add_prefix(prefix, names, &mut self.local, &mut self.index);
+        let added = identities.add_prefix(prefix, names, &mut *self.allocator, &mut self.index);
         if let Some(known) = added.and_then(|identity| identities.get(identity)) {
             touched.selections.extend(selections.came(known));
         }
@@ -218,7 +214,8 @@ impl Registry {
     fn remove_prefix(&mut self, prefix: IpNet, selections: &mut Selections, touched: &mut Touched) {
         self.placements += 1;
         let identities = Arc::make_mut(&mut self.identities);
-        if let Some(gone) = identities.remove_prefix(prefix, &mut self.local, &mut self.index) {
+        if let Some(gone) = identities.remove_prefix(prefix, &mut *self.allocator, &mut self.index)
+        {
             touched.selections.extend(selections.went(gone));
         }
     }

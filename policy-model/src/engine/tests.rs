@@ -329,6 +329,12 @@ impl crate::IdentityAllocator for One {
         assert_eq!(self.0.as_ref(), Some(labels), "never given out");
         self.0 = None;
     }
+
+    fn acquire_prefix(&mut self, _: IpNet, _: &[String]) -> Option<Identity> {
+        None
+    }
+
+    fn release_prefix(&mut self, _: IpNet, _: &[String], _: Identity) {}
 }
 
 #[test]

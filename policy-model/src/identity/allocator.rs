@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use ipnet::IpNet;
+
 use super::{FIRST_LOCAL, FIRST_WORKLOAD, Identity};
 use crate::label::Labels;
 
@@ -13,6 +15,14 @@ pub trait IdentityAllocator: Send {
 
     /// One who had these labels is gone. When all are, the number may be given out again, to others.
     fn release(&mut self, labels: &Labels);
+
+    /// The number of a prefix that policies name, or of an address and the DNS names it stands for: one
+    /// node's own, from 2²⁴ to 2²⁵ (Cilium: scope 1). `None`: there are none left.
+    fn acquire_prefix(&mut self, prefix: IpNet, names: &[String]) -> Option<Identity>;
+
+    /// Nothing is about the prefix any more, or it stands for other names. The number may be given out
+    /// again, to others.
+    fn release_prefix(&mut self, prefix: IpNet, names: &[String], identity: Identity);
 }
 
 /// Numbers from 256 on, counted by who holds them.
@@ -20,13 +30,22 @@ pub trait IdentityAllocator: Send {
 pub struct InMemoryIdentities {
     by_labels: HashMap<Labels, (Identity, usize)>,
     numbers: Numbers,
+    local: LocalIdentities,
 }
 
 impl Default for InMemoryIdentities {
     fn default() -> Self {
         let numbers =
             Numbers { first: FIRST_WORKLOAD, last: FIRST_LOCAL - 1, ..Numbers::default() };
-        Self { by_labels: HashMap::new(), numbers }
+        Self { by_labels: HashMap::new(), numbers, local: LocalIdentities::default() }
+    }
+}
+
+#[cfg(test)]
+impl InMemoryIdentities {
+    /// So many for prefixes.
+    pub(super) fn with_prefixes(count: u32) -> Self {
+        Self { local: LocalIdentities::of(count), ..Self::default() }
     }
 }
 
@@ -49,11 +68,19 @@ impl IdentityAllocator for InMemoryIdentities {
             self.by_labels.remove(labels);
         }
     }
+
+    fn acquire_prefix(&mut self, _: IpNet, _: &[String]) -> Option<Identity> {
+        self.local.take()
+    }
+
+    fn release_prefix(&mut self, _: IpNet, _: &[String], identity: Identity) {
+        self.local.give_back(identity);
+    }
 }
 
 /// Numbers of one node's own: prefixes and addresses outside of the cluster (Cilium: scope 1).
 #[derive(Debug)]
-pub(crate) struct LocalIdentities(Numbers);
+struct LocalIdentities(Numbers);
 
 impl Default for LocalIdentities {
     fn default() -> Self {
@@ -64,16 +91,16 @@ impl Default for LocalIdentities {
 impl LocalIdentities {
     /// Only so many.
     #[cfg(test)]
-    pub(super) fn of(count: u32) -> Self {
+    fn of(count: u32) -> Self {
         let last = FIRST_LOCAL + count - 1;
         Self(Numbers { first: FIRST_LOCAL, last, ..Numbers::default() })
     }
 
-    pub(super) fn take(&mut self) -> Option<Identity> {
+    fn take(&mut self) -> Option<Identity> {
         self.0.take().map(Identity)
     }
 
-    pub(super) fn give_back(&mut self, identity: Identity) {
+    fn give_back(&mut self, identity: Identity) {
         self.0.give_back(identity.0);
     }
 }

@@ -15,7 +15,6 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-pub(crate) use self::allocator::LocalIdentities;
 pub use self::allocator::{IdentityAllocator, InMemoryIdentities};
 pub(crate) use self::table::{Identities, IdentityIndex};
 use crate::label::{Labels, RESERVED};

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustc_hash::FxHashMap;
 
 use super::prefixes::Prefixes;
-use super::{BUILT_IN, Identity, Known, LocalIdentities, built_in, canonical};
+use super::{BUILT_IN, Identity, IdentityAllocator, Known, built_in, canonical};
 use crate::label::{Label, Labels, RESERVED};
 use crate::rule::PeerSelector;
 use crate::selector::{Operator, Selector};
@@ -85,13 +85,13 @@ impl Identities {
         &mut self,
         prefix: IpNet,
         names: Vec<String>,
-        numbers: &mut LocalIdentities,
+        numbers: &mut dyn IdentityAllocator,
         index: &mut IdentityIndex,
     ) -> Option<Identity> {
         if prefix.prefix_len() == 0 || self.outside.get(&prefix).is_some() {
             return None;
         }
-        let Some(identity) = numbers.take() else {
+        let Some(identity) = numbers.acquire_prefix(prefix, &names) else {
             // Nobody known is denied; to be taken for somebody wider might allow.
             self.outside.insert(prefix, Identity::UNKNOWN);
             return None;
@@ -107,7 +107,7 @@ impl Identities {
     pub(crate) fn remove_prefix(
         &mut self,
         prefix: IpNet,
-        numbers: &mut LocalIdentities,
+        numbers: &mut dyn IdentityAllocator,
         index: &mut IdentityIndex,
     ) -> Option<Identity> {
         let identity = self.outside.get(&prefix)?;
@@ -115,8 +115,9 @@ impl Identities {
         if identity == Identity::UNKNOWN {
             return None;
         }
+        let names = self.known.get(&identity).map(|known| known.names.clone()).unwrap_or_default();
         self.remove(identity, index);
-        numbers.give_back(identity);
+        numbers.release_prefix(prefix, &names, identity);
         Some(identity)
     }
 
@@ -282,7 +283,7 @@ impl IdentityIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{IdentityAllocator, InMemoryIdentities};
+    use crate::identity::InMemoryIdentities;
 
     fn identities() -> (Identities, IdentityIndex) {
         let mut index = IdentityIndex::default();
@@ -299,9 +300,8 @@ mod tests {
             identities.add_labels(identity, &labels, &mut index);
             identities.place(prefix.parse().unwrap(), identity);
         }
-        let mut local = LocalIdentities::default();
         for prefix in ["10.0.0.5/32", "192.0.2.0/24", "0.0.0.0/0"] {
-            identities.add_prefix(prefix.parse().unwrap(), Vec::new(), &mut local, &mut index);
+            identities.add_prefix(prefix.parse().unwrap(), Vec::new(), &mut numbers, &mut index);
         }
         (identities, index)
     }
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn a_prefix_for_which_no_number_is_left_is_nobody_known() {
         let (mut identities, mut index) = identities();
-        let mut numbers = LocalIdentities::of(1);
+        let mut numbers = InMemoryIdentities::with_prefixes(1);
         for prefix in ["192.0.2.8/29", "192.0.2.16/29"] {
             identities.add_prefix(prefix.parse().unwrap(), Vec::new(), &mut numbers, &mut index);
         }
@@ -352,7 +352,8 @@ mod tests {
         assert_eq!(nobody, [("192.0.2.16/29".parse().unwrap(), Identity::UNKNOWN)]);
         identities.remove_prefix("192.0.2.16/29".parse().unwrap(), &mut numbers, &mut index);
         assert_ne!(who(&identities, "192.0.2.17"), Identity::UNKNOWN);
-        assert_eq!(numbers.take(), None, "nobody's number is not given out");
+        let other = numbers.acquire_prefix("192.0.2.24/29".parse().unwrap(), &[]);
+        assert_eq!(other, None, "nobody's number is not given out");
     }
 
     #[test]

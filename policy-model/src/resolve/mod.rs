@@ -25,9 +25,7 @@ pub(crate) use self::sets::Sets;
 use crate::compiled::EndpointPolicy;
 use crate::directory::Directory;
 use crate::endpoint::Endpoint;
-use crate::identity::{
-    Identities, IdentityAllocator, IdentityIndex, InMemoryIdentities, LocalIdentities,
-};
+use crate::identity::{Identities, IdentityAllocator, IdentityIndex, InMemoryIdentities};
 use crate::label::{Labels, RESERVED};
 use crate::repository::Repository;
 use crate::rule::{Policy, Rule, Subject};
@@ -144,7 +142,6 @@ impl EndpointPolicy {
         options: &Options,
     ) -> Result<Self, ResolveError> {
         let mut numbers = InMemoryIdentities::default();
-        let mut local = LocalIdentities::default();
         let mut index = IdentityIndex::default();
         let mut identities = Identities::new(options.single_stack, &mut index);
         let mut add = |labels: &Labels| {
@@ -173,7 +170,7 @@ impl EndpointPolicy {
         }
         for prefix in repository.prefixes(directory) {
             let names = directory.names.of_prefix(prefix);
-            identities.add_prefix(prefix, names, &mut local, &mut index);
+            identities.add_prefix(prefix, names, &mut numbers, &mut index);
         }
         let selected = select(repository.policies.iter(), &labels, options);
         let mut ports = NamedPorts::default();
