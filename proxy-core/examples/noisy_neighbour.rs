@@ -48,14 +48,8 @@ fn main() {
     ] {
         let (mut took, noise) = run(noisy, share, time);
         took.sort_unstable();
-        let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_micros();
-        println!(
-            "{what:28} {:>9} {:>9} {:>9} {:>12.0}",
-            at(0.5),
-            at(0.99),
-            at(1.0),
-            noise as f64 / time.as_secs_f64()
-        );
+        let at = |percent: usize| took[(took.len() - 1) * percent / 100].as_micros();
+        println!("{what:28} {:>9} {:>9} {:>9} {:>12}", at(50), at(99), at(100), noise / seconds);
     }
 }
 
