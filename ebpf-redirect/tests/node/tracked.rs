@@ -138,6 +138,12 @@ fn error(node: &mut Node) {
     assert_eq!(run(node, false, &about(&sent), 1).0, PASS);
     let other = ip(own(to), to, UDP, [0; 2], &with_ports(5, 7));
     assert_eq!(run(node, false, &about(&other), 1).0, DROP, "about something else");
+    // What it contains is no reason to take it for that.
+    let rules = [(Direction::Ingress, 0, UDP, 0, Verdict::Allow)];
+    node.kernel().set_policy(ENDPOINT, &policy(2, &rules)).expect("room");
+    for length in [14, 34, 38, 42] {
+        assert_eq!(run(node, false, &about(&other[..length]), 1).0, DROP, "{length} bytes");
+    }
 }
 
 const PASS: i32 = 0;
