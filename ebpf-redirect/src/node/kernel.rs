@@ -207,13 +207,32 @@ impl NodeKernel {
     pub fn set_policy(&self, endpoint: u32, policy: &NodePolicyTable) -> Result<(), NodeError> {
         let mut attached = lock(&self.attached);
         self.maps.policies.set(endpoint, policy)?;
-        let revision = policy.revision();
+        self.set_revision(&mut attached, endpoint, policy.revision())
+    }
+
+    /// Says which revision is in force.
+    fn set_revision(
+        &self,
+        attached: &mut BTreeMap<u32, EndpointEntry>,
+        endpoint: u32,
+        revision: u32,
+    ) -> Result<(), NodeError> {
         for (interface, entry) in attached.iter_mut().filter(|(_, one)| one.endpoint == endpoint) {
             let entry_now = EndpointEntry { revision, ..*entry };
             put("ENDPOINTS", &self.maps.endpoints, interface, &entry_now)?;
             *entry = entry_now;
         }
         Ok(())
+    }
+
+    /// Lets nothing pass to or from an endpoint, until it has a policy again.
+    ///
+    /// # Errors
+    /// When the maps can't be written.
+    pub fn remove_policy(&self, endpoint: u32) -> Result<(), NodeError> {
+        let mut attached = lock(&self.attached);
+        self.maps.policies.remove(endpoint)?;
+        self.set_revision(&mut attached, endpoint, 0)
     }
 
     /// Hands connections that the proxy has to read to a listening socket, until it is closed. It has to

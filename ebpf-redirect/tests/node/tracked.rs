@@ -40,6 +40,11 @@ fn policy_change(node: &mut Node) {
         stream.read(&mut [0]).expect_err("the proxy has not seen it begin");
     }
     assert!(counters().get(Reason::PolicyChanged, Direction::Egress) > 0);
+    node.rules(&a, 5, &allowed);
+    let mut stream = a.connect((b.v4(), 80)).expect("it may again");
+    node.kernel().remove_policy(1).expect("removed");
+    assert!(!answers(&mut stream), "closed");
+    assert!(counters().get(Reason::NoPolicy, Direction::Egress) > 0);
 }
 
 fn echo(node: &mut Node) {

@@ -12,6 +12,7 @@ use crate::maps::FRAGMENTS;
 
 /// A packet, as far as anybody here wants to know it.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Packet {
     pub source: Address,
     pub destination: Address,
@@ -30,29 +31,33 @@ pub struct Packet {
     /// Where the header of `protocol` begins.
     pub at: u32,
     /// Of a part of a packet: where it belongs, whether there are more, and what they have in common.
+    identification: u32,
     offset: u16,
     more: bool,
-    identification: u32,
 }
 
 impl Packet {
-    /// Nothing is known of it yet.
-    pub const UNREAD: Self = Self {
-        source: Address::UNSPECIFIED,
-        destination: Address::UNSPECIFIED,
-        source_port: 0,
-        destination_port: 0,
-        protocol: 0,
-        flags: 0,
-        v4: false,
-        is_ip: false,
-        fragment: false,
-        hops: 0,
-        at: 0,
-        offset: 0,
-        more: false,
-        identification: 0,
-    };
+    /// Forgets what is not said of every packet that is read.
+    #[inline(always)]
+    pub fn begin(&mut self) {
+        clear(&mut self.source_port, 0);
+        clear(&mut self.destination_port, 0);
+        clear(&mut self.protocol, 0);
+        clear(&mut self.flags, 0);
+        clear(&mut self.v4, false);
+        clear(&mut self.is_ip, false);
+        clear(&mut self.fragment, false);
+        clear(&mut self.hops, 0);
+        clear(&mut self.offset, 0);
+        clear(&mut self.more, false);
+    }
+}
+
+/// Writes by itself what would be written with its neighbours by a function that goes byte by byte.
+#[inline(always)]
+pub fn clear<T: Copy>(place: &mut T, nothing: T) {
+    // SAFETY: a reference may be written to.
+    unsafe { core::ptr::write_volatile(place, nothing) }
 }
 
 /// Who opens, where a packet tells.
