@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("echoes_pass_by_their_type_and_replies_do", echo),
     ("parts_of_a_packet_go_where_its_first_goes", fragments),
     ("a_part_whose_first_is_not_known_is_dropped", later_fragment),
+    ("extension_headers_are_read_but_not_for_ever", extension_headers),
     ("only_a_syn_opens_and_only_requests_do", openers),
     ("an_error_about_a_connection_passes", error),
     ("a_connection_shows_in_the_list", listed),
@@ -110,6 +111,31 @@ fn later_fragment(node: &mut Node) {
     for length in [34, 38, 40] {
         assert_eq!(run(node, true, &opens[..length], 1).0, DROP, "{length} bytes of it");
     }
+}
+
+fn extension_headers(node: &mut Node) {
+    const OPTIONS: u8 = 60;
+    prepare(node, 0);
+    let rules = [(Direction::Egress, 0, TCP, 80, Verdict::Allow)];
+    node.kernel().set_policy(ENDPOINT, &policy(1, &rules)).expect("room");
+    let to = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 7]);
+    // So many headers of 8 bytes, the last of which leads to TCP.
+    let behind = |count: usize, port| {
+        let mut payload = Vec::new();
+        for left in (0..count).rev() {
+            let next = if left == 0 { TCP } else { OPTIONS };
+            payload.extend([next, 0, 1, 4, 0, 0, 0, 0]);
+        }
+        payload.extend(tcp(4000 + port, port, 2));
+        ip(own(to), to, if count == 0 { TCP } else { OPTIONS }, [0; 2], &payload)
+    };
+    for (count, expected) in [(0, PASS), (1, PASS), (5, PASS), (6, DROP), (20, DROP)] {
+        assert_eq!(run(node, true, &behind(count, 80), 1).0, expected, "{count}");
+        assert_eq!(run(node, true, &behind(count, 81), 1).0, DROP, "{count}, another port");
+    }
+    let counters = node.kernel().counters().expect("counters");
+    assert_eq!(counters.get(Reason::Policy, Direction::Egress), 3);
+    assert_eq!(counters.get(Reason::Malformed, Direction::Egress), 4);
 }
 
 fn openers(node: &mut Node) {

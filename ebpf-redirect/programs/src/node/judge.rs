@@ -7,7 +7,7 @@ use portreeve_ebpf_common::node::NodePolicyKey;
 use portreeve_ebpf_common::{Address, Direction, PolicyValue, Verdict};
 
 use crate::maps::{HOSTS, POLICIES, PREFIXES};
-use crate::packet::clear;
+use crate::packet::put;
 
 /// The policy of one endpoint, taken once: no answer mixes two.
 #[derive(Clone, Copy)]
@@ -35,10 +35,10 @@ impl Judged {
     /// Makes it [`Judged::NOTHING`].
     #[inline(always)]
     pub fn begin(&mut self) {
-        clear(&mut self.verdict, Verdict::Deny);
-        clear(&mut self.revision, 0);
-        clear(&mut self.identity, 0);
-        clear(&mut self.rule, 0);
+        put(&mut self.verdict, Verdict::Deny);
+        put(&mut self.revision, 0);
+        put(&mut self.identity, 0);
+        put(&mut self.rule, 0);
     }
 }
 

@@ -40,24 +40,24 @@ impl Packet {
     /// Forgets what is not said of every packet that is read.
     #[inline(always)]
     pub fn begin(&mut self) {
-        clear(&mut self.source_port, 0);
-        clear(&mut self.destination_port, 0);
-        clear(&mut self.protocol, 0);
-        clear(&mut self.flags, 0);
-        clear(&mut self.v4, false);
-        clear(&mut self.is_ip, false);
-        clear(&mut self.fragment, false);
-        clear(&mut self.hops, 0);
-        clear(&mut self.offset, 0);
-        clear(&mut self.more, false);
+        put(&mut self.source_port, 0);
+        put(&mut self.destination_port, 0);
+        put(&mut self.protocol, 0);
+        put(&mut self.flags, 0);
+        put(&mut self.v4, false);
+        put(&mut self.is_ip, false);
+        put(&mut self.fragment, false);
+        put(&mut self.hops, 0);
+        put(&mut self.offset, 0);
+        put(&mut self.more, false);
     }
 }
 
 /// Writes by itself what would be written with its neighbours by a function that goes byte by byte.
 #[inline(always)]
-pub fn clear<T: Copy>(place: &mut T, nothing: T) {
+pub fn put<T: Copy>(place: &mut T, value: T) {
     // SAFETY: a reference may be written to.
-    unsafe { core::ptr::write_volatile(place, nothing) }
+    unsafe { core::ptr::write_volatile(place, value) }
 }
 
 /// Who opens, where a packet tells.
@@ -122,8 +122,11 @@ fn ipv6(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result<(), R
     if header[0] >> 4 != 6 {
         return Err(Reason::Malformed);
     }
-    packet.source = address(header, 8);
-    packet.destination = address(header, 24);
+    let (source, destination) = (address(header, 8), address(header, 24));
+    for place in 0..4 {
+        put(&mut packet.source.0[place], source.0[place]);
+        put(&mut packet.destination.0[place], destination.0[place]);
+    }
     packet.protocol = header[6];
     packet.is_ip = true;
     packet.hops = header[7];
@@ -136,7 +139,7 @@ fn ipv6(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result<(), R
     with_ports(context, endpoint, packet)
 }
 
-/// Goes from one extension header to the next: so many at most.
+/// Goes from one extension header to the next: one less than so many at most.
 const EXTENSIONS: u32 = 6;
 
 #[inline(always)]
