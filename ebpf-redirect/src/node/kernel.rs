@@ -1,11 +1,12 @@
 //! A node's datapath, and all that can be done with it. Each operation says when it is in force: at its
 //! return, for every packet that comes after. A failure leaves what was in force before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 use portreeve_ebpf_common::node::{
@@ -34,6 +35,8 @@ pub struct NodeKernel {
     folder: Folder,
     programs: Programs,
     maps: Maps,
+    /// As in `ENDPOINTS`. Whoever changes one of them, or a policy, holds it.
+    attached: Mutex<BTreeMap<u32, EndpointEntry>>,
     _owner: Owner,
 }
 
@@ -75,9 +78,12 @@ impl NodeKernel {
         let device = device::prepare()?;
         let config = NodeConfig { layout: NODE_LAYOUT, device };
         maps.config.put(&0, &config).map_err(MapError::system("can't write", "CONFIG"))?;
-        let kernel = Self { folder, programs, maps, _owner: owner };
+        let entries = maps.endpoints.entries();
+        let entries = entries.map_err(MapError::system("can't read", "ENDPOINTS"))?;
+        let attached = Mutex::new(entries.iter().copied().collect());
+        let kernel = Self { folder, programs, maps, attached, _owner: owner };
         kernel.hold("device", TO_PROXY, attach_type::TCX_INGRESS, device)?;
-        for (interface, _) in kernel.endpoints()? {
+        for (interface, _) in entries {
             kernel.take_over(interface)?;
         }
         Ok(kernel)
@@ -100,15 +106,19 @@ impl NodeKernel {
     /// # Errors
     /// Without room, and when the kernel does not attach programs; then the interface is as it was.
     pub fn attach(&self, interface: u32, endpoint: u32, flags: u32) -> Result<(), NodeError> {
-        let before = get("ENDPOINTS", &self.maps.endpoints, &interface)?;
-        put("ENDPOINTS", &self.maps.endpoints, &interface, &EndpointEntry { endpoint, flags })?;
-        let attached = OF_WORKLOAD
+        let mut attached = lock(&self.attached);
+        let before = attached.get(&interface).copied();
+        let revision = self.maps.policies.revision(endpoint)?;
+        let entry = EndpointEntry { endpoint, flags, revision };
+        put("ENDPOINTS", &self.maps.endpoints, &interface, &entry)?;
+        attached.insert(interface, entry);
+        let held = OF_WORKLOAD
             .iter()
             .try_for_each(|(end, program, kind)| self.hold_end(interface, end, program, *kind));
-        if attached.is_err() && before.is_none() {
-            let _ = self.detach(interface);
+        if held.is_err() && before.is_none() {
+            let _ = self.let_go(interface, &mut attached);
         }
-        attached
+        held
     }
 
     /// Lets everything pass that passes an interface. One that is gone is no error.
@@ -116,11 +126,21 @@ impl NodeKernel {
     /// # Errors
     /// When links or entries can't be removed.
     pub fn detach(&self, interface: u32) -> Result<(), NodeError> {
+        self.let_go(interface, &mut lock(&self.attached))
+    }
+
+    fn let_go(
+        &self,
+        interface: u32,
+        attached: &mut BTreeMap<u32, EndpointEntry>,
+    ) -> Result<(), NodeError> {
         for (end, ..) in OF_WORKLOAD {
             let path = self.folder.link(&link_name(interface, end));
             unlink(&path).map_err(SetupError::file("can't remove", &path))?;
         }
-        remove("ENDPOINTS", &self.maps.endpoints, &interface)
+        remove("ENDPOINTS", &self.maps.endpoints, &interface)?;
+        attached.remove(&interface);
+        Ok(())
     }
 
     /// Detaches an endpoint's interfaces, and forgets its addresses, its policy and its connections.
@@ -128,10 +148,10 @@ impl NodeKernel {
     /// # Errors
     /// What can't be removed.
     pub fn remove_endpoint(&self, endpoint: u32) -> Result<(), NodeError> {
-        for (interface, entry) in self.endpoints()? {
-            if entry.endpoint == endpoint {
-                self.detach(interface)?;
-            }
+        for (interface, _) in
+            self.endpoints().into_iter().filter(|(_, one)| one.endpoint == endpoint)
+        {
+            self.detach(interface)?;
         }
         self.set_own_addresses(endpoint, &[])?;
         self.maps.policies.remove(endpoint)?;
@@ -185,7 +205,34 @@ impl NodeKernel {
     /// # Errors
     /// When there is no room.
     pub fn set_policy(&self, endpoint: u32, policy: &NodePolicyTable) -> Result<(), NodeError> {
-        Ok(self.maps.policies.set(endpoint, policy)?)
+        let mut attached = lock(&self.attached);
+        self.maps.policies.set(endpoint, policy)?;
+        self.set_revision(&mut attached, endpoint, policy.revision())
+    }
+
+    /// Says which revision is in force.
+    fn set_revision(
+        &self,
+        attached: &mut BTreeMap<u32, EndpointEntry>,
+        endpoint: u32,
+        revision: u32,
+    ) -> Result<(), NodeError> {
+        for (interface, entry) in attached.iter_mut().filter(|(_, one)| one.endpoint == endpoint) {
+            let entry_now = EndpointEntry { revision, ..*entry };
+            put("ENDPOINTS", &self.maps.endpoints, interface, &entry_now)?;
+            *entry = entry_now;
+        }
+        Ok(())
+    }
+
+    /// Lets nothing pass to or from an endpoint, until it has a policy again.
+    ///
+    /// # Errors
+    /// When the maps can't be written.
+    pub fn remove_policy(&self, endpoint: u32) -> Result<(), NodeError> {
+        let mut attached = lock(&self.attached);
+        self.maps.policies.remove(endpoint)?;
+        self.set_revision(&mut attached, endpoint, 0)
     }
 
     /// Hands connections that the proxy has to read to a listening socket, until it is closed. It has to
@@ -204,12 +251,9 @@ impl NodeKernel {
     }
 
     /// The interfaces that are attached, and whose they are.
-    ///
-    /// # Errors
-    /// When the map can't be read.
-    pub fn endpoints(&self) -> Result<Vec<(u32, EndpointEntry)>, NodeError> {
-        let entries = self.maps.endpoints.entries();
-        Ok(entries.map_err(MapError::system("can't read", "ENDPOINTS"))?)
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<(u32, EndpointEntry)> {
+        lock(&self.attached).iter().map(|(interface, entry)| (*interface, *entry)).collect()
     }
 
     /// All connections that are kept track of.
@@ -319,12 +363,8 @@ fn link_name(interface: u32, end: &str) -> String {
     format!("{interface}-{end}")
 }
 
-fn get<K: Plain, V: Plain>(
-    map: &'static str,
-    table: &Table<K, V>,
-    key: &K,
-) -> Result<Option<V>, NodeError> {
-    Ok(table.get(key).map_err(MapError::system("can't read", map))?)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn put<K: Plain, V: Plain>(

@@ -9,7 +9,7 @@ use portreeve_ebpf_common::node::NodePolicyKey;
 use super::policy::NodePolicyTable;
 use crate::error::MapError;
 use crate::policy_map::is_full;
-use crate::sys::{NO_PREALLOC, map_kind};
+use crate::sys::{self, NO_PREALLOC, map_kind};
 use crate::table::Table;
 
 type Trie = Table<NodePolicyKey, PolicyValue>;
@@ -41,6 +41,16 @@ impl Policies {
             }
             false => MapError::system("can't write", NAME)(error),
         })
+    }
+
+    /// The revision of an endpoint's policy; 0 if it has none.
+    pub(super) fn revision(&self, endpoint: u32) -> Result<u32, MapError> {
+        let read = || match self.outer.get(&endpoint)? {
+            Some(id) => Trie::new(sys::map_by_id(id)?)?.get(&NodePolicyKey::HEADER),
+            None => Ok(None),
+        };
+        let header = read().map_err(MapError::system("can't read", NAME))?;
+        Ok(header.map_or(0, |header| header.0[0]))
     }
 
     pub(super) fn remove(&self, endpoint: u32) -> Result<(), MapError> {

@@ -54,8 +54,8 @@ impl NodePolicyTable {
 
         let enforced = |direction| policy.is_enforced(engine(direction));
         let header = PolicyValue::header(
-            // Programs tell policies apart by it; they don't compare.
-            u32::try_from(revision & u64::from(u32::MAX)).unwrap_or_default(),
+            // Programs tell policies apart by it; they don't compare. 0 would be none.
+            u32::try_from(revision % u64::from(u32::MAX)).unwrap_or_default() + 1,
             enforced(Direction::Egress),
             enforced(Direction::Ingress),
         );
@@ -90,6 +90,15 @@ impl NodePolicyTable {
             }
         }
         entries.into_iter().collect()
+    }
+
+    /// By what programs tell it from others; 0 if there is no header, and nobody may do anything.
+    #[must_use]
+    pub fn revision(&self) -> u32 {
+        match self.entries.first() {
+            Some((NodePolicyKey::HEADER, value)) => value.0[0],
+            _ => 0,
+        }
     }
 
     /// How many entries there are.

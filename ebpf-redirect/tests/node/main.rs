@@ -6,6 +6,7 @@ mod agreement;
 mod cost;
 mod life_cycle;
 mod net;
+mod packets;
 mod proxied;
 mod refused;
 mod rules;

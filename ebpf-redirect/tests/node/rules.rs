@@ -1,6 +1,6 @@
 //! Who may talk to whom.
 
-use portreeve_ebpf::node::Reason;
+use portreeve_ebpf::node::{Reason, endpoint_flags};
 use portreeve_ebpf_common::{Direction, Verdict};
 
 use super::Test;
@@ -10,6 +10,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("identity_and_port_decide_in_both_directions", identity_and_port),
     ("without_a_policy_nothing_passes", without_a_policy),
     ("datagrams_pass_and_their_replies_do", datagrams),
+    ("where_policy_is_not_enforced_only_addresses_are_looked_at", not_enforced),
     ("what_comes_from_an_address_of_others_is_dropped", spoofed),
 ];
 
@@ -62,6 +63,26 @@ fn datagrams(node: &mut Node) {
     let other = a.datagrams(4001);
     server.send_to(b"unasked", (a.v4(), 4001)).expect("sent");
     other.recv(&mut bytes).expect_err("dropped");
+}
+
+fn not_enforced(node: &mut Node) {
+    let [a, b] = [1, 2].map(|number| node.workload(number, 0));
+    for workload in [&a, &b] {
+        node.kernel().attach(workload.interface, workload.number, 0).expect("changed");
+    }
+    b.serve(80);
+    let mut stream = a.connect((b.v4(), 80)).expect("it may");
+    assert!(answers(&mut stream));
+    node.kernel().set_own_addresses(1, &[a.v6()]).expect("less");
+    assert!(!answers(&mut stream), "it is not its address any more");
+    let counters = node.kernel().counters().expect("counters");
+    assert!(counters.get(Reason::Spoofed, Direction::Egress) > 0);
+    // Enforcement takes hold of what is open.
+    node.kernel().set_own_addresses(1, &a.both()).expect("room");
+    let mut stream = a.connect((b.v4(), 80)).expect("it may");
+    node.rules(&b, 1, &[]);
+    node.kernel().attach(b.interface, 2, endpoint_flags::ENFORCED).expect("changed");
+    assert!(!answers(&mut stream), "nobody may");
 }
 
 fn spoofed(node: &mut Node) {

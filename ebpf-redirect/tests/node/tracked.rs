@@ -8,12 +8,17 @@ use portreeve_ebpf_common::{Direction, Verdict};
 use rustix::net::{AddressFamily, SocketType, ipproto, socket};
 
 use super::Test;
-use super::net::{Node, PATIENCE, TCP, UDP, Workload, answers};
+use super::net::{Node, PATIENCE, TCP, UDP, Workload, answers, policy};
+use super::packets::{ENDPOINT, ip, own, prepare, run, tcp, with_ports};
 
 pub(crate) const TESTS: &[Test] = &[
     ("another_policy_is_in_force_for_open_connections", policy_change),
     ("echoes_pass_by_their_type_and_replies_do", echo),
     ("parts_of_a_packet_go_where_its_first_goes", fragments),
+    ("a_part_whose_first_is_not_known_is_dropped", later_fragment),
+    ("extension_headers_are_read_but_not_for_ever", extension_headers),
+    ("only_a_syn_opens_and_only_requests_do", openers),
+    ("an_error_about_a_connection_passes", error),
     ("a_connection_shows_in_the_list", listed),
 ];
 
@@ -36,6 +41,11 @@ fn policy_change(node: &mut Node) {
         stream.read(&mut [0]).expect_err("the proxy has not seen it begin");
     }
     assert!(counters().get(Reason::PolicyChanged, Direction::Egress) > 0);
+    node.rules(&a, 5, &allowed);
+    let mut stream = a.connect((b.v4(), 80)).expect("it may again");
+    node.kernel().remove_policy(1).expect("removed");
+    assert!(!answers(&mut stream), "closed");
+    assert!(counters().get(Reason::NoPolicy, Direction::Egress) > 0);
 }
 
 fn echo(node: &mut Node) {
@@ -81,6 +91,94 @@ fn fragments(node: &mut Node) {
         other.recv(&mut [0; 6000]).expect_err("that port it may not");
     }
 }
+
+fn later_fragment(node: &mut Node) {
+    const FIRST: [u8; 2] = [0x20, 0];
+    const SECOND: [u8; 2] = [0, 2];
+    prepare(node, 0);
+    let rules = policy(1, &[(Direction::Egress, 0, UDP, 53, Verdict::Allow)]);
+    node.kernel().set_policy(ENDPOINT, &rules).expect("room");
+    let to = IpAddr::from([10, 0, 0, 1]);
+    let first = ip(own(to), to, UDP, FIRST, &[with_ports(4000, 53), vec![0; 8]].concat());
+    let second = ip(own(to), to, UDP, SECOND, &[0; 24]);
+    assert_eq!(run(node, true, &second, 1).0, DROP);
+    assert_eq!(run(node, true, &first, 1).0, PASS);
+    assert_eq!(run(node, true, &second, 1).0, PASS);
+    let counters = node.kernel().counters().expect("counters");
+    assert_eq!(counters.get(Reason::Fragment, Direction::Egress), 1);
+    let opens = ip(own(to), to, TCP, FIRST, &tcp(4000, 53, 2));
+    assert_eq!(run(node, true, &opens, 1).0, DROP, "a SYN in parts");
+    for length in [34, 38, 40] {
+        assert_eq!(run(node, true, &opens[..length], 1).0, DROP, "{length} bytes of it");
+    }
+}
+
+fn extension_headers(node: &mut Node) {
+    const OPTIONS: u8 = 60;
+    prepare(node, 0);
+    let rules = [(Direction::Egress, 0, TCP, 80, Verdict::Allow)];
+    node.kernel().set_policy(ENDPOINT, &policy(1, &rules)).expect("room");
+    let to = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 7]);
+    // So many headers of 8 bytes, the last of which leads to TCP.
+    let behind = |count: usize, port| {
+        let mut payload = Vec::new();
+        for left in (0..count).rev() {
+            let next = if left == 0 { TCP } else { OPTIONS };
+            payload.extend([next, 0, 1, 4, 0, 0, 0, 0]);
+        }
+        payload.extend(tcp(4000 + port, port, 2));
+        ip(own(to), to, if count == 0 { TCP } else { OPTIONS }, [0; 2], &payload)
+    };
+    for (count, expected) in [(0, PASS), (1, PASS), (5, PASS), (6, DROP), (20, DROP)] {
+        assert_eq!(run(node, true, &behind(count, 80), 1).0, expected, "{count}");
+        assert_eq!(run(node, true, &behind(count, 81), 1).0, DROP, "{count}, another port");
+    }
+    let counters = node.kernel().counters().expect("counters");
+    assert_eq!(counters.get(Reason::Policy, Direction::Egress), 3);
+    assert_eq!(counters.get(Reason::Malformed, Direction::Egress), 4);
+}
+
+fn openers(node: &mut Node) {
+    const OTHERS: [u8; 5] = [0, 1, 16, 4, 18];
+    prepare(node, 0);
+    let rules = [(Direction::Egress, 0, TCP, 0, Verdict::Allow)];
+    node.kernel().set_policy(ENDPOINT, &policy(1, &rules)).expect("room");
+    let to = IpAddr::from([10, 0, 0, 1]);
+    let mut sent = |flags| run(node, true, &ip(own(to), to, TCP, [0; 2], &tcp(5, 6, flags)), 1).0;
+    for flags in OTHERS {
+        assert_eq!(sent(flags), DROP, "{flags}");
+    }
+    assert_eq!(sent(2), PASS);
+    assert_eq!(sent(16), PASS);
+    let back = |flags| ip(to, own(to), TCP, [0; 2], &tcp(6, 5, flags));
+    assert_eq!(run(node, false, &back(18), 1).0, PASS);
+    assert_eq!(run(node, false, &back(2), 1).0, DROP, "that would open another");
+}
+
+fn error(node: &mut Node) {
+    prepare(node, 0);
+    let rules = [(Direction::Egress, 0, UDP, 0, Verdict::Allow)];
+    node.kernel().set_policy(ENDPOINT, &policy(1, &rules)).expect("room");
+    let (to, router) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 7, 7, 7]));
+    let sent = ip(own(to), to, UDP, [0; 2], &with_ports(5, 6));
+    let about = |cited: &[u8]| {
+        ip(router, own(to), 1, [0; 2], &[&[3, 4, 0, 0, 0, 0, 0, 0], &cited[14..]].concat())
+    };
+    assert_eq!(run(node, false, &about(&sent), 1).0, DROP, "nothing was sent");
+    assert_eq!(run(node, true, &sent, 1).0, PASS);
+    assert_eq!(run(node, false, &about(&sent), 1).0, PASS);
+    let other = ip(own(to), to, UDP, [0; 2], &with_ports(5, 7));
+    assert_eq!(run(node, false, &about(&other), 1).0, DROP, "about something else");
+    // What it contains is no reason to take it for that.
+    let rules = [(Direction::Ingress, 0, UDP, 0, Verdict::Allow)];
+    node.kernel().set_policy(ENDPOINT, &policy(2, &rules)).expect("room");
+    for length in [14, 34, 38, 42] {
+        assert_eq!(run(node, false, &about(&other[..length]), 1).0, DROP, "{length} bytes");
+    }
+}
+
+const PASS: i32 = 0;
+const DROP: i32 = 2;
 
 fn listed(node: &mut Node) {
     let [a, b] = [1, 2].map(|number| node.workload(number, 0));

@@ -65,7 +65,8 @@ impl EbpfDatapath {
 /// With what to do.
 pub fn check_bpffs(path: &Path) -> Result<(), DatapathError> {
     const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
-    let mounted = rustix::fs::statfs(path).is_ok_and(|found| found.f_type as u64 == BPF_FS_MAGIC);
+    let mounted =
+        rustix::fs::statfs(path).is_ok_and(|found| u64::try_from(found.f_type) == Ok(BPF_FS_MAGIC));
     if mounted {
         return Ok(());
     }
@@ -133,8 +134,7 @@ impl Datapath for EbpfDatapath {
 
     fn endpoint_closed(&mut self, id: EndpointId) -> Result<(), DatapathError> {
         self.policies.remove(&id);
-        // Without even a header it is no policy, and without one nothing passes.
-        self.kernel.set_policy(id, &NodePolicyTable::default()).map_err(|error| failed(&error))
+        self.kernel.remove_policy(id).map_err(|error| failed(&error))
     }
 
     fn policy_set(
@@ -179,7 +179,7 @@ impl Datapath for EbpfDatapath {
     }
 
     fn synced(&mut self) -> Result<(), DatapathError> {
-        let there = self.kernel.endpoints().map_err(|error| failed(&error))?;
+        let there = self.kernel.endpoints();
         let ours: BTreeSet<u32> = self.interfaces.values().copied().collect();
         for (interface, entry) in there {
             match self.interfaces.contains_key(&entry.endpoint) {

@@ -10,6 +10,10 @@ pub struct EndpointEntry {
     pub endpoint: u32,
     /// See [`endpoint_flags`].
     pub flags: u32,
+    /// Revision of its policy; 0: it has none. Written after the policy is in force, so that connections
+    /// that were judged by the one before are not looked into until then. What is judged, is judged by
+    /// the policy that is there.
+    pub revision: u32,
 }
 
 /// Bits of [`EndpointEntry::flags`].

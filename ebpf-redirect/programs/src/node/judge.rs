@@ -7,6 +7,7 @@ use portreeve_ebpf_common::node::NodePolicyKey;
 use portreeve_ebpf_common::{Address, Direction, PolicyValue, Verdict};
 
 use crate::maps::{HOSTS, POLICIES, PREFIXES};
+use crate::packet::put;
 
 /// The policy of one endpoint, taken once: no answer mixes two.
 #[derive(Clone, Copy)]
@@ -17,6 +18,7 @@ pub struct Policy {
 
 /// A verdict, and what is told of it.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Judged {
     pub verdict: Verdict,
     pub revision: u32,
@@ -27,6 +29,17 @@ pub struct Judged {
 impl Judged {
     /// Nothing was asked.
     pub const NOTHING: Self = Self { verdict: Verdict::Deny, revision: 0, identity: 0, rule: 0 };
+}
+
+impl Judged {
+    /// Makes it [`Judged::NOTHING`].
+    #[inline(always)]
+    pub fn begin(&mut self) {
+        put(&mut self.verdict, Verdict::Deny);
+        put(&mut self.revision, 0);
+        put(&mut self.identity, 0);
+        put(&mut self.rule, 0);
+    }
 }
 
 impl Policy {

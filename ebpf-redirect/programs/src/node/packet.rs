@@ -12,6 +12,7 @@ use crate::maps::FRAGMENTS;
 
 /// A packet, as far as anybody here wants to know it.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Packet {
     pub source: Address,
     pub destination: Address,
@@ -30,29 +31,33 @@ pub struct Packet {
     /// Where the header of `protocol` begins.
     pub at: u32,
     /// Of a part of a packet: where it belongs, whether there are more, and what they have in common.
+    identification: u32,
     offset: u16,
     more: bool,
-    identification: u32,
 }
 
 impl Packet {
-    /// Nothing is known of it yet.
-    pub const UNREAD: Self = Self {
-        source: Address::UNSPECIFIED,
-        destination: Address::UNSPECIFIED,
-        source_port: 0,
-        destination_port: 0,
-        protocol: 0,
-        flags: 0,
-        v4: false,
-        is_ip: false,
-        fragment: false,
-        hops: 0,
-        at: 0,
-        offset: 0,
-        more: false,
-        identification: 0,
-    };
+    /// Forgets what is not said of every packet that is read.
+    #[inline(always)]
+    pub fn begin(&mut self) {
+        put(&mut self.source_port, 0);
+        put(&mut self.destination_port, 0);
+        put(&mut self.protocol, 0);
+        put(&mut self.flags, 0);
+        put(&mut self.v4, false);
+        put(&mut self.is_ip, false);
+        put(&mut self.fragment, false);
+        put(&mut self.hops, 0);
+        put(&mut self.offset, 0);
+        put(&mut self.more, false);
+    }
+}
+
+/// Writes by itself what would be written with its neighbours by a function that goes byte by byte.
+#[inline(always)]
+pub fn put<T: Copy>(place: &mut T, value: T) {
+    // SAFETY: a reference may be written to.
+    unsafe { core::ptr::write_volatile(place, value) }
 }
 
 /// Who opens, where a packet tells.
@@ -117,8 +122,11 @@ fn ipv6(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result<(), R
     if header[0] >> 4 != 6 {
         return Err(Reason::Malformed);
     }
-    packet.source = address(header, 8);
-    packet.destination = address(header, 24);
+    let (source, destination) = (address(header, 8), address(header, 24));
+    for place in 0..4 {
+        put(&mut packet.source.0[place], source.0[place]);
+        put(&mut packet.destination.0[place], destination.0[place]);
+    }
     packet.protocol = header[6];
     packet.is_ip = true;
     packet.hops = header[7];
@@ -131,7 +139,7 @@ fn ipv6(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result<(), R
     with_ports(context, endpoint, packet)
 }
 
-/// Goes from one extension header to the next: so many at most.
+/// Goes from one extension header to the next: one less than so many at most.
 const EXTENSIONS: u32 = 6;
 
 #[inline(always)]

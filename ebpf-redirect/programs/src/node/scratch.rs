@@ -27,7 +27,7 @@ pub fn scratch() -> Option<&'static mut Scratch> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: see above.
     let scratch = unsafe { &mut *scratch };
-    scratch.packet = Packet::UNREAD;
-    scratch.judged = Judged::NOTHING;
+    scratch.packet.begin();
+    scratch.judged.begin();
     Some(scratch)
 }

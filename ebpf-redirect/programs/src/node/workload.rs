@@ -141,10 +141,11 @@ fn decide(
         {
             return Reason::ToProxy;
         }
-        // It has no connection, and is judged as what it is.
-        key.protocol = packet.protocol;
-        key.leg = Leg::Peer as u8;
-        key.remote = if from_workload { packet.destination } else { packet.source };
+    }
+    if packet.is_icmp_error() {
+        // It is of no connection, and judged as what it is: nothing of what it contains stands in the key,
+        // whether it could be read or not.
+        name(key, endpoint.endpoint, way, packet);
         return fresh(context, endpoint, key, packet, way, now, bytes, judged);
     }
     let found = find(key, now);
@@ -220,10 +221,13 @@ fn known(
 ) -> Reason {
     let opened = tracked.opened();
     if endpoint.flags & endpoint_flags::ENFORCED != 0 {
-        let Some(policy) = Policy::of(endpoint.endpoint) else {
+        if endpoint.revision == 0 {
             return Reason::NoPolicy;
-        };
-        if policy.revision != tracked.revision {
+        }
+        if endpoint.revision != tracked.revision {
+            let Some(policy) = Policy::of(endpoint.endpoint) else {
+                return Reason::NoPolicy;
+            };
             let port = judged_port(key, opened);
             *judged = policy.judge(opened, key.remote, key.protocol, port);
             match judged.verdict {
