@@ -44,6 +44,9 @@ fn measure(workloads: usize, peers: usize) -> Result<()> {
     }
     println!("{workloads} workloads, {peers} peers, 20 policies");
     let (time, calls) = bench.step()?;
+    if let Some(error) = bench.node.object_errors().first() {
+        return Err(format!("{}: {}", error.file, error.error).into());
+    }
     println!("  from nothing:                 {time:>10.1?}, {calls} calls");
     println!("  memory:                       {:>7.1} MiB more than before", memory()? - before);
     bench.median("a policy of 1 in 20 workloads", |round| ("p3.yaml".into(), policy(3, round)))?;
@@ -133,7 +136,7 @@ fn policy(app: usize, round: usize) -> String {
         "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p{app}, namespace: \
          shop}}\nspec:\n  endpointSelector: {{matchLabels: {{app: a{app}}}}}\n  ingress:\n  - \
          fromEndpoints: [{{matchLabels: {{app: c{app}}}}}, {{matchLabels: {{app: c{}}}}}]\n    toPorts: \
-         [{{ports: [{{port: '{}'}}], rules: {{http: [{{path: '/public/.*'}}]}}}}]\n",
+         [{{ports: [{{port: '{}', protocol: TCP}}], rules: {{http: [{{path: '/public/.*'}}]}}}}]\n",
         app + 20,
         8080 + round
     )

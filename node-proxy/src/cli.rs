@@ -23,11 +23,37 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  portreeve-node status
+  portreeve-node status --output json | jq -e '.enforcing and .settled'";
+
+const MONITOR_EXAMPLES: &str = "\
+Examples:
+  portreeve-node monitor
+  portreeve-node monitor --output json | jq -r 'select(.event == \"endpoint-failed\").error'";
+
+const ENDPOINT_EXAMPLES: &str = "\
+Examples:
+  portreeve-node endpoint list
+  portreeve-node endpoint list --output json | jq -r '.[] | select(.realised != .revision).name'";
+
+const SERVICE_EXAMPLES: &str = "\
+Examples:
+  portreeve-node service list
+  portreeve-node service list --output json | jq -r '.[] | select(.backends == []).name'";
+
+const IDENTITY_EXAMPLES: &str = "\
+Examples:
+  portreeve-node identity list
+  portreeve-node identity list --output json | jq '.[] | select(.identity == 256).labels'";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the daemon of a node
     Run(Box<RunArguments>),
     /// Show what there is, in numbers, and what is wrong
+    #[command(after_help = STATUS_EXAMPLES)]
     Status(AskArguments),
     /// Show workloads of this node
     #[command(subcommand)]
@@ -44,6 +70,7 @@ pub(crate) enum Command {
     /// Show tables of the datapath
     Bpf(BpfArguments),
     /// Show what happens, as it happens
+    #[command(after_help = MONITOR_EXAMPLES)]
     Monitor(AskArguments),
     /// Configuration files: a commented example, a check
     #[command(subcommand)]
@@ -55,6 +82,7 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum EndpointCommand {
     /// All of them
+    #[command(after_help = ENDPOINT_EXAMPLES)]
     List(AskArguments),
     /// One, with all that is known of it
     Get(AskEndpointArguments),
@@ -69,12 +97,14 @@ pub(crate) enum PolicyCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServiceCommand {
     /// All of them
+    #[command(after_help = SERVICE_EXAMPLES)]
     List(AskArguments),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdentityCommand {
     /// All of them
+    #[command(after_help = IDENTITY_EXAMPLES)]
     List(AskArguments),
 }
 

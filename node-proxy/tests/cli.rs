@@ -1,6 +1,7 @@
 //! The real binary: the daemon runs without a datapath, and the commands ask it.
 //!
 //! What they print is in `tests/expected/`; set `UPDATE_EXPECTED=1` to write it anew.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use std::fs;
 use std::io::{BufRead, BufReader};
