@@ -89,7 +89,8 @@ impl NodeKernel {
         Ok(kernel)
     }
 
-    /// Takes away all that is pinned, whoever made it; nothing is judged any more.
+    /// Takes away all that is pinned, whoever made it; nothing is judged any more. The device, the rule and
+    /// the route stay: without programs nothing comes by them.
     ///
     /// # Errors
     /// When somebody has the instance, and when it can't be removed.
