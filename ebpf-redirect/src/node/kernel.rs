@@ -89,7 +89,8 @@ impl NodeKernel {
         Ok(kernel)
     }
 
-    /// Takes away all that is pinned, whoever made it; nothing is judged any more.
+    /// Takes away all that is pinned, whoever made it; nothing is judged any more. The device, the rule and
+    /// the route stay: without programs nothing comes by them.
     ///
     /// # Errors
     /// When somebody has the instance, and when it can't be removed.
@@ -148,10 +149,10 @@ impl NodeKernel {
     /// # Errors
     /// What can't be removed.
     pub fn remove_endpoint(&self, endpoint: u32) -> Result<(), NodeError> {
-        for (interface, _) in
-            self.endpoints().into_iter().filter(|(_, one)| one.endpoint == endpoint)
-        {
-            self.detach(interface)?;
+        for (interface, entry) in self.endpoints()? {
+            if entry.endpoint == endpoint {
+                self.detach(interface)?;
+            }
         }
         self.set_own_addresses(endpoint, &[])?;
         self.maps.policies.remove(endpoint)?;
@@ -250,10 +251,13 @@ impl NodeKernel {
         self.maps.listeners.put(&(slot as u32), &socket).map_err(NodeError::Listener)
     }
 
-    /// The interfaces that are attached, and whose they are.
-    #[must_use]
-    pub fn endpoints(&self) -> Vec<(u32, EndpointEntry)> {
-        lock(&self.attached).iter().map(|(interface, entry)| (*interface, *entry)).collect()
+    /// The interfaces that are attached, and whose they are, as the kernel has it.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn endpoints(&self) -> Result<Vec<(u32, EndpointEntry)>, NodeError> {
+        let entries = self.maps.endpoints.entries();
+        Ok(entries.map_err(MapError::system("can't read", "ENDPOINTS"))?)
     }
 
     /// All connections that are kept track of.

@@ -147,3 +147,89 @@ fn add_ports(
         entries.extend(ports::prefixes(first, last).map(key));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use portreeve_core::carried_out;
+    use portreeve_policy::TrafficDirection;
+    use portreeve_policy::fuzz::random::{Dice, Scenario};
+
+    use super::*;
+    use crate::kernel_verdict;
+
+    fn judged(protocol: Protocol, verdict: ConnectionVerdict) -> Verdict {
+        kernel_verdict(protocol, &carried_out(protocol, verdict))
+    }
+
+    /// What a trie finds: the longest of the keys that `key` begins with.
+    fn longest(table: &NodePolicyTable, key: NodePolicyKey) -> Option<PolicyValue> {
+        let number = |key: NodePolicyKey| {
+            key.data.iter().fold(0_u128, |all, word| all << 32 | u128::from(u32::from_be(*word)))
+        };
+        let begins = |own: NodePolicyKey| {
+            let rest = 96 - own.prefix_len;
+            own.prefix_len <= key.prefix_len && number(own) >> rest == number(key) >> rest
+        };
+        let found = table.entries().filter(|(own, _)| begins(*own));
+        found.max_by_key(|(own, _)| own.prefix_len).map(|(_, value)| value)
+    }
+
+    #[test]
+    fn the_trie_says_what_the_policy_says() {
+        const ASKED: [(Protocol, u8); 7] = [
+            (Protocol::Tcp, 6),
+            (Protocol::Udp, 17),
+            (Protocol::Sctp, 132),
+            (Protocol::Icmp, 1),
+            (Protocol::IcmpV6, 58),
+            (Protocol::Ip(47), 47),
+            (Protocol::Ip(89), 89),
+        ];
+        let mut dice = Dice::new(31);
+        for _ in 0..60 {
+            let scenario = Scenario::any(&mut dice);
+            let table = NodePolicyTable::new(&scenario.policy, 7, judged);
+            assert_eq!(table.revision(), 8);
+            for _ in 0..60 {
+                let question = scenario.question(&mut dice);
+                let (name, number) = ASKED[dice.below(ASKED.len())];
+                let (direction, port) = match question.direction {
+                    TrafficDirection::Egress => (Direction::Egress, question.port),
+                    TrafficDirection::Ingress => (Direction::Ingress, question.port),
+                };
+                let port = if matches!(name, Protocol::Ip(_)) { 0 } else { port };
+                let who = scenario.policy.identify(question.address);
+                let class = longest(&table, NodePolicyKey::identity(who.get()));
+                let class = class.expect("everybody has a class").class(direction);
+                let found = longest(&table, NodePolicyKey::port(class, number, port, 16));
+                let verdict = scenario.policy.connection(question.direction, who, name, port);
+                let expected = judged(name, verdict);
+                let found = found.map_or(Verdict::Deny, PolicyValue::as_verdict);
+                assert_eq!(found, expected, "{name} {question:?}\n{}", scenario.text);
+            }
+        }
+    }
+
+    #[test]
+    fn of_whom_nothing_is_said_there_is_one_entry() {
+        let mut dice = Dice::new(32);
+        for _ in 0..60 {
+            let table = NodePolicyTable::new(&Scenario::any(&mut dice).policy, 1, judged);
+            let of = |key: NodePolicyKey| {
+                table.entries().find(|(own, _)| *own == key).map(|(_, value)| value)
+            };
+            let others = of(NodePolicyKey::OTHERS).expect("it is there");
+            let classes = |value: PolicyValue| (value.0[1], value.0[2]);
+            for (key, value) in table.entries() {
+                if key.prefix_len == 64 && key.data[0] == NodePolicyKey::OTHERS.data[0] {
+                    assert_ne!(classes(value), classes(others), "{key:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_policy_has_no_revision() {
+        assert_eq!(NodePolicyTable::default().revision(), 0);
+    }
+}

@@ -40,7 +40,7 @@ fn restart(node: &mut Node) {
     }
     stop.store(true, Ordering::Relaxed);
     assert!(traffic.join().expect("it goes on") > 100);
-    assert_eq!(node.kernel().endpoints().len(), 2);
+    assert_eq!(node.kernel().endpoints().expect("a list").len(), 2);
 }
 
 fn interface_gone(node: &mut Node) {
@@ -50,10 +50,10 @@ fn interface_gone(node: &mut Node) {
     ip("link del veth2");
     drop(node.kernel.take());
     node.kernel = Some(NodeKernel::open(&node.settings).expect("it opens"));
-    assert_eq!(node.kernel().endpoints(), []);
+    assert_eq!(node.kernel().endpoints().expect("a list"), []);
     node.kernel().remove_endpoint(b.number).expect("removed");
     node.kernel().attach(b.interface, 2, 0).expect_err("there is none");
-    assert_eq!(node.kernel().endpoints(), []);
+    assert_eq!(node.kernel().endpoints().expect("a list"), []);
 }
 
 fn full(node: &mut Node) {

@@ -1,5 +1,6 @@
 //! Connections that the proxy has to read: it gets them as they are, and goes on in the client's name.
 
+use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -88,7 +89,25 @@ fn check(listeners: &[TcpListener; 2], from: &Workload, to: &Workload) {
             let _ = std::io::copy(&mut proxy.try_clone().expect("a handle"), &mut copy);
         });
         assert!(answers(&mut stream));
+        assert_eq!(much(&mut stream), MUCH, "{address}");
     }
+}
+
+const MUCH: usize = 4 << 20;
+
+/// How much of much comes back: packets are as large as the kernel likes to have them inside.
+fn much(stream: &mut TcpStream) -> usize {
+    let mut writer = stream.try_clone().expect("a handle");
+    let sent = std::thread::spawn(move || writer.write_all(&vec![7; MUCH]));
+    let (mut read, mut bytes) = (0, vec![0; 64 * 1024]);
+    while read < MUCH {
+        match stream.read(&mut bytes) {
+            Ok(0) | Err(_) => break,
+            Ok(some) => read += some,
+        }
+    }
+    sent.join().expect("it ends").expect("all was sent");
+    read
 }
 
 fn outbound(node: &mut Node) {

@@ -179,7 +179,7 @@ impl Datapath for EbpfDatapath {
     }
 
     fn synced(&mut self) -> Result<(), DatapathError> {
-        let there = self.kernel.endpoints();
+        let there = self.kernel.endpoints().map_err(|error| failed(&error))?;
         let ours: BTreeSet<u32> = self.interfaces.values().copied().collect();
         for (interface, entry) in there {
             match self.interfaces.contains_key(&entry.endpoint) {
