@@ -152,6 +152,12 @@ impl IdentityAllocator for Greatest {
     }
 
     fn release(&mut self, _: &Labels) {}
+
+    fn acquire_prefix(&mut self, _: IpNet, _: &[String]) -> Option<Identity> {
+        self.acquire(&Labels::default())
+    }
+
+    fn release_prefix(&mut self, _: IpNet, _: &[String], _: Identity) {}
 }
 
 #[test]
