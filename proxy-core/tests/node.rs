@@ -421,7 +421,8 @@ async fn an_endpoint_has_no_more_connections_than_its_limit_and_the_others_keep_
 async fn a_connection_that_would_hold_more_than_its_endpoint_may_is_cut() {
     let admin = |config: &mut NodeConfig| config.admin = Some(local("127.0.0.1"));
     let node = Node::start("127.0.0.1", admin).await;
-    let little = EndpointLimits { buffered_bytes: 16 * 1024, ..EndpointLimits::default() };
+    // How much does not fit when the client's socket is full is a matter of luck.
+    let little = EndpointLimits { buffered_bytes: 0, ..EndpointLimits::default() };
     node.add_with("alice", ALICE, asks("alice", "/.*"), little);
     node.add("bob", BOB, asks("bob", "/.*"));
     // Asks, and does not read.
@@ -431,15 +432,15 @@ async fn a_connection_that_would_hold_more_than_its_endpoint_may_is_cut() {
     let mut bob = node.connect(BOB).await;
     bob.write_all(greedy).await.expect("sent");
     let hit = "portreeve_limits_hit_total{endpoint=\"alice\",limit=\"buffers\"} 1";
+    let held = |name| node.endpoints.get(name).expect("it is there").buffered_bytes;
     let mut metrics = String::new();
-    for _ in 0..100 {
+    for _ in 0..500 {
         metrics = node.metrics().await;
-        if metrics.contains(hit) {
-            break;
+        // What was held is given back a little after the limit was hit.
+        if metrics.contains(hit) && held("alice") == 0 && held("bob") > 0 {
+            return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(metrics.contains(hit), "{metrics}");
-    assert_eq!(node.endpoints.get("alice").expect("it is there").buffered_bytes, 0);
-    assert!(node.endpoints.get("bob").expect("it is there").buffered_bytes > 0);
+    panic!("alice holds {}, bob {}:\n{metrics}", held("alice"), held("bob"));
 }
