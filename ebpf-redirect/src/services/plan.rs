@@ -42,6 +42,8 @@ pub(super) struct Change {
     pub(super) span: Range<usize>,
     /// What stands there instead.
     pub(super) services: Vec<Arc<ServiceConfig>>,
+    /// All services, where those that are as they were are to be kept in another place of memory.
+    pub(super) whole: Option<Vec<Arc<ServiceConfig>>>,
     /// What the maps hold of those before.
     pub(super) old: Contents,
     /// What they are to hold.

@@ -64,7 +64,8 @@ impl ServiceTables {
     /// When services can't be so, or there is no room for them. Nothing is to be written then.
     pub fn plan(&self, services: &[Arc<ServiceConfig>]) -> Result<ServicePlan, ServiceError> {
         let before = self.configured.as_deref().unwrap_or_default();
-        let (span, services) = changed(before, services);
+        let all = services;
+        let Differing { span, services, others_moved } = differing(before, all);
         let old = match &self.configured {
             Some(all) => self.there.part(&all[span.clone()]),
             None => self.there.clone(),
@@ -78,15 +79,20 @@ impl ServiceTables {
                 self.place(service, is_v4, &mut next);
             }
         }
-        let change = Change { span, services: services.to_vec(), old, next };
+        let whole = others_moved.then(|| all.to_vec());
+        let change = Change { span, services: services.to_vec(), whole, old, next };
         ServicePlan::of(change, &self.there, self.room)
     }
 
     /// All writes of a plan were done.
     pub fn adopt(&mut self, plan: ServicePlan) {
-        let Change { span, services, old, next } = plan.into_change();
+        let Change { span, services, whole, old, next } = plan.into_change();
         self.there.replace(&old, next);
-        self.configured.get_or_insert_default().splice(span, services);
+        let configured = self.configured.get_or_insert_default();
+        match whole {
+            Some(whole) => *configured = whole,
+            None => drop(configured.splice(span, services)),
+        }
     }
 
     /// Whether the addresses of services are still to be had, beside those that stay as they are.
@@ -159,17 +165,29 @@ impl ServiceTables {
     }
 }
 
-/// What two configurations differ in: where it stood, and what stands there now. Both begin and end with
-/// the same services.
-fn changed<'a>(
-    before: &[Arc<ServiceConfig>],
-    now: &'a [Arc<ServiceConfig>],
-) -> (Range<usize>, &'a [Arc<ServiceConfig>]) {
-    let same = |(before, now): &(&Arc<ServiceConfig>, &Arc<ServiceConfig>)| {
-        Arc::ptr_eq(before, now) || before == now
+/// What two configurations differ in. Both begin and end with the same services.
+struct Differing<'a> {
+    /// Where it stood.
+    span: Range<usize>,
+    /// What stands there now.
+    services: &'a [Arc<ServiceConfig>],
+    /// Of those that are as they were, some are another `Arc`: to be kept, so that the next time one look
+    /// at the pointer is enough.
+    others_moved: bool,
+}
+
+fn differing<'a>(before: &[Arc<ServiceConfig>], now: &'a [Arc<ServiceConfig>]) -> Differing<'a> {
+    let mut others_moved = false;
+    let mut same = |before: &Arc<ServiceConfig>, now: &Arc<ServiceConfig>| {
+        let moved = !Arc::ptr_eq(before, now);
+        let same = !moved || before == now;
+        others_moved |= same && moved;
+        same
     };
-    let start = before.iter().zip(now).take_while(same).count();
+    let start = before.iter().zip(now).take_while(|(before, now)| same(before, now)).count();
     let (rest, now) = (&before[start..], &now[start..]);
-    let end = rest.iter().rev().zip(now.iter().rev()).take_while(same).count();
-    (start..before.len() - end, &now[..now.len() - end])
+    let ends = rest.iter().rev().zip(now.iter().rev());
+    let end = ends.take_while(|(before, now)| same(before, now)).count();
+    let span = start..before.len() - end;
+    Differing { span, services: &now[..now.len() - end], others_moved }
 }
