@@ -26,8 +26,8 @@ pub struct EbpfDatapath {
     flags: u32,
     /// Where each endpoint is attached.
     interfaces: BTreeMap<EndpointId, u32>,
-    /// The policies in force, to be shown.
-    policies: BTreeMap<EndpointId, NodePolicyTable>,
+    /// The revision of each endpoint's policy in force, and how many entries it has.
+    policies: BTreeMap<EndpointId, (u64, usize)>,
     /// Who is where.
     ipcache: BTreeMap<IpNet, u32>,
     has_said_services: bool,
@@ -147,7 +147,7 @@ impl Datapath for EbpfDatapath {
             kernel_verdict(protocol, &carried_out(protocol, verdict))
         });
         self.kernel.set_policy(id, &table).map_err(|error| failed(&error))?;
-        self.policies.insert(id, table);
+        self.policies.insert(id, (revision, table.len()));
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
-use portreeve_ebpf::node::{Leg, NodeCounters, NodePolicyTable, Reason, TrackKey, Tracked, state};
+use portreeve_ebpf::node::{Leg, NodeCounters, Reason, TrackKey, Tracked, state};
 use portreeve_ebpf_common::{Address, Direction};
 
 use super::{EndpointId, Listing};
@@ -17,10 +17,9 @@ fn listing<const N: usize>(columns: [&str; N], rows: Vec<[String; N]>) -> Listin
 }
 
 /// How large each endpoint's policy is in the kernel.
-pub(super) fn policies(policies: &BTreeMap<EndpointId, NodePolicyTable>) -> Listing {
-    let row = |(id, table): (&EndpointId, &NodePolicyTable)| {
-        let header = table.entries().next().map_or(0, |(_, header)| header.0[0]);
-        [id.to_string(), header.to_string(), table.len().to_string()]
+pub(super) fn policies(policies: &BTreeMap<EndpointId, (u64, usize)>) -> Listing {
+    let row = |(id, (revision, entries)): (&EndpointId, &(u64, usize))| {
+        [id.to_string(), revision.to_string(), entries.to_string()]
     };
     listing(["endpoint", "revision", "entries"], policies.iter().map(row).collect())
 }
