@@ -4,6 +4,7 @@
 
 mod agreement;
 mod cost;
+mod evasion;
 mod life_cycle;
 mod net;
 mod packets;
@@ -23,6 +24,7 @@ fn main() {
         rules::TESTS,
         refused::TESTS,
         tracked::TESTS,
+        evasion::TESTS,
         proxied::TESTS,
         life_cycle::TESTS,
         agreement::TESTS,

@@ -26,6 +26,10 @@ pub(crate) fn own(other: IpAddr) -> IpAddr {
     if other.is_ipv4() { V4.into() } else { V6.into() }
 }
 
+/// What programs say: `TCX_PASS`, `TCX_DROP`.
+pub(crate) const PASS: i32 = 0;
+pub(crate) const DROP: i32 = 2;
+
 /// What the program says, and how long one run takes.
 pub(crate) fn run(node: &mut Node, egress: bool, packet: &[u8], repeat: u32) -> (i32, Duration) {
     let name = if egress { "portreeve_from_workload" } else { "portreeve_to_workload" };
@@ -68,7 +72,7 @@ pub(crate) fn with_ports(from: u16, to: u16) -> Vec<u8> {
     [from.to_be_bytes(), to.to_be_bytes(), [0; 2], [0; 2]].concat()
 }
 
-fn icmp(kind: u16, identifier: u16) -> Vec<u8> {
+pub(crate) fn icmp(kind: u16, identifier: u16) -> Vec<u8> {
     let kind = u8::try_from(kind).expect("a type");
     [&[kind, 0, 0, 0][..], &identifier.to_be_bytes(), &[0; 42]].concat()
 }

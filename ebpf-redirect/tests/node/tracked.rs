@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, SocketType, ipproto, socket};
 
 use super::Test;
 use super::net::{Node, PATIENCE, TCP, UDP, Workload, answers, policy};
-use super::packets::{ENDPOINT, ip, own, prepare, run, tcp, with_ports};
+use super::packets::{DROP, ENDPOINT, PASS, ip, own, prepare, run, tcp, with_ports};
 
 pub(crate) const TESTS: &[Test] = &[
     ("another_policy_is_in_force_for_open_connections", policy_change),
@@ -176,9 +176,6 @@ fn error(node: &mut Node) {
         assert_eq!(run(node, false, &about(&other[..length]), 1).0, DROP, "{length} bytes");
     }
 }
-
-const PASS: i32 = 0;
-const DROP: i32 = 2;
 
 fn listed(node: &mut Node) {
     let [a, b] = [1, 2].map(|number| node.workload(number, 0));

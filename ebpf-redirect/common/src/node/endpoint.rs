@@ -16,6 +16,15 @@ pub struct EndpointEntry {
     pub revision: u32,
 }
 
+impl EndpointEntry {
+    /// Policy is to be enforced, and there is none: nothing passes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.flags & endpoint_flags::ENFORCED != 0 && self.revision == 0
+    }
+}
+
 /// Bits of [`EndpointEntry::flags`].
 pub mod endpoint_flags {
     /// Who is refused is told at once: by a TCP reset, or by ICMP.

@@ -7,6 +7,7 @@
 //! | `proxy.rs` | `to_proxy`; what hands packets to the proxy's sockets |
 //! | `packet.rs` | headers: IPv4, IPv6 and its extensions, fragments |
 //! | `track.rs` | connections |
+//! | `discovery.rs` | who is on the link |
 //! | `judge.rs` | identity, then class, protocol and port → verdict |
 //! | `answer.rs` | who is refused and is told so: a reset, or "prohibited" |
 //! | `report.rs` | events and counters |
@@ -20,6 +21,7 @@
 #![allow(internal_features, reason = "the only way to atomic operations")]
 
 mod answer;
+mod discovery;
 mod judge;
 mod maps;
 mod packet;

@@ -268,8 +268,7 @@ impl Packet {
         }
     }
 
-    /// Whether it is part of finding out who is on the link (RFC 4861), which goes no further: the hop
-    /// limit says so. A workload is no router.
+    /// Whether it is part of finding out who is on the link (RFC 4861). A workload is no router.
     #[inline(always)]
     pub fn is_discovery(&self, from_workload: bool) -> bool {
         if self.protocol != protocol::ICMPV6 || self.fragment {

@@ -117,6 +117,10 @@ pub fn contained(context: &TcContext, way: Direction, error: &Packet, key: &mut 
         key.protocol = header[6];
         ports_at = at + 40;
     }
+    if error.destination != source {
+        // Who hears of a packet is who has sent it. Else whatever is said could be sent to anybody.
+        return false;
+    }
     let Ok(header) = load::<8>(context, ports_at, &mut ports) else { return false };
     let icmp = matches!(key.protocol, protocol::ICMP | protocol::ICMPV6);
     let (from, to) = match icmp {

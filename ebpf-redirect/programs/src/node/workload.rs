@@ -4,11 +4,12 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use portreeve_ebpf_common::node::{
     EndpointEntry, Leg, NodeEventKind, Reason, TrackKey, Tracked, endpoint_flags, mark, protocol,
-    state,
+    state, tcp,
 };
 use portreeve_ebpf_common::{Direction, Verdict};
 
 use crate::answer::answer;
+use crate::discovery::stays_on_link;
 use crate::judge::{Judged, Policy, identify};
 use crate::maps::{ENDPOINTS, OWN};
 use crate::packet::{Packet, Role, read};
@@ -57,7 +58,11 @@ fn pass(context: &TcContext, way: Direction) -> i32 {
         return DROP;
     }
     let from_workload = way as u8 == Direction::Egress as u8;
-    if !scratch.packet.is_ip || scratch.packet.is_discovery(from_workload) {
+    let packet = &scratch.packet;
+    if !packet.is_ip
+        || (packet.is_discovery(from_workload)
+            && (!from_workload || stays_on_link(context, &endpoint, packet)))
+    {
         return PASS;
     }
     let mut reason = match from_workload && !is_own(&endpoint, &scratch.packet) {
@@ -81,7 +86,7 @@ fn pass(context: &TcContext, way: Direction) -> i32 {
 
 /// Whether the workload may send from the address that it does.
 #[inline(always)]
-fn is_own(endpoint: &EndpointEntry, packet: &Packet) -> bool {
+pub fn is_own(endpoint: &EndpointEntry, packet: &Packet) -> bool {
     // SAFETY: only looked at.
     unsafe { OWN.get(&packet.source) }.is_some_and(|owner| *owner == endpoint.endpoint)
 }
@@ -126,6 +131,10 @@ fn decide(
     let bytes = context.len() as u64;
     let from_workload = way as u8 == Direction::Egress as u8;
     name(key, endpoint.endpoint, way, packet);
+    if endpoint.is_closed() {
+        // What the proxy sends is no exception.
+        return Reason::NoPolicy;
+    }
     if packet.is_icmp_error() && contained(context, way, packet, key) {
         if find(key, now).is_some() {
             return Reason::Forwarded;
@@ -142,9 +151,9 @@ fn decide(
             return Reason::ToProxy;
         }
     }
-    if packet.is_icmp_error() {
+    if is_icmp(packet.protocol) && !packet.is_echo() {
         // It is of no connection, and judged as what it is: nothing of what it contains stands in the key,
-        // whether it could be read or not.
+        // whether it could be read or not, and no echo's identifier, which it has none of.
         name(key, endpoint.endpoint, way, packet);
         return fresh(context, endpoint, key, packet, way, now, bytes, judged);
     }
@@ -157,7 +166,7 @@ fn decide(
                 go_on(tracked, now, packet, bytes, way);
                 Reason::Forwarded
             }
-            _ => in_a_clients_name(key, packet, now, bytes),
+            _ => in_a_clients_name(endpoint, key, packet, now, bytes, judged),
         };
     }
     if from_workload && !opens {
@@ -184,24 +193,39 @@ fn decide(
     }
 }
 
-/// The proxy goes on to a workload, in the name of the client.
+/// The proxy goes on to a workload, in the name of the client. It has read what was to be read; who may
+/// come at all is asked here once more. What began before anybody here could see it ends.
 #[inline(always)]
-fn in_a_clients_name(key: &mut TrackKey, packet: &Packet, now: u64, bytes: u64) -> Reason {
+fn in_a_clients_name(
+    endpoint: &EndpointEntry,
+    key: &mut TrackKey,
+    packet: &Packet,
+    now: u64,
+    bytes: u64,
+    judged: &mut Judged,
+) -> Reason {
     key.leg = Leg::Proxy as u8;
     let opens = packet.role() == Role::Opens;
     match find(key, now) {
         Some(tracked) if !opens || !tracked.is_closing() => {
             go_on(tracked, now, packet, bytes, Direction::Ingress);
-            Reason::Forwarded
+            return Reason::Forwarded;
         }
-        _ if packet.role() == Role::Continues => Reason::Forwarded,
-        _ => {
-            let state = state::INGRESS;
-            match open(key, state, now, bytes, Direction::Ingress, &Judged::NOTHING) {
-                true => Reason::Forwarded,
-                false => Reason::MapFull,
-            }
+        _ if packet.role() == Role::Continues => return Reason::NotTracked,
+        _ => {}
+    }
+    if endpoint.flags & endpoint_flags::ENFORCED != 0 {
+        let Some(policy) = Policy::of(endpoint.endpoint) else {
+            return Reason::NoPolicy;
+        };
+        *judged = policy.judge(Direction::Ingress, key.remote, key.protocol, key.local_port);
+        if let Verdict::Deny = judged.verdict {
+            return Reason::Policy;
         }
+    }
+    match open(key, state::INGRESS, now, bytes, Direction::Ingress, judged) {
+        true => Reason::Forwarded,
+        false => Reason::MapFull,
     }
 }
 
@@ -220,28 +244,22 @@ fn known(
     judged: &mut Judged,
 ) -> Reason {
     let opened = tracked.opened();
-    if endpoint.flags & endpoint_flags::ENFORCED != 0 {
-        if endpoint.revision == 0 {
+    let enforced = endpoint.flags & endpoint_flags::ENFORCED != 0;
+    if enforced && endpoint.revision != tracked.revision {
+        let Some(policy) = Policy::of(endpoint.endpoint) else {
             return Reason::NoPolicy;
+        };
+        let port = judged_port(key, opened);
+        *judged = policy.judge(opened, key.remote, key.protocol, port);
+        match judged.verdict {
+            Verdict::Allow => {}
+            Verdict::Inspect if tracked.is_inspected() => {}
+            Verdict::Inspect if key.protocol == protocol::TCP => return Reason::PolicyChanged,
+            _ => return Reason::Policy,
         }
-        if endpoint.revision != tracked.revision {
-            let Some(policy) = Policy::of(endpoint.endpoint) else {
-                return Reason::NoPolicy;
-            };
-            let port = judged_port(key, opened);
-            *judged = policy.judge(opened, key.remote, key.protocol, port);
-            match judged.verdict {
-                Verdict::Allow => {}
-                Verdict::Inspect if tracked.is_inspected() => {}
-                Verdict::Inspect if key.protocol == protocol::TCP => {
-                    return Reason::PolicyChanged;
-                }
-                _ => return Reason::Policy,
-            }
-            tracked.rule = judged.rule;
-            tracked.identity = judged.identity;
-            tracked.revision = judged.revision;
-        }
+        tracked.rule = judged.rule;
+        tracked.identity = judged.identity;
+        tracked.revision = judged.revision;
     }
     go_on(tracked, now, packet, bytes, way);
     if !tracked.is_inspected() {
@@ -256,7 +274,10 @@ fn known(
         Direction::Ingress if has_socket(context, packet.source, packet.destination, ports) => {
             Reason::ToProxy
         }
-        _ => Reason::Forwarded,
+        // A host without a socket for it says so.
+        _ if packet.flags & tcp::RST != 0 => Reason::Forwarded,
+        // Nobody has read it.
+        _ => Reason::ProxyAway,
     }
 }
 
