@@ -16,6 +16,7 @@ use crate::instance::Folder;
 use crate::join::JOINED;
 use crate::policy_map::PolicyMap;
 use crate::service_maps::ServiceMaps;
+use crate::services::ServiceRoom;
 use crate::settings::Capacity;
 use crate::sys::{self, map_kind};
 use crate::table::{Plain, Table};
@@ -39,7 +40,14 @@ impl Maps {
         Ok(Self {
             policy: PolicyMap::open(&folder.map("POLICY"), capacity.policy)?,
             config: table(folder, "CONFIG")?,
-            services: ServiceMaps::open(folder, capacity)?,
+            services: ServiceMaps::open(
+                folder,
+                ServiceRoom {
+                    frontends: capacity.services as usize,
+                    slots: capacity.slots as usize,
+                    backends: capacity.backends as usize,
+                },
+            )?,
             flows: table(folder, "FLOWS")?,
             exempt: table(folder, "EXEMPT")?,
             ports: table(folder, "PORTS")?,

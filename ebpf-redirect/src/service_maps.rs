@@ -11,7 +11,6 @@ use crate::error::MapError;
 use crate::instance::Folder;
 use crate::maps::table;
 use crate::services::{ServiceConfig, ServiceRoom, ServiceTables, ServiceWrite};
-use crate::settings::Capacity;
 use crate::sys::wait_for_programs;
 use crate::table::Table;
 
@@ -41,7 +40,7 @@ struct Maps {
 }
 
 impl ServiceMaps {
-    pub(crate) fn open(folder: &Folder, capacity: &Capacity) -> Result<Self, MapError> {
+    pub(crate) fn open(folder: &Folder, room: ServiceRoom) -> Result<Self, MapError> {
         Ok(Self {
             maps: Arc::new(Maps {
                 services: table(folder, "SERVICES")?,
@@ -49,11 +48,7 @@ impl ServiceMaps {
                 backends: table(folder, "BACKENDS")?,
                 affinity: table(folder, "AFFINITY")?,
             }),
-            room: ServiceRoom {
-                frontends: capacity.services as usize,
-                slots: capacity.slots as usize,
-                backends: capacity.backends as usize,
-            },
+            room,
             known: Mutex::default(),
         })
     }

@@ -296,6 +296,7 @@ fn services(count: u32) -> Result<Vec<Arc<ServiceConfig>>, Failure> {
             frontends: vec![(address.into(), 80)],
             protocol: portreeve_ebpf::Transport::Tcp,
             backends: vec![BackendConfig { address: TAKEN.parse()?, weight: 1, draining: false }],
+            external: false,
             affinity: None,
         }));
     }

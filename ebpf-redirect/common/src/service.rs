@@ -9,8 +9,27 @@ use crate::address::Endpoint;
 pub struct ServiceKey {
     /// The service's address and port.
     pub frontend: Endpoint,
-    /// The IP protocol.
+    /// The IP protocol; for those who ask from outside, with [`ServiceKey::EXTERNAL`].
     pub protocol: u32,
+}
+
+impl ServiceKey {
+    /// What the address means outside. An address inside of a cluster means nothing there.
+    pub const EXTERNAL: u32 = 1 << 8;
+
+    /// What an address means inside.
+    #[inline(always)]
+    #[must_use]
+    pub const fn internal(frontend: Endpoint, protocol: u8) -> Self {
+        Self { frontend, protocol: protocol as u32 }
+    }
+
+    /// What it means outside.
+    #[inline(always)]
+    #[must_use]
+    pub const fn external(frontend: Endpoint, protocol: u8) -> Self {
+        Self { frontend, protocol: protocol as u32 | Self::EXTERNAL }
+    }
 }
 
 /// A service.

@@ -4,15 +4,15 @@ use aya_ebpf::helpers::generated::bpf_set_retval;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use portreeve_ebpf_common::{
-    Config, Counter, Direction, Endpoint, EventKind, EventReason, ListenerSlot, Verdict, flags,
-    protocol,
+    Config, Counter, Direction, Endpoint, EventKind, EventReason, ListenerSlot, ServiceKey,
+    Verdict, flags, protocol,
 };
 
 use crate::context::{Call, ECONNREFUSED, config};
 use crate::judge::{Judged, judge};
 use crate::maps::LISTENERS;
 use crate::report::{Parties, count, refuse, tell};
-use crate::services::{Balanced, balance};
+use crate::services::{Balanced, at_random, balance};
 
 /// `connect()` over IPv4.
 #[cgroup_sock_addr(connect4)]
@@ -45,7 +45,8 @@ fn connect(call: Call) -> i32 {
     let Some(config) = config() else {
         return stop(call, EventReason::NotReady, parties, &Judged::NOTHING);
     };
-    match balance(asked, parties.protocol, || call.netns()) {
+    let service = ServiceKey::internal(asked, parties.protocol);
+    match balance(service, || call.netns(), at_random) {
         Balanced::NotAService => {}
         Balanced::Backend(backend, _) => parties.destination = backend,
         Balanced::NoBackend => {

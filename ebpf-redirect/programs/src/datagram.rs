@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_set_retval;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use portreeve_ebpf_common::{
-    Counter, Direction, Endpoint, EventReason, PortKey, ReverseKey, ReverseValue,
+    Counter, Direction, Endpoint, EventReason, PortKey, ReverseKey, ReverseValue, ServiceKey,
 };
 
 use crate::connect::{GO_ON, STOP, judged};
@@ -13,7 +13,7 @@ use crate::conversations::{begin, is_answer};
 use crate::judge::Judged;
 use crate::maps::REVERSE;
 use crate::report::{Parties, count, refuse};
-use crate::services::{Balanced, balance, still_serves};
+use crate::services::{Balanced, at_random, balance, still_serves};
 use crate::sockets::take;
 
 /// `sendmsg()` over IPv4.
@@ -116,14 +116,15 @@ fn has_port(call: Call) -> bool {
 /// The backend that this socket has for a service, or a new one.
 #[inline(always)]
 fn backend(call: Call, parties: &Parties) -> Balanced {
+    let service = ServiceKey::internal(parties.asked, parties.protocol);
     let key = ReverseKey { cookie: parties.cookie, endpoint: parties.asked, way: TO_BACKEND };
     // SAFETY: copied at once.
     if let Some(had) = (unsafe { REVERSE.get(&key) }).copied()
-        && still_serves(parties.asked, parties.protocol, had.backend, had.endpoint)
+        && still_serves(service, had.backend, had.endpoint)
     {
         return Balanced::Backend(had.endpoint, had.backend);
     }
-    balance(parties.asked, parties.protocol, || call.netns())
+    balance(service, || call.netns(), at_random)
 }
 
 #[inline(always)]

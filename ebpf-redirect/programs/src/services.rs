@@ -26,22 +26,22 @@ impl Balanced {
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
-/// The backend for a connection of `client`, a network namespace's cookie; asked for where it matters.
+/// The backend for a connection of `client`, whatever number it has; asked for where it matters. Who has
+/// no reason to choose has `dice` roll.
 #[inline(always)]
-pub fn balance(asked: Endpoint, protocol: u8, client: impl Fn() -> u64) -> Balanced {
-    let key = ServiceKey { frontend: asked, protocol: protocol as u32 };
+pub fn balance(key: ServiceKey, client: impl Fn() -> u64, dice: impl Fn() -> [u32; 2]) -> Balanced {
     // SAFETY: copied at once; a service that is replaced is freed when no program holds it.
     let Some(service) = (unsafe { SERVICES.get(&key) }).copied() else {
         return Balanced::NotAService;
     };
     if service.affinity == 0 {
-        return chosen(&service).map_or(Balanced::NoBackend, Balanced::of);
+        return chosen(&service, dice()).map_or(Balanced::NoBackend, Balanced::of);
     }
     let client = client();
     if let Some(had) = affine(&service, client) {
         return Balanced::of(had);
     }
-    match chosen(&service) {
+    match chosen(&service, dice()) {
         Some((number, backend)) => {
             remember(&service, client, number);
             Balanced::Backend(backend, number)
@@ -52,8 +52,7 @@ pub fn balance(asked: Endpoint, protocol: u8, client: impl Fn() -> u64) -> Balan
 
 /// Whether a backend that stood for a service still may: for datagrams, which are sent one by one.
 #[inline(always)]
-pub fn still_serves(asked: Endpoint, protocol: u8, number: u32, backend: Endpoint) -> bool {
-    let key = ServiceKey { frontend: asked, protocol: protocol as u32 };
+pub fn still_serves(key: ServiceKey, number: u32, backend: Endpoint) -> bool {
     // SAFETY: only looked at.
     unsafe {
         SERVICES.get(&key).is_some()
@@ -61,13 +60,18 @@ pub fn still_serves(asked: Endpoint, protocol: u8, number: u32, backend: Endpoin
     }
 }
 
+/// Nobody knows which.
 #[inline(always)]
-fn chosen(service: &Service) -> Option<(u32, Endpoint)> {
+pub fn at_random() -> [u32; 2] {
+    // SAFETY: the helper takes nothing.
+    unsafe { [bpf_get_prandom_u32(), bpf_get_prandom_u32()] }
+}
+
+#[inline(always)]
+fn chosen(service: &Service, [first, second]: [u32; 2]) -> Option<(u32, Endpoint)> {
     if service.slots == 0 {
         return None;
     }
-    // SAFETY: the helper takes nothing.
-    let (first, second) = unsafe { (bpf_get_prandom_u32(), bpf_get_prandom_u32()) };
     let key = SlotKey { table: service.table, index: choose(first, service.slots) };
     // SAFETY: copied at once.
     let slot = unsafe { SLOTS.get(&key) }.copied()?;

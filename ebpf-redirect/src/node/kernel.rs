@@ -32,9 +32,11 @@ use crate::table::{self, Plain, Table};
 /// A node's datapath. What it has set up outlives it: programs go on judging until they are detached.
 #[derive(Debug)]
 pub struct NodeKernel {
-    folder: Folder,
+    pub(super) folder: Folder,
     programs: Programs,
-    maps: Maps,
+    pub(super) maps: Maps,
+    /// The one that leads to the proxy.
+    pub(super) device: u32,
     /// As in `ENDPOINTS`. Whoever changes one of them, or a policy, holds it.
     attached: Mutex<BTreeMap<u32, EndpointEntry>>,
     _owner: Owner,
@@ -76,12 +78,13 @@ impl NodeKernel {
         let programs = Programs::load(&folder, &settings.capacity)?;
         let maps = Maps::open(&folder, &settings.capacity)?;
         let device = device::prepare()?;
-        let config = NodeConfig { layout: NODE_LAYOUT, device };
+        let before = maps.config.get(&0).map_err(MapError::system("can't read", "CONFIG"))?;
+        let config = NodeConfig { layout: NODE_LAYOUT, device, ..before.unwrap_or_default() };
         maps.config.put(&0, &config).map_err(MapError::system("can't write", "CONFIG"))?;
         let entries = maps.endpoints.entries();
         let entries = entries.map_err(MapError::system("can't read", "ENDPOINTS"))?;
         let attached = Mutex::new(entries.iter().copied().collect());
-        let kernel = Self { folder, programs, maps, attached, _owner: owner };
+        let kernel = Self { folder, programs, maps, device, attached, _owner: owner };
         kernel.hold("device", TO_PROXY, attach_type::TCX_INGRESS, device)?;
         for (interface, _) in entries {
             kernel.take_over(interface)?;
@@ -296,6 +299,7 @@ impl NodeKernel {
             ("OWN", maps.own.as_fd(), maps.own.capacity()),
             ("POLICIES", maps.policies.outer.as_fd(), maps.policies.outer.capacity()),
             ("TRACKED", maps.tracked.as_fd(), maps.tracked.capacity()),
+            ("TRANSLATED", maps.translated.as_fd(), maps.translated.capacity()),
         ];
         let mut all = Vec::new();
         for (map, fd, capacity) in counted {
@@ -334,7 +338,7 @@ impl NodeKernel {
     }
 
     /// Has a program on an interface: in the place of the one that is there, if there is one.
-    fn hold(
+    pub(super) fn hold(
         &self,
         link: &str,
         program: &'static str,

@@ -3,10 +3,12 @@
 use std::mem::size_of;
 use std::os::fd::AsFd;
 
-use portreeve_ebpf_common::Address;
 use portreeve_ebpf_common::node::{
-    EndpointEntry, FragmentKey, FragmentPorts, NODE_LAYOUT, NodeConfig, PrefixKey, TrackKey,
-    Tracked,
+    EndpointEntry, Ends, FragmentKey, FragmentPorts, NODE_LAYOUT, NodeConfig, PrefixKey, TrackKey,
+    Tracked, Translation,
+};
+use portreeve_ebpf_common::{
+    Address, Affinity, AffinityKey, Backend, Service, ServiceKey, Slot, SlotKey,
 };
 
 use super::error::NodeError;
@@ -16,6 +18,8 @@ use super::settings::NodeCapacity;
 use crate::error::{MapError, SetupError};
 use crate::instance::Folder;
 use crate::maps::table;
+use crate::service_maps::ServiceMaps;
+use crate::services::ServiceRoom;
 use crate::sys::{self, map_kind};
 use crate::table::Table;
 
@@ -29,6 +33,8 @@ pub(super) struct Maps {
     pub(super) policies: Policies,
     pub(super) tracked: Table<TrackKey, Tracked>,
     pub(super) listeners: Table<u32, u64>,
+    pub(super) services: ServiceMaps,
+    pub(super) translated: Table<Ends, Translation>,
 }
 
 impl Maps {
@@ -42,6 +48,15 @@ impl Maps {
             policies: Policies { outer: table(folder, "POLICIES")?, capacity: capacity.policy },
             tracked: table(folder, "TRACKED")?,
             listeners: table(folder, "LISTENERS")?,
+            services: ServiceMaps::open(
+                folder,
+                ServiceRoom {
+                    frontends: capacity.services as usize,
+                    slots: capacity.slots as usize,
+                    backends: capacity.backends as usize,
+                },
+            )?,
+            translated: table(folder, "TRANSLATED")?,
         })
     }
 }
@@ -83,7 +98,7 @@ pub(super) fn check_pinned(folder: &Folder, capacity: &NodeCapacity) -> Result<(
 }
 
 /// Each map's kind, and the bytes of its keys and values.
-pub(super) const SHAPES: [(&str, u32, usize, usize); 12] = {
+pub(super) const SHAPES: [(&str, u32, usize, usize); 17] = {
     use map_kind::{HASH, HASH_OF_MAPS, LPM_TRIE, LRU_HASH, PER_CPU_ARRAY, RING_BUFFER, SOCKMAP};
     const fn shape<K, V>(map: &'static str, kind: u32) -> (&'static str, u32, usize, usize) {
         (map, kind, size_of::<K>(), size_of::<V>())
@@ -97,7 +112,12 @@ pub(super) const SHAPES: [(&str, u32, usize, usize); 12] = {
         shape::<u32, u32>("POLICIES", HASH_OF_MAPS),
         shape::<TrackKey, Tracked>("TRACKED", LRU_HASH),
         shape::<FragmentKey, FragmentPorts>("FRAGMENTS", LRU_HASH),
-        shape::<u32, [u8; 284]>("SCRATCH", PER_CPU_ARRAY),
+        shape::<ServiceKey, Service>("SERVICES", HASH),
+        shape::<SlotKey, Slot>("SLOTS", HASH),
+        shape::<u32, Backend>("BACKENDS", HASH),
+        shape::<AffinityKey, Affinity>("AFFINITY", LRU_HASH),
+        shape::<Ends, Translation>("TRANSLATED", LRU_HASH),
+        shape::<u32, [u8; 496]>("SCRATCH", PER_CPU_ARRAY),
         shape::<u32, u64>("LISTENERS", SOCKMAP),
         shape::<(), ()>("EVENTS", RING_BUFFER),
         shape::<u32, u64>("COUNTERS", PER_CPU_ARRAY),

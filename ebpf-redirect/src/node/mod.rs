@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `settings.rs` | what is asked for |
 //! | `kernel.rs` | [`NodeKernel`]: all that is done with it |
+//! | `balance.rs` | services, and the devices that lead outside |
 //! | `policy.rs` | [`NodePolicyTable`]: an endpoint's policy as entries of the kernel's trie |
 //! | `policies.rs` | the tries in force |
 //! | `identities.rs` | who has which address |
@@ -15,6 +16,7 @@
 //! Everything is pinned below `<bpffs>/portreeve-node/<instance>`: programs go on judging while nobody
 //! runs, and who starts next takes maps and links over.
 
+mod balance;
 mod device;
 mod error;
 mod identities;
@@ -28,8 +30,8 @@ mod report;
 mod settings;
 
 pub use portreeve_ebpf_common::node::{
-    EndpointEntry, Leg, NodeEvent, NodeEventKind, Reason, TrackKey, Tracked, endpoint_flags, mark,
-    state,
+    EndpointEntry, Ends, Leg, NodeEvent, NodeEventKind, Reason, TrackKey, Tracked, Translation,
+    endpoint_flags, mark, scope, state, translation,
 };
 
 pub use self::error::NodeError;

@@ -20,6 +20,11 @@ pub(super) const TO_WORKLOAD: &str = "portreeve_to_workload";
 /// The device that leads to the proxy.
 pub(super) const TO_PROXY: &str = "portreeve_to_proxy";
 
+/// What comes to the node from outside.
+pub(super) const FROM_OUTSIDE: &str = "portreeve_from_outside";
+/// What leaves the node for outside.
+pub(super) const TO_OUTSIDE: &str = "portreeve_to_outside";
+
 /// Loaded programs.
 pub(super) struct Programs {
     pub(super) object: Ebpf,
@@ -38,7 +43,7 @@ impl Programs {
             loader.map_max_entries(map, entries);
         }
         let mut object = loader.load(OBJECT).map_err(maps_refused)?;
-        for name in [FROM_WORKLOAD, TO_WORKLOAD, TO_PROXY] {
+        for name in [FROM_WORKLOAD, TO_WORKLOAD, TO_PROXY, FROM_OUTSIDE, TO_OUTSIDE] {
             let Some(Program::SchedClassifier(program)) = object.program_mut(name) else {
                 continue;
             };

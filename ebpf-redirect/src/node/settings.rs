@@ -33,6 +33,15 @@ pub struct NodeCapacity {
     pub connections: u32,
     /// Packets in parts that are on their way; the oldest is forgotten.
     pub fragments: u32,
+    /// Addresses of services.
+    pub services: u32,
+    /// Places of their backends: some hundred times as many as backends, of what outside can ask for.
+    pub slots: u32,
+    /// Backends of all services.
+    pub backends: u32,
+    /// What becomes of packets of services, two for a connection: those that were not seen for longest
+    /// are forgotten.
+    pub translated: u32,
     /// Bytes of events that nobody has read yet: a power of two, and of pages.
     pub events: u32,
 }
@@ -47,6 +56,10 @@ impl Default for NodeCapacity {
             policy: 1 << 20,
             connections: 1 << 19,
             fragments: 1 << 13,
+            services: 1 << 16,
+            slots: 1 << 22,
+            backends: 1 << 18,
+            translated: 1 << 17,
             events: 1 << 20,
         }
     }
@@ -54,7 +67,7 @@ impl Default for NodeCapacity {
 
 impl NodeCapacity {
     /// Room by the names of maps. That of a policy is its trie's, made anew with each policy.
-    pub(super) fn by_map(&self) -> [(&'static str, u32); 8] {
+    pub(super) fn by_map(&self) -> [(&'static str, u32); 12] {
         [
             ("ENDPOINTS", self.endpoints),
             ("OWN", self.own),
@@ -63,6 +76,10 @@ impl NodeCapacity {
             ("POLICIES", self.endpoints),
             ("TRACKED", self.connections),
             ("FRAGMENTS", self.fragments),
+            ("SERVICES", self.services),
+            ("SLOTS", self.slots),
+            ("BACKENDS", self.backends),
+            ("TRANSLATED", self.translated),
             ("EVENTS", self.events),
         ]
     }

@@ -3,16 +3,16 @@
 
 use std::cmp::Ordering;
 
-use portreeve_ebpf_common::Slot;
+use portreeve_ebpf_common::{Endpoint, Slot};
 
-/// A table of backends, by number, and their weights. None of the weights is 0.
-pub(super) fn table(backends: &[(u32, u32)]) -> Vec<Slot> {
+/// A table of backends: number and weight, and where each is. None of the weights is 0.
+pub(super) fn table(backends: &[(u32, u32, Endpoint)]) -> Vec<Slot> {
     // In units of which a slot holds `total`, a backend has its weight times the number of slots.
-    let total: u64 = backends.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    let total: u64 = backends.iter().map(|(_, weight, _)| u64::from(*weight)).sum();
     let slots = backends.len() as u64;
     let (mut less, mut more) = (Vec::new(), Vec::new());
     let mut table = Vec::with_capacity(backends.len());
-    for (number, weight) in backends {
+    for (number, weight, _) in backends {
         let left = u64::from(*weight) * slots;
         match left.cmp(&total) {
             Ordering::Less => less.push((*number, left)),
@@ -66,14 +66,17 @@ mod tests {
     }
 
     fn check(weights: &[u32]) {
-        let backends: Vec<(u32, u32)> = (100..).zip(weights.iter().copied()).collect();
+        let backends: Vec<_> = (100..)
+            .zip(weights.iter().copied())
+            .map(|(number, weight)| (number, weight, Endpoint::default()))
+            .collect();
         let table = table(&backends);
         assert_eq!(table.len(), backends.len());
         let shares = shares(&table);
         assert_eq!(shares.len(), backends.len(), "nobody else, and nobody left out: {weights:?}");
         let total: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
         let slots = weights.len() as u128;
-        for (number, weight) in &backends {
+        for (number, weight, _) in &backends {
             // Both sides times `total`, so that nothing is rounded here.
             let (found, exact) = (shares[number] * total, (u128::from(*weight) * slots) << 32);
             let wrong = found.abs_diff(exact);
@@ -103,7 +106,7 @@ mod tests {
 
     #[test]
     fn shares_that_can_be_told_exactly_are_exact() {
-        let table = table(&[(1, 1), (2, 3)]);
+        let table = table(&[(1, 1, Endpoint::default()), (2, 3, Endpoint::default())]);
         assert_eq!(shares(&table), BTreeMap::from([(1, 1 << 31), (2, 3 << 31)]));
     }
 

@@ -26,6 +26,9 @@ pub struct ServiceConfig {
     pub protocol: Transport,
     /// Who answers.
     pub backends: Vec<BackendConfig>,
+    /// Who asks is outside: addresses mean what they mean there, and which backend a connection gets is
+    /// the same on every node.
+    pub external: bool,
     /// For how long a client comes back to the backend that it had; none: it does not. Counted in
     /// seconds, what is left of one counts as one.
     pub affinity: Option<Duration>,
@@ -132,9 +135,12 @@ impl ServiceConfig {
 
     /// The keys that its frontends have.
     pub(super) fn keys(&self) -> impl Iterator<Item = ServiceKey> {
-        let protocol = u32::from(self.protocol.number());
+        let protocol = self.protocol.number();
         let frontends = self.frontends.iter().copied().map(SocketAddr::from).map(endpoint);
-        frontends.map(move |frontend| ServiceKey { frontend, protocol })
+        frontends.map(move |frontend| match self.external {
+            true => ServiceKey::external(frontend, protocol),
+            false => ServiceKey::internal(frontend, protocol),
+        })
     }
 
     /// As the kernel counts: in seconds, 0 for none.

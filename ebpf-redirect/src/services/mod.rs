@@ -4,7 +4,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `config.rs` | [`ServiceConfig`], and what is wrong with one |
-//! | `alias.rs` | weights as slots |
+//! | `alias.rs`, `maglev.rs` | weights as slots: for those inside, and for those outside |
 //! | `contents.rs` | what is in the maps, and who has which number |
 //! | `tables.rs` | [`ServiceTables`]: from what is there to what is to be |
 //! | `plan.rs` | [`ServicePlan`]: the writes between, in their order |
@@ -12,6 +12,7 @@
 mod alias;
 mod config;
 mod contents;
+mod maglev;
 mod plan;
 mod tables;
 #[cfg(test)]

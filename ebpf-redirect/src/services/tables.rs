@@ -3,12 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use portreeve_ebpf_common::{Affinity, AffinityKey, Backend, Service, ServiceKey, Slot, SlotKey};
+use portreeve_ebpf_common::{
+    Affinity, AffinityKey, Backend, Endpoint, Service, ServiceKey, Slot, SlotKey,
+};
 
 use super::config::{ServiceConfig, ServiceError, check};
 use super::contents::Contents;
 use super::plan::{Change, ServicePlan};
-use super::{BackendConfig, alias};
+use super::{BackendConfig, alias, maglev};
 use crate::address::endpoint;
 
 /// What the kernel's maps hold of services. A service keeps its number as long as it keeps one of its
@@ -123,7 +125,9 @@ impl ServiceTables {
         let kept = before.iter().map(|service| service.id).find(|id| !next.ids.contains(id));
         let id = kept.unwrap_or_else(|| next.next.service(&self.there));
         next.ids.insert(id);
-        let slots = alias::table(&self.backends(config, is_v4, id, next));
+        let backends = self.backends(config, is_v4, id, next);
+        let slots =
+            if config.external { maglev::table(&backends) } else { alias::table(&backends) };
         let same = before.iter().find(|service| self.there.has_table(service, &slots));
         let table = match same {
             Some(service) => service.table,
@@ -139,14 +143,14 @@ impl ServiceTables {
     }
 
     /// Gives numbers to the backends of a service. Returns those that new clients are sent to, with
-    /// their weights, in an order that does not depend on the configuration's.
+    /// their weights and places, in an order that does not depend on the configuration's.
     fn backends(
         &self,
         config: &ServiceConfig,
         is_v4: bool,
         id: u32,
         next: &mut Contents,
-    ) -> Vec<(u32, u32)> {
+    ) -> Vec<(u32, u32, Endpoint)> {
         let all = config.backends.iter().map(|backend| (endpoint(backend.address), backend));
         let mut own: Vec<_> =
             all.filter(|(endpoint, _)| endpoint.address.is_v4() == is_v4).collect();
@@ -158,7 +162,7 @@ impl ServiceTables {
             next.owned.insert((id, endpoint), number);
             next.backends.insert(number, Backend { endpoint, draining: u32::from(*draining) });
             if !draining && *weight > 0 {
-                chosen.push((number, *weight));
+                chosen.push((number, *weight, endpoint));
             }
         }
         chosen

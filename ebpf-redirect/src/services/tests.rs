@@ -169,6 +169,7 @@ fn service(name: &str, frontends: &[&str], backends: &[(&str, u32)]) -> ServiceC
         frontends: frontends.iter().map(frontend).collect(),
         protocol: Transport::Tcp,
         backends: backends.iter().map(backend).collect(),
+        external: false,
         affinity: None,
     }
 }

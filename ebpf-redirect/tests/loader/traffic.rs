@@ -109,6 +109,7 @@ fn service(backends: &[SocketAddr]) -> Arc<ServiceConfig> {
         frontends: vec![FRONTEND],
         protocol: Transport::Tcp,
         backends: backends.iter().map(backend).collect(),
+        external: false,
         affinity: None,
     })
 }

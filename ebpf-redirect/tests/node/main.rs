@@ -11,6 +11,7 @@ mod packets;
 mod proxied;
 mod refused;
 mod rules;
+mod services;
 mod tracked;
 
 use libtest_mimic::{Arguments, Trial};
@@ -25,6 +26,7 @@ fn main() {
         refused::TESTS,
         tracked::TESTS,
         evasion::TESTS,
+        services::TESTS,
         proxied::TESTS,
         life_cycle::TESTS,
         agreement::TESTS,

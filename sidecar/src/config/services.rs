@@ -97,6 +97,7 @@ pub(super) fn resolve(services: &[Service], namespace: &str) -> Result<Vec<Servi
                     Protocol::Udp => Transport::Udp,
                 },
                 backends: backends?,
+                external: false,
                 affinity: service.session_affinity.0,
             });
         }

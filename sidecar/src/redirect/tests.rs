@@ -63,6 +63,7 @@ fn service(name: &str, port: u16, backend: &str) -> ServiceConfig {
         frontends: vec![("10.96.0.1".parse().expect("an address"), port)],
         protocol: Transport::Tcp,
         backends: vec![BackendConfig { address, weight: 1, draining: false }],
+        external: false,
         affinity: None,
     }
 }

@@ -53,6 +53,10 @@ pub struct NodeConfig {
     pub layout: u32,
     /// The device on whose ingress sockets are assigned to what was on its way to a workload.
     pub device: u32,
+    /// In whose name packets of services go on to other nodes: this node's address.
+    pub node_v4: Address,
+    /// The same over IPv6.
+    pub node_v6: Address,
 }
 
 /// Key of the trie of prefixes: → identity.

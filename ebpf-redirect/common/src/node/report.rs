@@ -78,11 +78,17 @@ pub enum Reason {
     EventLost = 14,
     /// A refusal that was answered.
     Answered = 15,
+    /// A service has nobody who answers.
+    NoBackend = 16,
+    /// It went back to its workload, who answers for the service that it has asked for.
+    TurnedBack = 17,
+    /// It was turned to a backend, or what comes back to the service.
+    Translated = 18,
 }
 
 impl Reason {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Forwarded,
         Self::ToProxy,
         Self::Opened,
@@ -99,9 +105,12 @@ impl Reason {
         Self::OtherLink,
         Self::EventLost,
         Self::Answered,
+        Self::NoBackend,
+        Self::TurnedBack,
+        Self::Translated,
     ];
     /// How many counters there are: each reason once for each direction.
-    pub const COUNTERS: u32 = 2 * (Self::Answered as u32 + 1);
+    pub const COUNTERS: u32 = 2 * (Self::Translated as u32 + 1);
 
     /// The place of a reason's counter.
     #[inline(always)]
@@ -115,7 +124,13 @@ impl Reason {
     pub const fn is_drop(self) -> bool {
         !matches!(
             self,
-            Self::Forwarded | Self::ToProxy | Self::Opened | Self::EventLost | Self::Answered
+            Self::Forwarded
+                | Self::ToProxy
+                | Self::Opened
+                | Self::EventLost
+                | Self::Answered
+                | Self::TurnedBack
+                | Self::Translated
         )
     }
 }
@@ -129,6 +144,6 @@ mod tests {
         for (place, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, place);
         }
-        assert_eq!(Reason::Answered.counter(crate::Direction::Ingress) + 1, Reason::COUNTERS);
+        assert_eq!(Reason::Translated.counter(crate::Direction::Ingress) + 1, Reason::COUNTERS);
     }
 }

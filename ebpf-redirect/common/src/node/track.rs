@@ -73,6 +73,8 @@ pub mod state {
     pub const ENDED_BY_PEER: u32 = 16;
     /// It was reset.
     pub const RESET: u32 = 32;
+    /// The workload has asked for a service: what comes is to come from there.
+    pub const TRANSLATED: u32 = 64;
 }
 
 /// Flags of TCP's header.

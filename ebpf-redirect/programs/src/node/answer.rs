@@ -67,7 +67,7 @@ pub struct Room {
 
 /// Swaps the addresses of the link.
 #[inline(always)]
-fn turn_round(context: &TcContext) -> Result<(), Reason> {
+pub fn turn_round(context: &TcContext) -> Result<(), Reason> {
     let mut ends = MaybeUninit::uninit();
     let [a, b, c, d, e, f, g, h, i, j, k, l] = *load::<12>(context, 0, &mut ends)?;
     store(context, 0, &[g, h, i, j, k, l, a, b, c, d, e, f])

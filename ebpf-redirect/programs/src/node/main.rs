@@ -5,10 +5,13 @@
 //! | --- | --- |
 //! | `workload.rs` | `from_workload`, `to_workload`: the way of a packet |
 //! | `proxy.rs` | `to_proxy`; what hands packets to the proxy's sockets |
+//! | `outside.rs` | `from_outside`, `to_outside`: services of the node, for those who are not on it |
 //! | `packet.rs` | headers: IPv4, IPv6 and its extensions, fragments |
 //! | `track.rs` | connections |
 //! | `discovery.rs` | who is on the link |
 //! | `judge.rs` | identity, then class, protocol and port → verdict |
+//! | `balance.rs`, `../services.rs` | who asks for a service gets a backend |
+//! | `rewrite.rs` | addresses and ports of a packet that become others |
 //! | `answer.rs` | who is refused and is told so: a reset, or "prohibited" |
 //! | `report.rs` | events and counters |
 //! | `maps.rs`, `scratch.rs` | the maps, and the one that is a program's memory |
@@ -21,13 +24,18 @@
 #![allow(internal_features, reason = "the only way to atomic operations")]
 
 mod answer;
+mod balance;
 mod discovery;
 mod judge;
 mod maps;
+mod outside;
 mod packet;
 mod proxy;
 mod report;
+mod rewrite;
 mod scratch;
+#[path = "../services.rs"]
+mod services;
 mod track;
 mod workload;
 

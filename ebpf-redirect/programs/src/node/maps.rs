@@ -4,9 +4,13 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap};
 use aya_ebpf::macros::btf_map;
 use portreeve_ebpf_common::node::{
-    EndpointEntry, FragmentKey, FragmentPorts, NodeConfig, NodeEvent, Reason, TrackKey, Tracked,
+    EndpointEntry, Ends, FragmentKey, FragmentPorts, NodeConfig, NodeEvent, Reason, TrackKey,
+    Tracked, Translation,
 };
-use portreeve_ebpf_common::{Address, ListenerSlot, PolicyValue};
+use portreeve_ebpf_common::{
+    Address, Affinity, AffinityKey, Backend, ListenerSlot, PolicyValue, Service, ServiceKey, Slot,
+    SlotKey,
+};
 
 use crate::scratch::Scratch;
 
@@ -42,6 +46,22 @@ pub static TRACKED: LruHashMap<TrackKey, Tracked, 524_288> = LruHashMap::new();
 
 #[btf_map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, 8192> = LruHashMap::new();
+
+#[btf_map]
+pub static SERVICES: HashMap<ServiceKey, Service, 65_536, GROWS> = HashMap::new();
+
+#[btf_map]
+pub static SLOTS: HashMap<SlotKey, Slot, 1_048_576, GROWS> = HashMap::new();
+
+#[btf_map]
+pub static BACKENDS: HashMap<u32, Backend, 262_144, GROWS> = HashMap::new();
+
+#[btf_map]
+pub static AFFINITY: LruHashMap<AffinityKey, Affinity, 65_536> = LruHashMap::new();
+
+/// What becomes of packets of services: of those to backends, and of what comes back.
+#[btf_map]
+pub static TRANSLATED: LruHashMap<Ends, Translation, 131_072> = LruHashMap::new();
 
 /// Key 0: see [`Scratch`].
 #[btf_map]

@@ -34,6 +34,20 @@ pub struct Packet {
     identification: u32,
     offset: u16,
     more: bool,
+    /// What is to become of its ends.
+    pub turn: Turn,
+}
+
+/// What is to become of a packet's ends when it goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Turn {
+    /// Nothing.
+    None = 0,
+    /// It goes to a backend.
+    ToBackend = 1,
+    /// It comes back from one, if it goes on to who has asked.
+    FromBackend = 2,
 }
 
 impl Packet {
@@ -50,6 +64,13 @@ impl Packet {
         put(&mut self.hops, 0);
         put(&mut self.offset, 0);
         put(&mut self.more, false);
+        put(&mut self.turn, Turn::None);
+    }
+
+    /// Whether it has the header of its protocol: it is whole, or the first part.
+    #[inline(always)]
+    pub fn is_first(&self) -> bool {
+        self.offset == 0
     }
 }
 

@@ -5,6 +5,7 @@
 use portreeve_ebpf_common::node::TrackKey;
 
 use crate::answer::Room;
+use crate::balance::Balancing;
 use crate::judge::Judged;
 use crate::maps::SCRATCH;
 use crate::packet::Packet;
@@ -15,11 +16,12 @@ pub struct Scratch {
     pub packet: Packet,
     pub key: TrackKey,
     pub judged: Judged,
+    pub balancing: Balancing,
     pub room: Room,
 }
 
 /// Bytes of it that the loader expects.
-const _: () = assert!(size_of::<Scratch>() == 284);
+const _: () = assert!(size_of::<Scratch>() == 496);
 
 /// This CPU's.
 #[inline(always)]

@@ -1,20 +1,23 @@
 //! The way of a packet: read, judged, kept track of, and let go on, dropped, or led to the proxy.
 
+use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use portreeve_ebpf_common::node::{
     EndpointEntry, Leg, NodeEventKind, Reason, TrackKey, Tracked, endpoint_flags, mark, protocol,
     state, tcp,
 };
-use portreeve_ebpf_common::{Direction, Verdict};
+use portreeve_ebpf_common::{Direction, ServiceKey, Verdict};
 
-use crate::answer::answer;
+use crate::answer::{answer, turn_round};
+use crate::balance::{Found, for_workload, has_services, look, settled};
 use crate::discovery::stays_on_link;
 use crate::judge::{Judged, Policy, identify};
 use crate::maps::{ENDPOINTS, OWN};
-use crate::packet::{Packet, Role, read};
+use crate::packet::{Packet, Role, Turn, put, read};
 use crate::proxy::{TO_HOST, hand_over, has_socket, listens, mark_of, redirect, set_mark};
 use crate::report::{count, tell};
+use crate::rewrite::rewrite;
 use crate::scratch::{Scratch, scratch};
 use crate::track::{contained, find, go_on, name, now, open};
 
@@ -69,6 +72,12 @@ fn pass(context: &TcContext, way: Direction) -> i32 {
         true => Reason::Spoofed,
         false => decide(context, &endpoint, way, scratch),
     };
+    if goes_on(reason, way)
+        && scratch.packet.turn != Turn::None
+        && let Err(failed) = turn(context, &endpoint, way, scratch)
+    {
+        reason = failed;
+    }
     if reason as u8 == Reason::ToProxy as u8 && from_workload {
         reason = match hand_over(context, &scratch.packet, way) {
             Ok(()) => Reason::ToProxy,
@@ -80,8 +89,52 @@ fn pass(context: &TcContext, way: Direction) -> i32 {
         Reason::Forwarded => PASS,
         Reason::ToProxy if from_workload => PASS,
         Reason::ToProxy => redirect(context),
+        Reason::TurnedBack => back_to_workload(context),
         _ => drop(context, &endpoint, way, reason, scratch),
     }
+}
+
+/// Whether a packet goes on with the ends that it is to have: to the workload, or from it.
+#[inline(always)]
+fn goes_on(reason: Reason, way: Direction) -> bool {
+    match reason {
+        Reason::Forwarded => true,
+        // What comes to the proxy has called whom it says.
+        Reason::ToProxy | Reason::TurnedBack => way as u8 == Direction::Egress as u8,
+        _ => false,
+    }
+}
+
+/// Gives a packet of a service the ends that it is to have.
+#[inline(always)]
+fn turn(
+    context: &TcContext,
+    endpoint: &EndpointEntry,
+    way: Direction,
+    scratch: &mut Scratch,
+) -> Result<(), Reason> {
+    let Scratch { packet, balancing, .. } = scratch;
+    if packet.turn == Turn::FromBackend {
+        look(&mut balancing.ends, packet, endpoint.endpoint);
+        if !settled(balancing, packet, &ServiceKey::default(), now()) {
+            // Nobody knows any more for whom it was.
+            return Err(Reason::NotTracked);
+        }
+    }
+    rewrite(context, packet, &balancing.ends, &balancing.translation)?;
+    count(Reason::Translated, way);
+    Ok(())
+}
+
+/// Sends a packet of a workload back to it.
+#[inline(always)]
+fn back_to_workload(context: &TcContext) -> i32 {
+    if turn_round(context).is_err() {
+        return DROP;
+    }
+    set_mark(context, mark::ANSWER);
+    // SAFETY: the helper takes numbers.
+    unsafe { bpf_redirect((*context.skb.skb).ifindex, 0) as i32 }
 }
 
 /// Whether the workload may send from the address that it does.
@@ -104,7 +157,11 @@ fn drop(
     tell(NodeEventKind::Dropped, reason, way, endpoint.endpoint, packet, judged);
     let judged = matches!(
         reason,
-        Reason::Policy | Reason::PolicyChanged | Reason::NoPolicy | Reason::ProxyAway
+        Reason::Policy
+            | Reason::PolicyChanged
+            | Reason::NoPolicy
+            | Reason::ProxyAway
+            | Reason::NoBackend
     );
     if !judged || endpoint.flags & endpoint_flags::TOLD_AT_ONCE == 0 {
         return DROP;
@@ -125,8 +182,7 @@ fn decide(
     way: Direction,
     scratch: &mut Scratch,
 ) -> Reason {
-    let Scratch { packet, key, judged, .. } = scratch;
-    let packet = &*packet;
+    let Scratch { packet, key, judged, balancing, .. } = scratch;
     let now = now();
     let bytes = context.len() as u64;
     let from_workload = way as u8 == Direction::Egress as u8;
@@ -157,7 +213,34 @@ fn decide(
         name(key, endpoint.endpoint, way, packet);
         return fresh(context, endpoint, key, packet, way, now, bytes, judged);
     }
-    let found = find(key, now);
+    let mut found = find(key, now);
+    // What the workload sends to a service has the service's address here, and is not found.
+    let taken = found.as_ref().is_some_and(|one| one.state & state::TRANSLATED != 0);
+    if from_workload && (found.is_none() || taken) && has_services(packet) {
+        match for_workload(balancing, packet, key, endpoint.endpoint, taken, now) {
+            Found::Nothing => found = None,
+            Found::Backend => {
+                packet.source_port = balancing.translation.source.port as u16;
+                packet.destination = balancing.translation.destination.address;
+                packet.destination_port = balancing.translation.destination.port as u16;
+                put(&mut packet.turn, Turn::ToBackend);
+            }
+            Found::Itself => {
+                put(&mut packet.turn, Turn::ToBackend);
+                return Reason::TurnedBack;
+            }
+            Found::NoBackend => return Reason::NoBackend,
+            Found::NoRoom => return Reason::MapFull,
+        }
+        name(key, endpoint.endpoint, way, packet);
+        if packet.turn != Turn::None {
+            found = find(key, now);
+        }
+    }
+    if taken && !from_workload {
+        put(&mut packet.turn, Turn::FromBackend);
+    }
+    let packet = &*packet;
     let opens = packet.role() == Role::Opens;
     if !from_workload && mark_of(context) == mark::FROM_PROXY {
         return match found {
@@ -327,6 +410,9 @@ fn fresh(
         Direction::Egress => 0,
         Direction::Ingress => state::INGRESS,
     };
+    if packet.turn != Turn::None {
+        state |= state::TRANSLATED;
+    }
     match judged.verdict {
         Verdict::Allow => {}
         Verdict::Inspect if key.protocol == protocol::TCP => {

@@ -1,0 +1,124 @@
+//! Services of the node for those who are not on it: programs of the devices that lead outside. They judge
+//! nothing; who answers on this node is judged at the interface of that workload, with the client's own
+//! address.
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use portreeve_ebpf_common::node::{Reason, mark, scope};
+use portreeve_ebpf_common::{Address, Direction, Endpoint, ServiceKey};
+
+use crate::answer::answer;
+use crate::balance::{Found, choose, has_services, keep_outside, look, settled};
+use crate::maps::{CONFIG, OWN};
+use crate::packet::{Role, read};
+use crate::proxy::mark_of;
+use crate::report::count;
+use crate::rewrite::rewrite;
+use crate::scratch::{Scratch, scratch};
+use crate::services::{Balanced, balance};
+use crate::track::now;
+use crate::workload::{DROP, PASS};
+
+/// What comes from outside: the device's ingress.
+#[classifier]
+pub fn portreeve_from_outside(context: TcContext) -> i32 {
+    let Some(scratch) = scratch() else { return PASS };
+    if read(&context, scope::FROM_OUTSIDE, &mut scratch.packet).is_err()
+        || !has_services(&scratch.packet)
+    {
+        // What it is is for others to say.
+        return PASS;
+    }
+    match asked(scratch) {
+        Found::Nothing => PASS,
+        Found::Backend | Found::Itself => translate(&context, scratch, Direction::Ingress),
+        Found::NoBackend => {
+            count(Reason::NoBackend, Direction::Ingress);
+            let Scratch { packet, room, .. } = scratch;
+            answer(&context, packet, Direction::Egress, room).unwrap_or(DROP)
+        }
+        Found::NoRoom => {
+            count(Reason::MapFull, Direction::Ingress);
+            DROP
+        }
+    }
+}
+
+/// What leaves for outside: the device's egress.
+#[classifier]
+pub fn portreeve_to_outside(context: TcContext) -> i32 {
+    if mark_of(&context) == mark::ANSWER {
+        return PASS;
+    }
+    let Some(scratch) = scratch() else { return PASS };
+    if read(&context, scope::TO_OUTSIDE, &mut scratch.packet).is_err()
+        || !has_services(&scratch.packet)
+    {
+        return PASS;
+    }
+    let Scratch { packet, balancing, .. } = scratch;
+    look(&mut balancing.ends, packet, scope::TO_OUTSIDE);
+    let nothing = ServiceKey::default();
+    match settled(balancing, packet, &nothing, now()) {
+        true => translate(&context, scratch, Direction::Egress),
+        false => PASS,
+    }
+}
+
+#[inline(always)]
+fn translate(context: &TcContext, scratch: &Scratch, way: Direction) -> i32 {
+    let Scratch { packet, balancing, .. } = scratch;
+    match rewrite(context, packet, &balancing.ends, &balancing.translation) {
+        Ok(()) => {
+            count(Reason::Translated, way);
+            PASS
+        }
+        Err(reason) => {
+            count(reason, way);
+            DROP
+        }
+    }
+}
+
+/// What somebody outside has asked for.
+#[inline(always)]
+fn asked(scratch: &mut Scratch) -> Found {
+    let Scratch { packet, balancing, .. } = scratch;
+    let now = now();
+    look(&mut balancing.ends, packet, scope::FROM_OUTSIDE);
+    let service = ServiceKey::external(balancing.ends.destination, packet.protocol);
+    if settled(balancing, packet, &service, now) {
+        return Found::Backend;
+    }
+    if packet.role() == Role::Continues {
+        return Found::Nothing;
+    }
+    let hash = balancing.ends.hash();
+    match balance(service, || balancing.ends.client(), || [hash, 0]) {
+        Balanced::NotAService => Found::Nothing,
+        Balanced::NoBackend => Found::NoBackend,
+        Balanced::Backend(backend, number) => {
+            choose(balancing, backend, number, now);
+            match away(backend.address) {
+                Ok(node) => keep_outside(balancing, node, now),
+                Err(found) => found,
+            }
+        }
+    }
+}
+
+/// In whose name packets go on to a backend: nobody's but the client's, if it is on this node.
+#[inline(always)]
+fn away(backend: Address) -> Result<Option<Endpoint>, Found> {
+    // SAFETY: only looked at.
+    if unsafe { OWN.get(&backend) }.is_some() {
+        return Ok(None);
+    }
+    // SAFETY: copied at once.
+    let Some(config) = (unsafe { CONFIG.get(&0) }) else { return Err(Found::NoRoom) };
+    let node = if backend.is_v4() { config.node_v4 } else { config.node_v6 };
+    match node.is_unspecified() {
+        true => Err(Found::NoRoom),
+        false => Ok(Some(Endpoint::new(node, 0))),
+    }
+}
