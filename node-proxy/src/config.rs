@@ -1,6 +1,7 @@
 //! The configuration: a file, or flags alone.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,11 +69,21 @@ pub(crate) struct Kernel {
     pub(crate) instance: String,
     /// What becomes of who is refused.
     pub(crate) refusals: Refusals,
+    /// Devices that lead outside; none: those of the default routes.
+    pub(crate) devices: Option<BTreeSet<String>>,
+    /// This node's addresses, where node ports are answered; none: those that it calls from.
+    pub(crate) addresses: Option<Vec<IpAddr>>,
 }
 
 impl Default for Kernel {
     fn default() -> Self {
-        Self { bpffs: "/sys/fs/bpf".into(), instance: "node".to_owned(), refusals: Refusals::Told }
+        Self {
+            bpffs: "/sys/fs/bpf".into(),
+            instance: "node".to_owned(),
+            refusals: Refusals::Told,
+            devices: None,
+            addresses: None,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::cli::{DatapathKind, RunArguments};
 use crate::command::Failure;
 use crate::config::{self, Config, Refusals};
 use crate::datapath::{
-    Datapath, DatapathError, EbpfDatapath, NoDatapath, Proxying, SharedProxy, check_bpffs,
+    Datapath, DatapathError, EbpfDatapath, NoDatapath, Proxying, SharedProxy, check_bpffs, outside,
 };
 use crate::logging;
 use crate::source::{Batch, Source, WatchedFolder};
@@ -117,7 +117,11 @@ fn open_datapath(config: &Config) -> Result<Carried, Failure> {
         capacity: NodeCapacity::default(),
     };
     let told = config.kernel.refusals == Refusals::Told;
-    let datapath = EbpfDatapath::open(&settings, told).map_err(|error| failed(&error))?;
+    let mut datapath = EbpfDatapath::open(&settings, told).map_err(|error| failed(&error))?;
+    let devices = config.kernel.devices.clone().unwrap_or_else(outside::devices);
+    let addresses = config.kernel.addresses.clone().unwrap_or_else(outside::addresses);
+    datapath.serve_outside(&devices, &addresses).map_err(|error| failed(&error))?;
+    tracing::info!("services are answered from outside by {devices:?}, at {addresses:?}");
     let mut proxy = NodeConfig::new(Vec::new());
     proxy.access_log = AccessLogConfig::default();
     proxy.admin = config.admin;

@@ -149,7 +149,11 @@ impl ServiceConfig {
         self.affinity.map_or(0, |time| u32::try_from(seconds(time)).unwrap_or(u32::MAX))
     }
 
-    fn check(&self) -> Result<(), ServiceError> {
+    /// Whether it can be so, but for what others have.
+    ///
+    /// # Errors
+    /// With what can't be meant.
+    pub fn check(&self) -> Result<(), ServiceError> {
         let service = || self.title();
         let count = self.backends.len();
         if count > MAX_BACKENDS {

@@ -14,7 +14,7 @@ pub(super) fn table(backends: &[(u32, u32, Endpoint)]) -> Vec<Slot> {
     };
     let mut order: Vec<Turn> = backends.iter().map(|backend| Turn::of(*backend, size)).collect();
     order.sort_unstable_by_key(|turn| turn.place);
-    let mut slots: Vec<Option<u32>> = vec![None; size as usize];
+    let mut slots: Vec<Option<u32>> = vec![None; size];
     let mut left = slots.len();
     // Each round gives a slot to the heaviest, and to others in their share.
     while left > 0 {
@@ -36,9 +36,9 @@ pub(super) fn table(backends: &[(u32, u32, Endpoint)]) -> Vec<Slot> {
 
 /// Slots for so many backends: a prime number, some hundred times as many, so that shares are right to a
 /// few of a hundred. It changes with the number of backends as seldom as may be, for everything moves then.
-fn size(backends: usize) -> u64 {
+fn size(backends: usize) -> usize {
     match backends {
-        0 | 1 => backends as u64,
+        0 | 1 => backends,
         2..=4 => 251,
         5..=16 => 1021,
         17..=64 => 4093,
@@ -52,14 +52,14 @@ struct Turn {
     number: u32,
     weight: u32,
     place: Endpoint,
-    next: u64,
-    skip: u64,
-    size: u64,
+    next: usize,
+    skip: usize,
+    size: usize,
     credit: u64,
 }
 
 impl Turn {
-    fn of((number, weight, place): (u32, u32, Endpoint), size: u64) -> Self {
+    fn of((number, weight, place): (u32, u32, Endpoint), size: usize) -> Self {
         let (next, skip) = match size {
             0 | 1 => (0, 0),
             _ => (hash(place, 1) % size, hash(place, 2) % (size - 1) + 1),
@@ -70,7 +70,7 @@ impl Turn {
     /// Takes the next slot that nobody has; there is one.
     fn take(&mut self, slots: &mut [Option<u32>]) {
         loop {
-            let place = usize::try_from(self.next).unwrap_or_default();
+            let place = self.next;
             self.next = (self.next + self.skip) % self.size;
             match slots.get_mut(place) {
                 Some(slot @ None) => {
@@ -85,9 +85,10 @@ impl Turn {
 }
 
 /// The same on every node, as programs have it of connections.
-fn hash(place: Endpoint, which: u16) -> u64 {
+fn hash(place: Endpoint, which: u16) -> usize {
     let destination = Endpoint::new(Address::UNSPECIFIED, which);
-    u64::from(Ends { source: place, destination, ..Ends::default() }.hash())
+    let hash = Ends { source: place, destination, ..Ends::default() }.hash();
+    usize::try_from(hash).unwrap_or_default()
 }
 
 #[cfg(test)]

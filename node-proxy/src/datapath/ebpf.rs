@@ -1,6 +1,7 @@
 //! The kernel's side of a node, by programs on the interfaces of its workloads.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use portreeve_policy::{EndpointPolicy, Identity};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
 
+use super::balancing::Balancing;
 use super::listing;
 use super::{
     Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, Listing, MapFill,
@@ -30,7 +32,7 @@ pub struct EbpfDatapath {
     policies: BTreeMap<EndpointId, (u64, usize)>,
     /// Who is where.
     ipcache: BTreeMap<IpNet, u32>,
-    has_said_services: bool,
+    balancing: Balancing,
 }
 
 impl EbpfDatapath {
@@ -48,8 +50,32 @@ impl EbpfDatapath {
             interfaces: BTreeMap::new(),
             policies: BTreeMap::new(),
             ipcache: BTreeMap::new(),
-            has_said_services: false,
+            balancing: Balancing::default(),
         })
+    }
+
+    /// Answers for services to those who come by these devices, at these addresses of the node.
+    ///
+    /// # Errors
+    /// When there is no such device, and what the kernel refuses.
+    pub fn serve_outside(
+        &mut self,
+        devices: &BTreeSet<String>,
+        addresses: &[IpAddr],
+    ) -> Result<(), DatapathError> {
+        let number = |name: &String| {
+            interface_number(name)
+                .ok_or_else(|| DatapathError(format!("there is no device `{name}` on this host")))
+        };
+        let numbers = devices.iter().map(number).collect::<Result<BTreeSet<u32>, _>>()?;
+        let v4 =
+            addresses.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
+        let v6 =
+            addresses.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None });
+        self.kernel.set_node_addresses(v4, v6).map_err(|error| failed(&error))?;
+        self.kernel.set_outside(&numbers).map_err(|error| failed(&error))?;
+        self.balancing = Balancing::new(addresses.to_vec());
+        Ok(())
     }
 
     /// The programs and maps themselves.
@@ -164,18 +190,17 @@ impl Datapath for EbpfDatapath {
         Ok(())
     }
 
-    fn service_put(&mut self, _: &ServiceSpec) -> Result<(), DatapathError> {
-        if !std::mem::replace(&mut self.has_said_services, true) {
-            tracing::warn!(
-                "services are not balanced by this version: what is sent to their addresses goes \
-                 where the host's routes lead it"
-            );
-        }
+    fn service_put(&mut self, service: &ServiceSpec) -> Result<(), DatapathError> {
+        self.balancing.put(service)
+    }
+
+    fn service_removed(&mut self, name: &ServiceName) -> Result<(), DatapathError> {
+        self.balancing.remove(name);
         Ok(())
     }
 
-    fn service_removed(&mut self, _: &ServiceName) -> Result<(), DatapathError> {
-        Ok(())
+    fn services_done(&mut self) -> Result<(), DatapathError> {
+        self.kernel.set_services(&self.balancing.all()).map_err(|error| failed(&error))
     }
 
     fn synced(&mut self) -> Result<(), DatapathError> {
@@ -217,7 +242,7 @@ impl Datapath for EbpfDatapath {
             Table::Ipcache => Some(listing::ipcache(&self.ipcache)),
             Table::Ct => Some(listing::connections(&self.kernel.connections().ok()?)),
             Table::Metrics => Some(listing::counters(&self.kernel.counters().ok()?)),
-            Table::Lb => None,
+            Table::Lb => Some(self.balancing.listing()),
         }
     }
 }

@@ -90,6 +90,9 @@ pub(super) fn describe(reason: Reason) -> &'static str {
         Reason::OtherLink => "not_ip",
         Reason::EventLost => "event_lost",
         Reason::Answered => "answered",
+        Reason::NoBackend => "no_backend",
+        Reason::TurnedBack => "turned_back",
+        Reason::Translated => "translated",
     }
 }
 

@@ -9,9 +9,11 @@
 //! | `none.rs` | [`NoDatapath`]: nothing is carried out, and it says so |
 //! | `recording.rs` | [`Recording`]: writes down what it is told, fails when a test wants it to |
 
+mod balancing;
 mod ebpf;
 mod listing;
 mod none;
+pub(crate) mod outside;
 mod recording;
 mod shared_proxy;
 
@@ -91,17 +93,26 @@ pub trait Datapath: Send {
     /// When it is still there.
     fn ipcache_removed(&mut self, prefix: IpNet) -> Result<(), DatapathError>;
 
-    /// A service is there, or has changed.
+    /// A service is there, or has changed. It is in force after [`Datapath::services_done`].
     ///
     /// # Errors
-    /// When it is not in force.
+    /// When it can't be so; then it is what it was.
     fn service_put(&mut self, service: &ServiceSpec) -> Result<(), DatapathError>;
 
-    /// A service is gone. One that was not there is no error.
+    /// A service is gone, after [`Datapath::services_done`]. One that was not there is no error.
     ///
     /// # Errors
     /// When something of it is left.
     fn service_removed(&mut self, name: &ServiceName) -> Result<(), DatapathError>;
+
+    /// Services are now as was said since this was called last, all at once: at the start there is no
+    /// moment in which only some of them are there.
+    ///
+    /// # Errors
+    /// When they are as they were.
+    fn services_done(&mut self) -> Result<(), DatapathError> {
+        Ok(())
+    }
 
     /// Everything there is has been told since the process began, and is in force: what is left of the
     /// time before may go.

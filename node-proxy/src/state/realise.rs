@@ -208,18 +208,14 @@ impl Node {
     }
 
     fn realise_services(&mut self, now: Instant) {
-        let leaving: Vec<_> = self.services.leaving.keys().cloned().collect();
-        for name in leaving {
-            let Some(backoff) = self.services.leaving.get_mut(&name) else { continue };
+        let (mut gone, mut put) = (Vec::new(), Vec::new());
+        for (name, backoff) in &mut self.services.leaving {
             if !backoff.is_due(now) {
                 continue;
             }
-            match self.datapath.service_removed(&name) {
-                Ok(()) => {
-                    self.services.leaving.remove(&name);
-                    self.news.tell(|| News::ServiceRemoved { service: name.to_string() });
-                }
-                Err(error) => service_failed(backoff, &name, &error, now, &self.news),
+            match self.datapath.service_removed(name) {
+                Ok(()) => gone.push(name.clone()),
+                Err(error) => service_failed(backoff, name, &error, now, &self.news),
             }
         }
         for (name, state) in &mut self.services.all {
@@ -227,13 +223,32 @@ impl Node {
                 continue;
             }
             match self.datapath.service_put(&state.spec) {
-                Ok(()) => {
-                    state.is_realised = true;
-                    state.backoff.worked();
-                    self.news.tell(|| News::ServiceRealised { service: name.to_string() });
-                }
+                Ok(()) => put.push(name.clone()),
                 Err(error) => service_failed(&mut state.backoff, name, &error, now, &self.news),
             }
+        }
+        if gone.is_empty() && put.is_empty() {
+            return;
+        }
+        let done = self.datapath.services_done();
+        for name in gone {
+            let Some(backoff) = self.services.leaving.get_mut(&name) else { continue };
+            if let Err(error) = &done {
+                service_failed(backoff, &name, error, now, &self.news);
+                continue;
+            }
+            self.services.leaving.remove(&name);
+            self.news.tell(|| News::ServiceRemoved { service: name.to_string() });
+        }
+        for name in put {
+            let Some(state) = self.services.all.get_mut(&name) else { continue };
+            if let Err(error) = &done {
+                service_failed(&mut state.backoff, &name, error, now, &self.news);
+                continue;
+            }
+            state.is_realised = true;
+            state.backoff.worked();
+            self.news.tell(|| News::ServiceRealised { service: name.to_string() });
         }
     }
 
