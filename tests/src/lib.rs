@@ -14,6 +14,7 @@
 //! | [`kafka`] | a real Kafka broker |
 //! | [`kafka_oracle`] | how `kafka-protocol` reads the same bytes |
 //! | [`workload`] | processes in a cgroup and a namespace, for kernel programs |
+//! | [`node`] | a miniature node: namespaces, and `portreeve-node` in one of them |
 //! | [`hyper_oracle`] | how hyper reads the same bytes |
 
 pub mod authz;
@@ -24,6 +25,7 @@ pub mod http2;
 pub mod hyper_oracle;
 pub mod kafka;
 pub mod kafka_oracle;
+pub mod node;
 pub mod peers;
 pub mod sidecar;
 pub mod upstream;
