@@ -66,15 +66,27 @@ impl Net {
     /// # Panics
     /// When one of them fails.
     pub fn ip(&self, place: &str, commands: &str) {
+        self.batch(&["-n", &self.name(place)], commands);
+    }
+
+    /// The same for IPv6, where a command's addresses do not say it.
+    ///
+    /// # Panics
+    /// When a command fails.
+    pub fn ip6(&self, place: &str, commands: &str) {
+        self.batch(&["-6", "-n", &self.name(place)], commands);
+    }
+
+    fn batch(&self, arguments: &[&str], commands: &str) {
         let mut ip = Command::new(needed("ip"));
-        ip.args(["-n", &self.name(place), "-batch", "-"]);
+        ip.args(arguments).args(["-batch", "-"]);
         let mut ip = ip.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ip runs");
         let mut input = ip.stdin.take().expect("piped");
         input.write_all(commands.as_bytes()).expect("it reads");
         drop(input);
         let output = ip.wait_with_output().expect("it ends");
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "in {place}: {said}\n{commands}");
+        assert!(output.status.success(), "ip {arguments:?}: {said}\n{commands}");
     }
 
     /// A cable between two places, up at both ends.
