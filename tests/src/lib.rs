@@ -118,6 +118,8 @@ pub enum Need {
     Fetched(&'static str, &'static str),
     /// cgroup v2 and bpffs, and the right to load kernel programs.
     KernelPrograms,
+    /// That a fault that is known is mended, which it isn't yet: what goes wrong. `--ignored` runs the test.
+    Mended(&'static str),
     /// Envoy: `ENVOY`, the path, or what `tests/envoy/fetch` brings.
     Envoy,
 }
@@ -126,6 +128,7 @@ impl Need {
     fn missing(&self) -> Option<String> {
         match self {
             Self::Program(name) => program(name).is_none().then(|| format!("no {name} here")),
+            Self::Mended(fault) => Some(format!("a known fault: {fault}")),
             Self::Root => (!is_root()).then(|| "not root".to_owned()),
             Self::Namespaces => {
                 let probe = format!("portreeve-probe-{}", std::process::id());

@@ -96,8 +96,8 @@ impl Net {
     pub fn cable(&self, (one, its): (&str, &str), (other, others): (&str, &str)) {
         let far = self.name(other);
         self.ip(one, &format!("link add {its} type veth peer name {others} netns {far}"));
-        self.ip(one, &format!("link set {its} up"));
-        self.ip(other, &format!("link set {others} up"));
+        self.ip(one, &format!("link set dev {its} up"));
+        self.ip(other, &format!("link set dev {others} up"));
     }
 
     /// A cable from a node to a workload that has these addresses and knows nothing of its neighbours:

@@ -166,17 +166,42 @@ spec:
 ";
 
 /// The node's namespace with its daemon, and the workloads' namespaces.
-struct Node {
-    daemon: Daemon,
-    net: Net,
+pub(super) struct Node {
+    pub(super) daemon: Daemon,
+    pub(super) net: Net,
 }
 
 impl Node {
+    /// Each workload has a cable to the node, which routes.
     fn new() -> Self {
-        let mut net = Net::new(&["node", "client", "shop", "away"]);
-        net.forward("node");
+        let net = Net::new(&["node", "client", "shop", "away"]);
         net.routed("node", "pcl", "client", "10.60.0.2", "fd60::2");
         net.routed("node", "psh", "shop", "10.60.0.3", "fd60::3");
+        Self::with(net)
+    }
+
+    /// The workloads' cables end in a bridge of the node.
+    pub(super) fn bridged() -> Self {
+        let net = Net::new(&["node", "client", "shop", "away"]);
+        net.ip("node", "link add br0 type bridge\nlink set br0 up\n");
+        net.ip("node", "addr add 10.60.0.1/24 dev br0\naddr add fd60::1/64 dev br0 nodad\n");
+        for (place, cable, last) in [("client", "pcl", 2), ("shop", "psh", 3)] {
+            net.cable((place, "eth0"), ("node", cable));
+            net.ip("node", &format!("link set {cable} master br0\n"));
+            net.ip(
+                place,
+                &format!(
+                    "addr add 10.60.0.{last}/24 dev eth0\naddr add fd60::{last}/64 dev eth0 nodad\n\
+                     route add default via 10.60.0.1\nroute add ::/0 via fd60::1\n"
+                ),
+            );
+        }
+        Self::with(net)
+    }
+
+    /// With a host elsewhere, servers, and a daemon.
+    fn with(mut net: Net) -> Self {
+        net.forward("node");
         net.routed("node", "paw", "away", "10.61.0.9", "fd61::9");
         let mut daemon = Daemon::new("node", "");
         for place in ["shop", "away"] {
@@ -189,7 +214,7 @@ impl Node {
         Self { daemon, net }
     }
 
-    fn status(&self, from: &str, server: &str, port: u16, path: &str) -> String {
+    pub(super) fn status(&self, from: &str, server: &str, port: u16, path: &str) -> String {
         self.net.status(from, server, port, path)
     }
 }
