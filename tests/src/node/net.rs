@@ -147,15 +147,7 @@ impl Net {
     /// # Panics
     /// When it panics.
     pub fn on<R: Send>(&self, place: &str, run: impl FnOnce() -> R + Send) -> R {
-        let namespace = File::open(self.path(place)).expect("it is there");
-        let inside = || {
-            let kind = Some(LinkNameSpaceType::Network);
-            move_into_link_name_space(namespace.as_fd(), kind).expect("entered");
-            run()
-        };
-        std::thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| {
-            std::panic::resume_unwind(panic);
-        })
+        on(&self.path(place), run)
     }
 
     /// The file that is a place's namespace.
@@ -167,10 +159,7 @@ impl Net {
     /// A program in a place, with the mounts of this process: `ip netns exec` would hide them.
     #[must_use]
     pub fn inside(&self, place: &str, program: &Path) -> Command {
-        let mut command = Command::new(needed("nsenter"));
-        command.arg(format!("--net={}", self.path(place).display())).arg(program);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command
+        inside(&self.path(place), program)
     }
 
     /// Starts something that ends with this value.
@@ -239,6 +228,31 @@ impl Drop for Net {
             let _ = Command::new(needed("ip")).args(["netns", "del", &self.name(place)]).status();
         }
     }
+}
+
+/// [`Net::on`], by the file that is the namespace.
+///
+/// # Panics
+/// When `run` does.
+pub fn on<R: Send>(namespace: &Path, run: impl FnOnce() -> R + Send) -> R {
+    let namespace = File::open(namespace).expect("it is there");
+    let inside = || {
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(namespace.as_fd(), kind).expect("entered");
+        run()
+    };
+    std::thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| {
+        std::panic::resume_unwind(panic);
+    })
+}
+
+/// [`Net::inside`], by the file that is the namespace.
+#[must_use]
+pub fn inside(namespace: &Path, program: &Path) -> Command {
+    let mut command = Command::new(needed("nsenter"));
+    command.arg(format!("--net={}", namespace.display())).arg(program);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
 }
 
 /// Runs a command that has to succeed.

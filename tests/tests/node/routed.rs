@@ -173,7 +173,7 @@ pub(super) struct Node {
 
 impl Node {
     /// Each workload has a cable to the node, which routes.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let net = Net::new(&["node", "client", "shop", "away"]);
         net.routed("node", "pcl", "client", "10.60.0.2", "fd60::2");
         net.routed("node", "psh", "shop", "10.60.0.3", "fd60::3");
