@@ -2,18 +2,23 @@
 //!
 //! `tests/kafka/fetch` brings both; what it could not bring leaves tests ignored.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::node::net::{self, Net};
 use crate::{free_address, needed, peers};
 
 /// Java with the broker's jars.
 #[must_use]
 pub fn java() -> Command {
-    let mut java = Command::new(needed("java"));
+    java_as(Command::new(needed("java")))
+}
+
+fn java_as(mut java: Command) -> Command {
     java.arg("-Xmx512m")
         .arg(format!(
             "-Dlog4j2.configurationFile={}",
@@ -32,6 +37,8 @@ pub struct Broker {
     /// Where they may come without being sent elsewhere.
     pub direct: SocketAddr,
     folder: TempDir,
+    /// The network namespace that it is in, if that is another.
+    place: Option<PathBuf>,
 }
 
 impl Broker {
@@ -41,9 +48,24 @@ impl Broker {
     /// When it does not start.
     #[must_use]
     pub fn start(advertised: Option<SocketAddr>) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
         let (address, direct, controller) = (free_address(), free_address(), free_address());
-        let told = advertised.unwrap_or(address);
+        Self::start_at(None, [address, direct, controller], advertised.unwrap_or(address))
+    }
+
+    /// Starts one in a place of its own, where it has this address.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_in(net: &Net, place: &str, address: IpAddr) -> Self {
+        let address = SocketAddr::new(address, 9092);
+        let own = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self::start_at(Some(net.path(place)), [address, own(9093), own(9094)], address)
+    }
+
+    fn start_at(place: Option<PathBuf>, listen: [SocketAddr; 3], told: SocketAddr) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [address, direct, controller] = listen;
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\n\
              listeners=CLIENTS://{address},DIRECT://{direct},CONTROLLER://{controller}\n\
@@ -69,18 +91,21 @@ impl Broker {
             .status()
             .expect("java runs");
         assert!(formatted.success(), "the broker's storage can't be made");
-        let child = Self::spawn(&folder);
-        let mut broker = Self { child, address, direct, folder };
+        let child = Self::spawn(&folder, place.as_deref());
+        let mut broker = Self { child, address, direct, folder, place };
         broker.wait_until_ready();
         broker
     }
 
-    fn spawn(folder: &TempDir) -> Child {
+    fn spawn(folder: &TempDir, place: Option<&Path>) -> Child {
         let mut options = std::fs::File::options();
         let log = options.create(true).append(true).open(folder.path().join("log"));
         let log = log.expect("a log");
-        java()
-            .args(["kafka.Kafka", "server.properties"])
+        let mut java = match place {
+            None => java(),
+            Some(place) => java_as(net::inside(place, &needed("java"))),
+        };
+        java.args(["kafka.Kafka", "server.properties"])
             .current_dir(folder.path())
             .stdout(Stdio::null())
             .stderr(log)
@@ -90,10 +115,18 @@ impl Broker {
 
     fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while TcpStream::connect(self.address).is_err() {
+        while !self.listens() {
             let ended = self.child.try_wait().expect("its status");
             assert!(ended.is_none() && Instant::now() < deadline, "{}", self.messages());
             std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn listens(&self) -> bool {
+        let connect = || TcpStream::connect(self.address).is_ok();
+        match &self.place {
+            None => connect(),
+            Some(place) => net::on(place, connect),
         }
     }
 
@@ -112,7 +145,7 @@ impl Broker {
 
     /// Starts it again, with what it had on disk.
     pub fn revive(&mut self) {
-        self.child = Self::spawn(&self.folder);
+        self.child = Self::spawn(&self.folder, self.place.as_deref());
         self.wait_until_ready();
     }
 }

@@ -14,6 +14,7 @@
 //! | [`kafka`] | a real Kafka broker |
 //! | [`kafka_oracle`] | how `kafka-protocol` reads the same bytes |
 //! | [`workload`] | processes in a cgroup and a namespace, for kernel programs |
+//! | [`node`] | a miniature node: namespaces, and `portreeve-node` in one of them |
 //! | [`hyper_oracle`] | how hyper reads the same bytes |
 
 pub mod authz;
@@ -24,6 +25,7 @@ pub mod http2;
 pub mod hyper_oracle;
 pub mod kafka;
 pub mod kafka_oracle;
+pub mod node;
 pub mod peers;
 pub mod sidecar;
 pub mod upstream;
@@ -116,6 +118,8 @@ pub enum Need {
     Fetched(&'static str, &'static str),
     /// cgroup v2 and bpffs, and the right to load kernel programs.
     KernelPrograms,
+    /// That a fault that is known is mended, which it isn't yet: what goes wrong. `--ignored` runs the test.
+    Mended(&'static str),
     /// Envoy: `ENVOY`, the path, or what `tests/envoy/fetch` brings.
     Envoy,
 }
@@ -124,6 +128,7 @@ impl Need {
     fn missing(&self) -> Option<String> {
         match self {
             Self::Program(name) => program(name).is_none().then(|| format!("no {name} here")),
+            Self::Mended(fault) => Some(format!("a known fault: {fault}")),
             Self::Root => (!is_root()).then(|| "not root".to_owned()),
             Self::Namespaces => {
                 let probe = format!("portreeve-probe-{}", std::process::id());

@@ -1,0 +1,105 @@
+//! The bridged flavour: the workloads' cables end in a bridge of the node, and what they send to each other does
+//! not pass its routes.
+
+use std::time::Instant;
+
+use portreeve_tests::node::NEEDS;
+use portreeve_tests::{Need, eventually, trial};
+
+use super::routed::Node;
+
+pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
+    let needs = [&NEEDS[..], &[Need::Program("curl"), Need::Program("nginx")]].concat();
+    let and = |more: Need| [&needs[..], &[more]].concat();
+    vec![
+        trial("on_a_bridge_what_needs_no_reading_is_allowed_or_refused", &needs, straight),
+        trial("on_a_bridge_who_is_refused_is_told_at_once", &needs, told),
+        trial("on_a_bridge_requests_are_read_where_they_come_to", &needs, read_where_they_come_to),
+        trial("on_a_bridge_requests_are_read_that_leave_it", &and(SOCKET_TAKEN), leaving),
+        trial(
+            "on_a_bridge_requests_are_read_at_their_source",
+            &and(FORWARDED),
+            read_at_their_source,
+        ),
+    ]
+}
+
+// `portreeve_from_workload` gives the proxy's socket to a packet that is to be read and lets it go on, which
+// on the port of a bridge means: into the bridge. It would have to be led to `portreeve0`, as it is done on the
+// way to a workload, and told from what comes from there, because the listener is another.
+
+/// `br_pass_frame_up`: the packet reaches TCP, which finds no socket.
+const SOCKET_TAKEN: Need = Need::Mended(
+    "a bridge takes the proxy's socket from a packet that it hands to the host: the connection times out",
+);
+/// Worse: nobody has read it.
+const FORWARDED: Need = Need::Mended(
+    "a bridge forwards to its other port what the proxy was to read: it arrives unread",
+);
+
+fn straight() {
+    let node = Node::bridged();
+    for shop in ["10.60.0.3", "[fd60::3]"] {
+        assert_eq!(node.status("client", shop, 8081, "/any"), "200", "{shop}");
+        assert_eq!(node.status("client", shop, 9999, "/any"), "refused", "{shop}");
+        assert_eq!(node.status("away", shop, 8081, "/any"), "refused", "{shop}");
+    }
+    for away in ["10.61.0.9", "[fd61::9]"] {
+        assert_eq!(node.status("client", away, 8081, "/out/a"), "refused", "{away}");
+    }
+}
+
+fn told() {
+    let node = Node::bridged();
+    let began = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(node.status("client", "10.60.0.3", 9999, "/"), "refused");
+        assert_eq!(node.status("client", "[fd60::3]", 9999, "/"), "refused");
+    }
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+}
+
+fn leaving() {
+    let node = Node::bridged();
+    for (away, client) in [("10.61.0.9", "10.60.0.2"), ("[fd61::9]", "fd60::2")] {
+        assert_eq!(node.status("client", away, 8080, "/out/a"), "200", "{away}");
+        assert_eq!(node.status("client", away, 8080, "/in/a"), "403", "{away}");
+        assert_eq!(node.net.body("client", away, 8080, "/out/who"), client);
+    }
+}
+
+/// What the client's own policy wants read, and the shop's allows unread.
+const READ_AT_ITS_SOURCE: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: client, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: client}}
+  egress:
+  - toEndpoints: [{matchLabels: {app: shop}}]
+    toPorts:
+    - ports: [{port: '8081', protocol: TCP}]
+      rules: {http: [{method: GET, path: '/out/.*'}]}
+";
+
+fn read_at_their_source() {
+    let node = Node::bridged();
+    node.daemon.write("client.yaml", READ_AT_ITS_SOURCE);
+    eventually("the new policy", || {
+        (node.status("client", "10.60.0.3", 8080, "/public/a") == "refused").then_some(())
+    });
+    for (shop, client) in [("10.60.0.3", "10.60.0.2"), ("[fd60::3]", "fd60::2")] {
+        assert_eq!(node.status("client", shop, 8081, "/in/a"), "403", "{shop}");
+        assert_eq!(node.status("client", shop, 8081, "/out/a"), "200", "{shop}");
+        assert_eq!(node.net.body("client", shop, 8081, "/out/who"), client);
+    }
+}
+
+fn read_where_they_come_to() {
+    let node = Node::bridged();
+    for (shop, client) in [("10.60.0.3", "10.60.0.2"), ("[fd60::3]", "fd60::2")] {
+        assert_eq!(node.status("client", shop, 8080, "/public/a"), "200", "{shop}");
+        assert_eq!(node.status("client", shop, 8080, "/private"), "403", "{shop}");
+        assert_eq!(node.net.body("client", shop, 8080, "/public/who"), client);
+    }
+}

@@ -1,0 +1,25 @@
+//! Miniature nodes: `portreeve-node` in a network namespace, workloads in others, and hosts outside.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`bridged`] | the same on a bridge |
+//! | [`cases`] | the policy cases, on a wire |
+//! | [`kafka`] | a real Kafka client and a real broker |
+//! | [`nodes`] | two nodes, and a host outside |
+//! | [`routed`] | workloads that the node routes for |
+
+mod bridged;
+mod cases;
+mod kafka;
+mod nodes;
+mod routed;
+
+fn main() {
+    let arguments = libtest_mimic::Arguments::from_args();
+    let tests =
+        [routed::trials(), bridged::trials(), nodes::trials(), kafka::trials(), cases::trials()];
+    let tests = tests.into_iter().flatten().collect();
+    // What one daemon costs another would be felt as a test that takes too long.
+    let arguments = libtest_mimic::Arguments { test_threads: Some(1), ..arguments };
+    libtest_mimic::run(&arguments, tests).exit();
+}

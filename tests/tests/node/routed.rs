@@ -1,0 +1,220 @@
+//! The routed flavour: each workload has one cable to the node, which routes, and knows neither of policy nor
+//! of a proxy.
+//!
+//! ```text
+//!  client 10.60.0.2 fd60::2 ──veth── pcl ┐
+//!  shop   10.60.0.3 fd60::3 ──veth── psh ├─ node: portreeve-node
+//!  away   10.61.0.9 fd61::9 ──veth── paw ┘  (another host; its cable is not judged)
+//! ```
+
+use std::time::Instant;
+
+use portreeve_tests::node::NEEDS;
+use portreeve_tests::node::daemon::Daemon;
+use portreeve_tests::node::net::Net;
+use portreeve_tests::{Need, eventually, trial};
+use rustix::process::Signal;
+use serde_json::Value;
+
+pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
+    let needs = [&NEEDS[..], &[Need::Program("curl"), Need::Program("nginx")]].concat();
+    vec![
+        trial("workloads_may_do_what_both_their_policies_allow", &needs, allowed),
+        trial("who_is_refused_is_told_at_once", &needs, told),
+        trial("the_tables_show_what_is_in_force", &needs, tables),
+        trial("a_policy_that_changes_is_in_force_for_the_next_request", &needs, changed),
+        trial("killed_and_started_again_it_takes_over_and_lets_nothing_in", &needs, killed),
+        trial("after_an_orderly_end_what_needs_reading_is_refused", &needs, ended),
+    ]
+}
+
+fn allowed() {
+    let node = Node::new();
+    for shop in ["10.60.0.3", "[fd60::3]"] {
+        assert_eq!(node.status("client", shop, 8080, "/public/a"), "200", "{shop}");
+        assert_eq!(node.status("client", shop, 8080, "/private"), "403", "{shop}");
+        assert_eq!(node.status("client", shop, 8081, "/any"), "200", "{shop}");
+        assert_eq!(node.status("away", shop, 8081, "/any"), "refused", "{shop}");
+    }
+    for (away, client) in [("10.61.0.9", "10.60.0.2"), ("[fd61::9]", "fd60::2")] {
+        assert_eq!(node.status("client", away, 8080, "/out/a"), "200", "{away}");
+        assert_eq!(node.status("client", away, 8080, "/in/a"), "403", "{away}");
+        assert_eq!(node.status("client", away, 8081, "/out/a"), "refused", "{away}");
+        // The server sees whom it talks to, past the proxy.
+        assert_eq!(node.net.body("client", away, 8080, "/out/who"), client);
+    }
+    assert_eq!(node.net.body("client", "10.60.0.3", 8080, "/public/who"), "10.60.0.2");
+}
+
+fn told() {
+    let node = Node::new();
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(node.status("client", "10.60.0.3", 9999, "/"), "refused");
+        assert_eq!(node.status("client", "[fd60::3]", 9999, "/"), "refused");
+    }
+    // A SYN that nobody answers is sent again after a second.
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+    let metrics = node.daemon.rows("metrics");
+    assert!(metrics.iter().any(|row| row[0] == "policy_denied" && row[1] == "ingress"));
+}
+
+fn tables() {
+    let node = Node::new();
+    assert_eq!(node.status("client", "10.60.0.3", 8081, "/any"), "200");
+    let status = node.daemon.json(&["status"]);
+    assert_eq!(status["datapath"], "ebpf", "{status}");
+    let endpoints = node.daemon.json(&["endpoint", "list"]);
+    let endpoints = endpoints.as_array().expect("a list");
+    assert_eq!(endpoints.len(), 2, "{endpoints:?}");
+    let rows = node.daemon.rows("ct");
+    let found = rows.iter().any(|row| row[3] == "10.60.0.3:8081" && row[1] == "ingress");
+    assert!(found, "{rows:?}");
+    let rows = node.daemon.rows("ipcache");
+    assert!(rows.iter().any(|row| row[0] == "10.60.0.2/32"), "{rows:?}");
+    // The kernel has the revision that the daemon says is in force.
+    let in_force = |endpoint: &Value| {
+        [&endpoint["id"], &endpoint["realised"]].map(|number| number.as_u64().expect("a number"))
+    };
+    let in_force: Vec<_> = endpoints.iter().map(in_force).collect();
+    let rows = node.daemon.rows("policy");
+    let shown: Vec<[u64; 2]> =
+        rows.iter().map(|row| [0, 1].map(|at: usize| row[at].parse().expect("a number"))).collect();
+    assert_eq!(shown, in_force);
+}
+
+fn changed() {
+    let node = Node::new();
+    assert_eq!(node.status("client", "10.60.0.3", 8081, "/any"), "200");
+    node.daemon.write("shop.yaml", &SHOP.replace("8081", "8082"));
+    eventually("the new policy", || {
+        (node.status("client", "10.60.0.3", 8081, "/any") == "refused").then_some(())
+    });
+    assert_eq!(node.status("client", "10.60.0.3", 8080, "/public/a"), "200");
+    // A broken one changes nothing, and is shown.
+    node.daemon
+        .write("shop.yaml", "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nspec: {]\n");
+    eventually("the error", || node.daemon.text(&["status"]).contains("shop.yaml").then_some(()));
+    assert_eq!(node.status("client", "10.60.0.3", 8080, "/public/a"), "200");
+    assert_eq!(node.status("client", "10.60.0.3", 8080, "/private"), "403");
+}
+
+fn killed() {
+    let mut node = Node::new();
+    for _ in 0..3 {
+        node.daemon.signal(Signal::KILL);
+        node.daemon.wait();
+        // The kernel goes on by itself; what has to be read waits for who reads it.
+        assert_eq!(node.status("client", "10.60.0.3", 8081, "/any"), "200");
+        assert_eq!(node.status("client", "10.60.0.3", 9999, "/"), "refused");
+        assert_eq!(node.status("client", "10.60.0.3", 8080, "/private"), "refused");
+        node.daemon.start(&node.net);
+        assert_eq!(node.status("client", "10.60.0.3", 8080, "/private"), "403");
+        assert_eq!(node.status("client", "10.60.0.3", 8080, "/public/a"), "200");
+    }
+}
+
+fn ended() {
+    let mut node = Node::new();
+    node.daemon.signal(Signal::TERM);
+    let ended = node.daemon.wait();
+    assert!(ended.success(), "{ended}: {}", node.daemon.messages());
+    assert_eq!(node.status("client", "10.60.0.3", 8081, "/any"), "200");
+    assert_eq!(node.status("client", "10.60.0.3", 8080, "/public/a"), "refused");
+    assert_eq!(node.status("client", "10.60.0.3", 9999, "/"), "refused");
+}
+
+/// What there is on the node.
+const WORKLOADS: &str = "
+apiVersion: portreeve.dev/v1alpha1
+kind: Workload
+metadata: {name: client, namespace: default, labels: {app: client}}
+spec: {addresses: [10.60.0.2, 'fd60::2'], interface: pcl}
+---
+apiVersion: portreeve.dev/v1alpha1
+kind: Workload
+metadata: {name: shop, namespace: default, labels: {app: shop}}
+spec: {addresses: [10.60.0.3, 'fd60::3'], interface: psh}
+";
+
+const SHOP: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: shop, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: shop}}
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: client}}]
+    toPorts:
+    - ports: [{port: '8080', protocol: TCP}]
+      rules: {http: [{method: GET, path: '/public/.*'}]}
+    - ports: [{port: '8081', protocol: TCP}]
+";
+
+const CLIENT: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: client, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: client}}
+  egress:
+  - toEndpoints: [{matchLabels: {app: shop}}]
+  - toCIDR: [10.61.0.0/16, 'fd61::/16']
+    toPorts:
+    - ports: [{port: '8080', protocol: TCP}]
+      rules: {http: [{method: GET, path: '/out/.*'}]}
+";
+
+/// The node's namespace with its daemon, and the workloads' namespaces.
+pub(super) struct Node {
+    pub(super) daemon: Daemon,
+    pub(super) net: Net,
+}
+
+impl Node {
+    /// Each workload has a cable to the node, which routes.
+    pub(super) fn new() -> Self {
+        let net = Net::new(&["node", "client", "shop", "away"]);
+        net.routed("node", "pcl", "client", "10.60.0.2", "fd60::2");
+        net.routed("node", "psh", "shop", "10.60.0.3", "fd60::3");
+        Self::with(net)
+    }
+
+    /// The workloads' cables end in a bridge of the node.
+    pub(super) fn bridged() -> Self {
+        let net = Net::new(&["node", "client", "shop", "away"]);
+        net.ip("node", "link add br0 type bridge\nlink set br0 up\n");
+        net.ip("node", "addr add 10.60.0.1/24 dev br0\naddr add fd60::1/64 dev br0 nodad\n");
+        for (place, cable, last) in [("client", "pcl", 2), ("shop", "psh", 3)] {
+            net.cable((place, "eth0"), ("node", cable));
+            net.ip("node", &format!("link set {cable} master br0\n"));
+            net.ip(
+                place,
+                &format!(
+                    "addr add 10.60.0.{last}/24 dev eth0\naddr add fd60::{last}/64 dev eth0 nodad\n\
+                     route add default via 10.60.0.1\nroute add ::/0 via fd60::1\n"
+                ),
+            );
+        }
+        Self::with(net)
+    }
+
+    /// With a host elsewhere, servers, and a daemon.
+    fn with(mut net: Net) -> Self {
+        net.forward("node");
+        net.routed("node", "paw", "away", "10.61.0.9", "fd61::9");
+        let mut daemon = Daemon::new("node", "");
+        for place in ["shop", "away"] {
+            net.nginx(place, daemon.folder(), &[8080, 8081, 9999]);
+        }
+        daemon.write("workloads.yaml", WORKLOADS);
+        daemon.write("shop.yaml", SHOP);
+        daemon.write("client.yaml", CLIENT);
+        daemon.start(&net);
+        Self { daemon, net }
+    }
+
+    pub(super) fn status(&self, from: &str, server: &str, port: u16, path: &str) -> String {
+        self.net.status(from, server, port, path)
+    }
+}
