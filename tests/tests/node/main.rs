@@ -7,17 +7,25 @@
 //! | [`kafka`] | a real Kafka client and a real broker |
 //! | [`nodes`] | two nodes, and a host outside |
 //! | [`routed`] | workloads that the node routes for |
+//! | [`services`] | services, asked for inside and from outside |
 
 mod bridged;
 mod cases;
 mod kafka;
 mod nodes;
 mod routed;
+mod services;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
-    let tests =
-        [routed::trials(), bridged::trials(), nodes::trials(), kafka::trials(), cases::trials()];
+    let tests = [
+        routed::trials(),
+        bridged::trials(),
+        nodes::trials(),
+        services::trials(),
+        kafka::trials(),
+        cases::trials(),
+    ];
     let tests = tests.into_iter().flatten().collect();
     // What one daemon costs another would be felt as a test that takes too long.
     let arguments = libtest_mimic::Arguments { test_threads: Some(1), ..arguments };

@@ -112,7 +112,7 @@ spec:
       rules: {http: [{method: GET, path: '/front/.*'}]}
 ";
 
-const CLIENT_IS_READ: &str = "
+pub(super) const CLIENT_IS_READ: &str = "
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
 metadata: {name: client, namespace: default}
@@ -126,14 +126,19 @@ spec:
 ";
 
 /// Two nodes and a host.
-struct Nodes {
-    one: Daemon,
-    two: Daemon,
-    net: Net,
+pub(super) struct Nodes {
+    pub(super) one: Daemon,
+    pub(super) two: Daemon,
+    pub(super) net: Net,
 }
 
 impl Nodes {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// With more objects, by the name of their file.
+    pub(super) fn with(objects: &[(&str, &str)]) -> Self {
         let mut net = Net::new(&["one", "two", "away", "client", "desk", "shop"]);
         for place in ["one", "two", "away"] {
             net.forward(place);
@@ -148,6 +153,9 @@ impl Nodes {
             let mut daemon = Daemon::new(node, &format!("node: {node}"));
             daemon.write("workloads.yaml", &workloads(here));
             daemon.write("shop.yaml", SHOP);
+            for (file, text) in objects {
+                daemon.write(file, text);
+            }
             daemon.start(&net);
             daemon
         };
