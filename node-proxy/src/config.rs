@@ -69,6 +69,8 @@ pub(crate) struct Kernel {
     pub(crate) instance: String,
     /// What becomes of who is refused.
     pub(crate) refusals: Refusals,
+    /// Whose processes are connected to backends at once; none: nobody's.
+    pub(crate) cgroup: Option<PathBuf>,
     /// Devices that lead outside; none: those of the default routes.
     pub(crate) devices: Option<BTreeSet<String>>,
     /// This node's addresses, where node ports are answered; none: those that it calls from.
@@ -81,6 +83,7 @@ impl Default for Kernel {
             bpffs: "/sys/fs/bpf".into(),
             instance: "node".to_owned(),
             refusals: Refusals::Told,
+            cgroup: None,
             devices: None,
             addresses: None,
         }
@@ -197,7 +200,11 @@ pub(crate) fn from_file(path: &Path) -> Result<Config, Failure> {
         socket: folder.join(file.socket),
         node: file.node.unwrap_or_else(host_name),
         datapath: file.datapath,
-        kernel: Kernel { bpffs: folder.join(file.kernel.bpffs), ..file.kernel },
+        kernel: Kernel {
+            bpffs: folder.join(file.kernel.bpffs),
+            cgroup: file.kernel.cgroup.map(|cgroup| folder.join(cgroup)),
+            ..file.kernel
+        },
         admin: file.admin.0,
         policy: Options {
             enforcement: match file.policy.enforcement {

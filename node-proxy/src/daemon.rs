@@ -121,6 +121,7 @@ fn open_datapath(config: &Config) -> Result<Carried, Failure> {
     let devices = config.kernel.devices.clone().unwrap_or_else(outside::devices);
     let addresses = config.kernel.addresses.clone().unwrap_or_else(outside::addresses);
     datapath.serve_outside(&devices, &addresses).map_err(|error| failed(&error))?;
+    datapath.serve_processes(config.kernel.cgroup.as_deref()).map_err(|error| failed(&error))?;
     tracing::info!("services are answered from outside by {devices:?}, at {addresses:?}");
     let mut proxy = NodeConfig::new(Vec::new());
     proxy.access_log = AccessLogConfig::default();

@@ -8,9 +8,9 @@ use portreeve_ebpf_common::{
     Verdict, flags, protocol,
 };
 
-use crate::context::{Call, ECONNREFUSED, config};
+use crate::context::{Call, ECONNREFUSED, GO_ON, STOP};
 use crate::judge::{Judged, judge};
-use crate::maps::LISTENERS;
+use crate::maps::{LISTENERS, config};
 use crate::report::{Parties, count, refuse, tell};
 use crate::services::{Balanced, at_random, balance};
 
@@ -25,11 +25,6 @@ pub fn portreeve_connect4(context: SockAddrContext) -> i32 {
 pub fn portreeve_connect6(context: SockAddrContext) -> i32 {
     connect(Call::v6(&context))
 }
-
-/// The program lets the system call go on.
-pub const GO_ON: i32 = 1;
-/// The system call ends with EPERM, or what `bpf_set_retval` has set.
-pub const STOP: i32 = 0;
 
 #[inline(always)]
 fn connect(call: Call) -> i32 {

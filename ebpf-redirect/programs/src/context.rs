@@ -8,12 +8,17 @@ use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_sk_storage_get,
 };
 use aya_ebpf::programs::SockAddrContext;
-use portreeve_ebpf_common::{Address, Config, Endpoint, SocketState};
+use portreeve_ebpf_common::{Address, Endpoint, SocketState};
 
-use crate::maps::{CONFIG, SOCKETS};
+use crate::maps::SOCKETS;
 
 /// What a system call is refused with, when it is not EPERM.
 pub const ECONNREFUSED: i32 = 111;
+
+/// The program lets the system call go on.
+pub const GO_ON: i32 = 1;
+/// The system call ends with EPERM, or what `bpf_set_retval` has set.
+pub const STOP: i32 = 0;
 
 /// The address of a system call.
 #[derive(Clone, Copy)]
@@ -172,11 +177,4 @@ impl Call {
 pub fn either(family: u32, v4: u32, v6: [u32; 4]) -> Address {
     const AF_INET: u32 = 2;
     if family == AF_INET { Address::v4(v4) } else { Address(v6) }
-}
-
-/// What the loader has set.
-#[inline(always)]
-pub fn config() -> Option<&'static Config> {
-    // SAFETY: an entry that is replaced is freed when no program runs any more that could hold it.
-    unsafe { CONFIG.get(&0) }
 }

@@ -3,18 +3,17 @@
 use aya_ebpf::helpers::generated::bpf_set_retval;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use portreeve_ebpf_common::{
-    Counter, Direction, Endpoint, EventReason, PortKey, ReverseKey, ReverseValue, ServiceKey,
-};
+use portreeve_ebpf_common::{Counter, Direction, Endpoint, EventReason, PortKey};
 
-use crate::connect::{GO_ON, STOP, judged};
-use crate::context::{Call, ECONNREFUSED, config};
+use crate::connect::judged;
+use crate::context::{Call, ECONNREFUSED, GO_ON, STOP};
 use crate::conversations::{begin, is_answer};
 use crate::judge::Judged;
-use crate::maps::REVERSE;
+use crate::maps::config;
 use crate::report::{Parties, count, refuse};
-use crate::services::{Balanced, at_random, balance, still_serves};
+use crate::services::Balanced;
 use crate::sockets::take;
+use crate::translation::{backend, remember};
 
 /// `sendmsg()` over IPv4.
 #[cgroup_sock_addr(sendmsg4)]
@@ -27,22 +26,6 @@ pub fn portreeve_sendmsg4(context: SockAddrContext) -> i32 {
 pub fn portreeve_sendmsg6(context: SockAddrContext) -> i32 {
     send(Call::v6(&context))
 }
-
-/// `recvmsg()` over IPv4.
-#[cgroup_sock_addr(recvmsg4)]
-pub fn portreeve_recvmsg4(context: SockAddrContext) -> i32 {
-    receive(Call::v4(&context))
-}
-
-/// `recvmsg()` over IPv6.
-#[cgroup_sock_addr(recvmsg6)]
-pub fn portreeve_recvmsg6(context: SockAddrContext) -> i32 {
-    receive(Call::v6(&context))
-}
-
-/// The keys' ways, see [`ReverseKey::way`].
-const TO_SERVICE: u32 = 0;
-const TO_BACKEND: u32 = 1;
 
 #[inline(always)]
 fn send(call: Call) -> i32 {
@@ -69,7 +52,7 @@ fn send(call: Call) -> i32 {
         return STOP;
     };
     let mut number = 0;
-    match backend(call, &parties) {
+    match backend(call, parties.cookie, asked, parties.protocol) {
         Balanced::NotAService => {}
         Balanced::Backend(backend, of) => (parties.destination, number) = (backend, of),
         Balanced::NoBackend => {
@@ -87,7 +70,10 @@ fn send(call: Call) -> i32 {
         }
     };
     let translated = parties.destination != parties.asked;
-    if translated && !(remember(&parties, number) && call.set(parties.destination)) {
+    if translated
+        && !(remember(parties.cookie, asked, parties.destination, number)
+            && call.set(parties.destination))
+    {
         refuse(EventReason::MapFull, &parties, &judged);
         return STOP;
     }
@@ -113,49 +99,8 @@ fn has_port(call: Call) -> bool {
     }
 }
 
-/// The backend that this socket has for a service, or a new one.
-#[inline(always)]
-fn backend(call: Call, parties: &Parties) -> Balanced {
-    let service = ServiceKey::internal(parties.asked, parties.protocol);
-    let key = ReverseKey { cookie: parties.cookie, endpoint: parties.asked, way: TO_BACKEND };
-    // SAFETY: copied at once.
-    if let Some(had) = (unsafe { REVERSE.get(&key) }).copied()
-        && still_serves(service, had.backend, had.endpoint)
-    {
-        return Balanced::Backend(had.endpoint, had.backend);
-    }
-    balance(service, || call.netns(), at_random)
-}
-
-#[inline(always)]
-fn remember(parties: &Parties, backend: u32) -> bool {
-    let Parties { cookie, asked, destination, .. } = *parties;
-    let there = ReverseKey { cookie, endpoint: asked, way: TO_BACKEND };
-    let back = ReverseKey { cookie, endpoint: destination, way: TO_SERVICE };
-    REVERSE.insert(&there, &ReverseValue { endpoint: destination, backend }, 0).is_ok()
-        && REVERSE.insert(&back, &ReverseValue { endpoint: asked, backend }, 0).is_ok()
-}
-
 /// Where it really goes.
 #[inline(always)]
 fn reached(endpoint: Endpoint) -> Endpoint {
     Endpoint { address: endpoint.address.reached(), ..endpoint }
-}
-
-#[inline(always)]
-fn receive(call: Call) -> i32 {
-    let endpoint = call.endpoint();
-    let key = ReverseKey { cookie: call.cookie(), endpoint, way: TO_SERVICE };
-    // SAFETY: copied at once.
-    if let Some(asked) = (unsafe { REVERSE.get(&key) }).copied() {
-        call.set(asked.endpoint);
-        return GO_ON;
-    }
-    if let Some(state) = call.state()
-        && state.asked.port != 0
-        && state.destination == endpoint
-    {
-        call.set(state.asked);
-    }
-    GO_ON
 }

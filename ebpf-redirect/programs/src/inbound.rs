@@ -11,10 +11,10 @@ use portreeve_ebpf_common::{
     Verdict, flags, protocol,
 };
 
-use crate::context::{config, either};
+use crate::context::either;
 use crate::conversations::{begin, is_answer};
 use crate::judge::{Judged, judge};
-use crate::maps::{EXEMPT, LISTENERS, PORTS};
+use crate::maps::{EXEMPT, LISTENERS, PORTS, config};
 use crate::report::{Parties, count, refuse, tell};
 
 /// Which socket gets what has come, asked for whatever belongs to no connection yet.

@@ -18,9 +18,9 @@ use portreeve_ebpf_common::{
     Address, Counter, Endpoint, FlowKey, JoinKey, JoinState, KernelLayout, flags,
 };
 
-use crate::context::{config, either};
+use crate::context::either;
 use crate::flows::key;
-use crate::maps::{FLOWS, JOINED, JOINS};
+use crate::maps::{FLOWS, JOINED, JOINS, config};
 use crate::report::count_shared;
 
 /// The loader fills it in.

@@ -4,7 +4,7 @@
 //! | file | programs |
 //! | --- | --- |
 //! | `connect.rs` | `connect4`, `connect6`: verdict, service, redirect |
-//! | `datagram.rs` | `sendmsg`, `recvmsg`: the same for sockets that are not connected |
+//! | `datagram.rs`, `translation.rs` | `sendmsg`, `recvmsg`: the same for sockets that are not connected |
 //! | `peer_name.rs` | `getpeername`: the address that was asked for |
 //! | `sockets.rs` | `sock_create`, `post_bind`, `sock_release`: which sockets there may be, who holds a port |
 //! | `flows.rs` | `sock_ops`: where redirected connections wanted to go, by what the proxy sees of them |
@@ -13,7 +13,8 @@
 //! | `socket_options.rs` | `setsockopt`: what joined sockets can't have |
 //! | `original_destination.rs` | `getsockopt`: `SO_ORIGINAL_DST` for proxies that know nothing of this |
 //!
-//! `judge.rs`, `services.rs`, `conversations.rs`, `report.rs` and `context.rs` are what they share; `maps.rs` lists the maps.
+//! `judge.rs`, `services.rs`, `conversations.rs`, `report.rs` and `context.rs` are what they share; `maps.rs`
+//! lists the maps.
 //! Whatever is missing — a policy, a configuration, room in a map — the verdict is no.
 #![no_std]
 #![no_main]
@@ -35,6 +36,7 @@ mod report;
 mod services;
 mod socket_options;
 mod sockets;
+mod translation;
 
 #[cfg(not(test))]
 #[panic_handler]

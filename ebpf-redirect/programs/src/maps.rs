@@ -73,3 +73,10 @@ pub static EVENTS: RingBuf<Event, { 1024 * 1024 }> = RingBuf::new();
 
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
+
+/// What the loader has set.
+#[inline(always)]
+pub fn config() -> Option<&'static Config> {
+    // SAFETY: an entry that is replaced is freed when no program runs any more that could hold it.
+    unsafe { CONFIG.get(&0) }
+}

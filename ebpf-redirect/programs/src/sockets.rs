@@ -10,9 +10,8 @@ use portreeve_ebpf_common::{
     Address, Counter, Direction, Endpoint, EventReason, PortKey, SocketState, flags, protocol,
 };
 
-use crate::context::config;
 use crate::judge::{Judged, header};
-use crate::maps::{PORTS, SOCKETS};
+use crate::maps::{PORTS, SOCKETS, config};
 use crate::report::{Parties, count, refuse};
 
 const STREAM: u32 = 1;

@@ -33,7 +33,7 @@ use crate::table::{self, Plain, Table};
 #[derive(Debug)]
 pub struct NodeKernel {
     pub(super) folder: Folder,
-    programs: Programs,
+    pub(super) programs: Programs,
     pub(super) maps: Maps,
     /// The one that leads to the proxy.
     pub(super) device: u32,

@@ -8,7 +8,8 @@ use portreeve_ebpf_common::node::{
     Tracked, Translation,
 };
 use portreeve_ebpf_common::{
-    Address, Affinity, AffinityKey, Backend, Service, ServiceKey, Slot, SlotKey,
+    Address, Affinity, AffinityKey, Backend, ReverseKey, ReverseValue, Service, ServiceKey, Slot,
+    SlotKey, SocketState,
 };
 
 use super::error::NodeError;
@@ -98,8 +99,10 @@ pub(super) fn check_pinned(folder: &Folder, capacity: &NodeCapacity) -> Result<(
 }
 
 /// Each map's kind, and the bytes of its keys and values.
-pub(super) const SHAPES: [(&str, u32, usize, usize); 17] = {
-    use map_kind::{HASH, HASH_OF_MAPS, LPM_TRIE, LRU_HASH, PER_CPU_ARRAY, RING_BUFFER, SOCKMAP};
+pub(super) const SHAPES: [(&str, u32, usize, usize); 19] = {
+    use map_kind::{
+        HASH, HASH_OF_MAPS, LPM_TRIE, LRU_HASH, PER_CPU_ARRAY, RING_BUFFER, SK_STORAGE, SOCKMAP,
+    };
     const fn shape<K, V>(map: &'static str, kind: u32) -> (&'static str, u32, usize, usize) {
         (map, kind, size_of::<K>(), size_of::<V>())
     }
@@ -116,6 +119,8 @@ pub(super) const SHAPES: [(&str, u32, usize, usize); 17] = {
         shape::<SlotKey, Slot>("SLOTS", HASH),
         shape::<u32, Backend>("BACKENDS", HASH),
         shape::<AffinityKey, Affinity>("AFFINITY", LRU_HASH),
+        shape::<ReverseKey, ReverseValue>("REVERSE", LRU_HASH),
+        shape::<i32, SocketState>("SOCKETS", SK_STORAGE),
         shape::<Ends, Translation>("TRANSLATED", LRU_HASH),
         shape::<u32, [u8; 496]>("SCRATCH", PER_CPU_ARRAY),
         shape::<u32, u64>("LISTENERS", SOCKMAP),

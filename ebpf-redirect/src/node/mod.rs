@@ -5,6 +5,7 @@
 //! | `settings.rs` | what is asked for |
 //! | `kernel.rs` | [`NodeKernel`]: all that is done with it |
 //! | `balance.rs` | services, and the devices that lead outside |
+//! | `dial.rs` | services at the system call |
 //! | `policy.rs` | [`NodePolicyTable`]: an endpoint's policy as entries of the kernel's trie |
 //! | `policies.rs` | the tries in force |
 //! | `identities.rs` | who has which address |
@@ -18,6 +19,7 @@
 
 mod balance;
 mod device;
+mod dial;
 mod error;
 mod identities;
 mod kernel;

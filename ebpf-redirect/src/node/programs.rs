@@ -7,6 +7,7 @@ use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use portreeve_ebpf_common::ListenerSlot;
 
+use super::dial::OF_CGROUP;
 use super::maps::SHAPES;
 use super::settings::NodeCapacity;
 use crate::error::SetupError;
@@ -43,11 +44,15 @@ impl Programs {
             loader.map_max_entries(map, entries);
         }
         let mut object = loader.load(OBJECT).map_err(maps_refused)?;
-        for name in [FROM_WORKLOAD, TO_WORKLOAD, TO_PROXY, FROM_OUTSIDE, TO_OUTSIDE] {
-            let Some(Program::SchedClassifier(program)) = object.program_mut(name) else {
-                continue;
+        let of_cgroup = OF_CGROUP.map(|(name, _)| name);
+        let of_devices = [FROM_WORKLOAD, TO_WORKLOAD, TO_PROXY, FROM_OUTSIDE, TO_OUTSIDE];
+        for name in of_devices.into_iter().chain(of_cgroup) {
+            let loaded = match object.program_mut(name) {
+                Some(Program::SchedClassifier(program)) => program.load(),
+                Some(Program::CgroupSockAddr(program)) => program.load(),
+                _ => continue,
             };
-            program.load().map_err(|error| load_refused(name, &error))?;
+            loaded.map_err(|error| load_refused(name, &error))?;
         }
         Ok(Self { object })
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -23,11 +24,21 @@ pub(crate) fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("not root".to_owned());
     }
+    if cgroups().is_none() {
+        return Some("no cgroup v2 is mounted".to_owned());
+    }
     let probe = Command::new("unshare").args(["--net", "--mount", "ip", "link"]).output();
     match probe {
         Ok(output) if output.status.success() => None,
         _ => Some("no namespaces here".to_owned()),
     }
+}
+
+/// Where cgroup v2 is mounted.
+pub(crate) fn cgroups() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
+    mount.split(' ').nth(1).map(PathBuf::from)
 }
 
 /// Network and mounts of this program's own. Called while there is one thread.

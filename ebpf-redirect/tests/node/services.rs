@@ -12,7 +12,7 @@ use portreeve_ebpf_common::{Direction, Verdict};
 use portreeve_policy::Labels;
 
 use super::Test;
-use super::net::{Node, PATIENCE, TCP, UDP, Workload, answers};
+use super::net::{Node, PATIENCE, TCP, UDP, Workload, answers, cgroups};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_service_leads_to_its_backends_and_policy_judges_those", backends),
@@ -25,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("from_outside_a_service_of_the_node_answers_with_the_clients_address_kept", outside),
     ("from_outside_a_backend_of_another_node_answers_by_this_one", relayed),
     ("an_address_inside_means_nothing_outside", inside_only),
+    ("processes_of_a_cgroup_are_connected_to_backends_at_once", dialled),
 ];
 
 const SERVICE: [&str; 2] = ["10.96.0.1", "fd96::1"];
@@ -331,5 +332,55 @@ fn inside_only(node: &mut Node) {
     for (inside, straight) in addresses(SERVICE).into_iter().zip(b.both()) {
         client.connect((inside, 80)).expect_err("an address of the cluster's own");
         assert!(answers(&mut client.connect((straight, 8080)).expect("policy says yes")));
+    }
+}
+
+fn dialled(node: &mut Node) {
+    let cgroup = Cgroup::of_this_process();
+    let [a, b, _] = three(node, 8080, 0);
+    let tcp = service(addresses(SERVICE), 80, &at(8080, &[&b]));
+    let udp = ServiceConfig { protocol: Transport::Udp, ..tcp.clone() };
+    put(node, &[&tcp, &udp, &service(addresses(OTHER), 80, &[])]);
+    node.kernel().set_cgroup(Some(cgroup.0.as_path())).expect("attached");
+    b.serve(8080);
+    let (client, server) = (a.datagrams(4000), b.datagrams(8080));
+    for (address, nobody) in addresses(SERVICE).into_iter().zip(addresses(OTHER)) {
+        let mut stream = a.connect((address, 80)).expect("it may");
+        assert_eq!(stream.peer_addr().expect("an address"), (address, 80).into());
+        assert!(answers(&mut stream), "{address}");
+        let error = a.connect((nobody, 80)).expect_err("nobody is there");
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        client.send_to(b"question", (address, 80)).expect("sent");
+        let (_, from) = server.recv_from(&mut [0; 8]).expect("it comes");
+        server.send_to(b"answer", from).expect("sent");
+        let (_, from) = client.recv_from(&mut [0; 8]).expect("it comes back");
+        assert_eq!((from.ip().to_canonical(), from.port()), (address, 80));
+    }
+    let counters = node.kernel().counters().expect("counters");
+    assert_eq!(counters.get(Reason::Translated, Direction::Egress), 0, "no packet was turned");
+    node.kernel().set_cgroup(None).expect("detached");
+    assert!(answers(&mut a.connect((addresses(SERVICE)[0], 80)).expect("on its way")));
+    let counters = node.kernel().counters().expect("counters");
+    assert!(counters.get(Reason::Translated, Direction::Egress) > 0);
+}
+
+/// A cgroup with this process in it, until it is dropped.
+struct Cgroup(std::path::PathBuf);
+
+impl Cgroup {
+    fn of_this_process() -> Self {
+        let root = cgroups().expect("cgroup v2 is mounted");
+        let cgroup = Self(root.join(format!("portreeve-node-test-{}", std::process::id())));
+        std::fs::create_dir(&cgroup.0).expect("a cgroup");
+        std::fs::write(cgroup.0.join("cgroup.procs"), "0").expect("it moves");
+        cgroup
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let root = self.0.with_file_name("cgroup.procs");
+        let _ = std::fs::write(root, "0");
+        let _ = std::fs::remove_dir(&self.0);
     }
 }

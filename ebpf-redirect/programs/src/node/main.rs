@@ -11,6 +11,7 @@
 //! | `discovery.rs` | who is on the link |
 //! | `judge.rs` | identity, then class, protocol and port → verdict |
 //! | `balance.rs`, `../services.rs` | who asks for a service gets a backend |
+//! | `dial.rs`, `../translation.rs`, `../peer_name.rs` | the same at the system call |
 //! | `rewrite.rs` | addresses and ports of a packet that become others |
 //! | `answer.rs` | who is refused and is told so: a reset, or "prohibited" |
 //! | `report.rs` | events and counters |
@@ -25,11 +26,17 @@
 
 mod answer;
 mod balance;
+#[expect(dead_code, reason = "all of it is used by the programs of one workload")]
+#[path = "../context.rs"]
+mod context;
+mod dial;
 mod discovery;
 mod judge;
 mod maps;
 mod outside;
 mod packet;
+#[path = "../peer_name.rs"]
+mod peer_name;
 mod proxy;
 mod report;
 mod rewrite;
@@ -37,6 +44,8 @@ mod scratch;
 #[path = "../services.rs"]
 mod services;
 mod track;
+#[path = "../translation.rs"]
+mod translation;
 mod workload;
 
 #[cfg(not(test))]

@@ -1,15 +1,17 @@
 //! All maps. Numbers of entries are what the loader takes unless it is told otherwise.
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap};
+use aya_ebpf::btf_maps::{
+    HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockMap,
+};
 use aya_ebpf::macros::btf_map;
 use portreeve_ebpf_common::node::{
     EndpointEntry, Ends, FragmentKey, FragmentPorts, NodeConfig, NodeEvent, Reason, TrackKey,
     Tracked, Translation,
 };
 use portreeve_ebpf_common::{
-    Address, Affinity, AffinityKey, Backend, ListenerSlot, PolicyValue, Service, ServiceKey, Slot,
-    SlotKey,
+    Address, Affinity, AffinityKey, Backend, ListenerSlot, PolicyValue, ReverseKey, ReverseValue,
+    Service, ServiceKey, Slot, SlotKey, SocketState,
 };
 
 use crate::scratch::Scratch;
@@ -58,6 +60,13 @@ pub static BACKENDS: HashMap<u32, Backend, 262_144, GROWS> = HashMap::new();
 
 #[btf_map]
 pub static AFFINITY: LruHashMap<AffinityKey, Affinity, 65_536> = LruHashMap::new();
+
+/// Both ways between a service and the backend that a datagram socket has.
+#[btf_map]
+pub static REVERSE: LruHashMap<ReverseKey, ReverseValue, 65_536> = LruHashMap::new();
+
+#[btf_map]
+pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();
 
 /// What becomes of packets of services: of those to backends, and of what comes back.
 #[btf_map]
