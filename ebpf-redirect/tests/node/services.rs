@@ -25,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("from_outside_a_service_of_the_node_answers_with_the_clients_address_kept", outside),
     ("from_outside_a_backend_of_another_node_answers_by_this_one", relayed),
     ("an_address_inside_means_nothing_outside", inside_only),
+    ("an_error_about_a_service_cites_what_was_sent_to_it", errors),
     ("processes_of_a_cgroup_are_connected_to_backends_at_once", dialled),
 ];
 
@@ -332,6 +333,42 @@ fn inside_only(node: &mut Node) {
     for (inside, straight) in addresses(SERVICE).into_iter().zip(b.both()) {
         client.connect((inside, 80)).expect_err("an address of the cluster's own");
         assert!(answers(&mut client.connect((straight, 8080)).expect("policy says yes")));
+    }
+}
+
+/// Nobody listens at the backends: who has asked for the service hears so, as if of the service.
+fn errors(node: &mut Node) {
+    let [a, b, _] = three(node, 53, 0);
+    node.rules(
+        &b,
+        2,
+        &[0, 101].map(|identity| (Direction::Ingress, identity, UDP, 53, Verdict::Allow)),
+    );
+    let (client, server) = (Workload::new(7), Workload::new(8));
+    let both = BTreeSet::from([client.interface, server.interface]);
+    node.kernel().set_outside(&both).expect("attached");
+    let [IpAddr::V4(v4), IpAddr::V6(v6)] = of_node(&server) else { panic!("one of each") };
+    node.kernel().set_node_addresses(Some(v4), Some(v6)).expect("set");
+    let udp = |config| ServiceConfig { protocol: Transport::Udp, ..config };
+    let inside = udp(service(addresses(SERVICE), 53, &at(53, &[&b])));
+    let outer = |port, backend| {
+        let config = service(of_node(&client), port, &at(53, &[backend]));
+        udp(ServiceConfig { external: true, ..config })
+    };
+    put(node, &[&inside, &outer(30_053, &b), &outer(30_054, &server)]);
+    let [services, nodes] = [addresses(SERVICE), of_node(&client)];
+    for family in [0, 1] {
+        for (who, to) in [
+            (&a, (services[family], 53)),
+            (&client, (nodes[family], 30_053)),
+            (&client, (nodes[family], 30_054)),
+        ] {
+            let socket = who.datagrams(0);
+            socket.connect(to).expect("connected");
+            socket.send(b"question").expect("sent");
+            let error = socket.recv(&mut [0; 8]).expect_err("nobody is there");
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{to:?}: {error}");
+        }
     }
 }
 

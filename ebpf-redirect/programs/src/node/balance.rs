@@ -4,6 +4,7 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+use aya_ebpf::programs::TcContext;
 use portreeve_ebpf_common::node::{
     Ends, HAIRPIN_V4, HAIRPIN_V6, Leg, TrackKey, Translation, protocol, scope, state, tcp,
     translation,
@@ -12,6 +13,7 @@ use portreeve_ebpf_common::{Endpoint, ServiceKey};
 
 use crate::maps::TRANSLATED;
 use crate::packet::{Packet, Role};
+use crate::rewrite::cited;
 use crate::services::{Balanced, at_random, balance, still_serves};
 use crate::track::find;
 
@@ -93,6 +95,20 @@ pub fn settled(room: &mut Balancing, packet: &Packet, service: &ServiceKey, now:
     }
     room.translation = *found;
     true
+}
+
+/// What would become of an answer to what an ICMP error cites, and where that is; its ends are written down.
+#[inline(always)]
+pub fn about(
+    context: &TcContext,
+    room: &mut Balancing,
+    packet: &Packet,
+    scope: u32,
+) -> Option<(u32, u32)> {
+    let places = cited(context, packet, &mut room.ends, scope)?;
+    // SAFETY: copied at once.
+    room.translation = unsafe { TRANSLATED.get(&room.ends) }.copied()?;
+    Some(places)
 }
 
 /// A backend for what a workload opens; `key` is where its connection would be kept. `taken`: one of a

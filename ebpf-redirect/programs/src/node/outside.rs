@@ -8,12 +8,12 @@ use portreeve_ebpf_common::node::{Reason, mark, scope};
 use portreeve_ebpf_common::{Address, Direction, Endpoint, ServiceKey};
 
 use crate::answer::answer;
-use crate::balance::{Found, choose, has_services, keep_outside, look, settled};
+use crate::balance::{Found, about, choose, has_services, keep_outside, look, settled};
 use crate::maps::{CONFIG, OWN};
 use crate::packet::{Role, read};
 use crate::proxy::mark_of;
 use crate::report::count;
-use crate::rewrite::rewrite;
+use crate::rewrite::{rewrite, rewrite_cited};
 use crate::scratch::{Scratch, scratch};
 use crate::services::{Balanced, balance};
 use crate::track::now;
@@ -23,10 +23,14 @@ use crate::workload::{DROP, PASS};
 #[classifier]
 pub fn portreeve_from_outside(context: TcContext) -> i32 {
     let Some(scratch) = scratch() else { return PASS };
-    if read(&context, scope::FROM_OUTSIDE, &mut scratch.packet).is_err()
-        || !has_services(&scratch.packet)
-    {
+    if read(&context, scope::FROM_OUTSIDE, &mut scratch.packet).is_err() {
         // What it is is for others to say.
+        return PASS;
+    }
+    if scratch.packet.is_icmp_error() {
+        return correct(&context, scratch, scope::FROM_OUTSIDE);
+    }
+    if !has_services(&scratch.packet) {
         return PASS;
     }
     match asked(scratch) {
@@ -51,9 +55,13 @@ pub fn portreeve_to_outside(context: TcContext) -> i32 {
         return PASS;
     }
     let Some(scratch) = scratch() else { return PASS };
-    if read(&context, scope::TO_OUTSIDE, &mut scratch.packet).is_err()
-        || !has_services(&scratch.packet)
-    {
+    if read(&context, scope::TO_OUTSIDE, &mut scratch.packet).is_err() {
+        return PASS;
+    }
+    if scratch.packet.is_icmp_error() {
+        return correct(&context, scratch, scope::TO_OUTSIDE);
+    }
+    if !has_services(&scratch.packet) {
         return PASS;
     }
     let Scratch { packet, balancing, .. } = scratch;
@@ -62,6 +70,17 @@ pub fn portreeve_to_outside(context: TcContext) -> i32 {
     match settled(balancing, packet, &nothing, now()) {
         true => translate(&context, scratch, Direction::Egress),
         false => PASS,
+    }
+}
+
+/// Has an error cite what its receiver has sent: without it nobody would learn that a packet is too long.
+#[inline(always)]
+fn correct(context: &TcContext, scratch: &mut Scratch, scope: u32) -> i32 {
+    let Scratch { packet, balancing, .. } = scratch;
+    let Some(places) = about(context, balancing, packet, scope) else { return PASS };
+    match rewrite_cited(context, packet, places, &balancing.ends, &balancing.translation) {
+        Ok(()) => PASS,
+        Err(_) => DROP,
     }
 }
 

@@ -48,6 +48,8 @@ pub enum Turn {
     ToBackend = 1,
     /// It comes back from one, if it goes on to who has asked.
     FromBackend = 2,
+    /// It is an error about one that has gone to a backend.
+    Cited = 3,
 }
 
 impl Packet {

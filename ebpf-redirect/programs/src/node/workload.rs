@@ -10,14 +10,14 @@ use portreeve_ebpf_common::node::{
 use portreeve_ebpf_common::{Direction, ServiceKey, Verdict};
 
 use crate::answer::{answer, turn_round};
-use crate::balance::{Found, for_workload, has_services, look, settled};
+use crate::balance::{Found, about, for_workload, has_services, look, settled};
 use crate::discovery::stays_on_link;
 use crate::judge::{Judged, Policy, identify};
 use crate::maps::{ENDPOINTS, OWN};
 use crate::packet::{Packet, Role, Turn, put, read};
 use crate::proxy::{TO_HOST, hand_over, has_socket, listens, mark_of, redirect, set_mark};
 use crate::report::{count, tell};
-use crate::rewrite::rewrite;
+use crate::rewrite::{rewrite, rewrite_cited};
 use crate::scratch::{Scratch, scratch};
 use crate::track::{contained, find, go_on, name, now, open};
 
@@ -114,6 +114,11 @@ fn turn(
     scratch: &mut Scratch,
 ) -> Result<(), Reason> {
     let Scratch { packet, balancing, .. } = scratch;
+    if packet.turn == Turn::Cited {
+        let found = about(context, balancing, packet, endpoint.endpoint);
+        let Some(places) = found else { return Err(Reason::NotTracked) };
+        return rewrite_cited(context, packet, places, &balancing.ends, &balancing.translation);
+    }
     if packet.turn == Turn::FromBackend {
         look(&mut balancing.ends, packet, endpoint.endpoint);
         if !settled(balancing, packet, &ServiceKey::default(), now()) {
@@ -192,7 +197,10 @@ fn decide(
         return Reason::NoPolicy;
     }
     if packet.is_icmp_error() && contained(context, way, packet, key) {
-        if find(key, now).is_some() {
+        if let Some(tracked) = find(key, now) {
+            if !from_workload && tracked.state & state::TRANSLATED != 0 {
+                put(&mut packet.turn, Turn::Cited);
+            }
             return Reason::Forwarded;
         }
         key.leg = Leg::Proxy as u8;
