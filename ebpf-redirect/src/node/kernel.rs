@@ -10,13 +10,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 use portreeve_ebpf_common::node::{
-    EndpointEntry, NODE_LAYOUT, NodeConfig, TrackKey, Tracked, mark,
+    EndpointEntry, NODE_LAYOUT, NodeConfig, TrackKey, Tracked, endpoint_flags, mark,
 };
 use portreeve_ebpf_common::{Address, ListenerSlot};
 
 use super::device;
 use super::error::NodeError;
 use super::maps::{Maps, check_pinned};
+use super::netlink::Netlink;
 use super::policy::NodePolicyTable;
 use super::programs::{FROM_WORKLOAD, Programs, TO_PROXY, TO_WORKLOAD};
 use super::report::{NodeCounters, NodeEvents};
@@ -39,6 +40,7 @@ pub struct NodeKernel {
     pub(super) device: u32,
     /// As in `ENDPOINTS`. Whoever changes one of them, or a policy, holds it.
     attached: Mutex<BTreeMap<u32, EndpointEntry>>,
+    netlink: Netlink,
     _owner: Owner,
 }
 
@@ -78,13 +80,14 @@ impl NodeKernel {
         let programs = Programs::load(&folder, &settings.capacity)?;
         let maps = Maps::open(&folder, &settings.capacity)?;
         let device = device::prepare()?;
+        let netlink = Netlink::open().map_err(NodeError::network("open a netlink socket"))?;
         let before = maps.config.get(&0).map_err(MapError::system("can't read", "CONFIG"))?;
         let config = NodeConfig { layout: NODE_LAYOUT, device, ..before.unwrap_or_default() };
         maps.config.put(&0, &config).map_err(MapError::system("can't write", "CONFIG"))?;
         let entries = maps.endpoints.entries();
         let entries = entries.map_err(MapError::system("can't read", "ENDPOINTS"))?;
         let attached = Mutex::new(entries.iter().copied().collect());
-        let kernel = Self { folder, programs, maps, device, attached, _owner: owner };
+        let kernel = Self { folder, programs, maps, device, attached, netlink, _owner: owner };
         kernel.hold("device", TO_PROXY, attach_type::TCX_INGRESS, device)?;
         for (interface, _) in entries {
             kernel.take_over(interface)?;
@@ -113,7 +116,14 @@ impl NodeKernel {
         let mut attached = lock(&self.attached);
         let before = attached.get(&interface).copied();
         let revision = self.maps.policies.revision(endpoint)?;
-        let entry = EndpointEntry { endpoint, flags, revision };
+        let part = match self.netlink.master(interface) {
+            Ok(Some(_)) => endpoint_flags::PART_OF_ANOTHER,
+            Ok(None) => 0,
+            Err(error) => {
+                return Err(NodeError::network("ask for the interface")(error));
+            }
+        };
+        let entry = EndpointEntry { endpoint, flags: flags | part, revision };
         put("ENDPOINTS", &self.maps.endpoints, &interface, &entry)?;
         attached.insert(interface, entry);
         let held = OF_WORKLOAD

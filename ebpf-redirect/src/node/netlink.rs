@@ -22,6 +22,32 @@ impl Netlink {
         Ok(Self(socket_with(AddressFamily::NETLINK, kind, flags, None)?))
     }
 
+    /// The device that an interface is a part of, as a port is of a bridge.
+    pub(super) fn master(&self, interface: u32) -> io::Result<Option<u32>> {
+        let fixed: Vec<u8> = [0, interface, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
+        let mut request = Request::new(RTM_GETLINK, &fixed).0;
+        request.splice(6..8, NLM_F_REQUEST.to_ne_bytes());
+        let length = u32::try_from(request.len()).map_err(io::Error::other)?;
+        request.splice(..4, length.to_ne_bytes());
+        send(&self.0, &request, SendFlags::empty())?;
+        let mut answer = vec![0; 32 * 1024];
+        let (length, _) = recv(&self.0, &mut answer[..], RecvFlags::empty())?;
+        let answer = answer.get(..length).unwrap_or_default();
+        match answer.get(4..6) {
+            Some(kind) if *kind == RTM_NEWLINK.to_ne_bytes() => {}
+            Some(kind) if *kind == NLMSG_ERROR.to_ne_bytes() => {
+                let error = answer.get(16..20).and_then(|error| error.try_into().ok());
+                let error = error.map_or(libc::EIO, i32::from_ne_bytes);
+                return Err(io::Error::from_raw_os_error(error.saturating_neg()));
+            }
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        }
+        // `struct nlmsghdr`, then `struct ifinfomsg`.
+        Ok(attribute(answer.get(32..).unwrap_or_default(), IFLA_MASTER)
+            .and_then(|value| value.try_into().ok())
+            .map(u32::from_ne_bytes))
+    }
+
     /// Sends a request, and waits for what comes of it.
     pub(super) fn ask(&self, request: Request) -> io::Result<()> {
         let mut bytes = request.0;
@@ -63,7 +89,27 @@ impl Request {
     }
 }
 
-// include/uapi/linux/netlink.h
+/// The value of an attribute of some kind: each has its length, its kind, and its value.
+fn attribute(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    loop {
+        let word =
+            |at: usize| Some(u16::from_ne_bytes(attributes.get(at..at + 2)?.try_into().ok()?));
+        let (length, found) = (usize::from(word(0)?), word(2)?);
+        if length < 4 {
+            return None;
+        }
+        if found == kind {
+            return attributes.get(4..length);
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+// include/uapi/linux/netlink.h, rtnetlink.h and if_link.h
+const NLMSG_ERROR: u16 = 2;
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+const IFLA_MASTER: u16 = 10;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_EXCL: u16 = 0x200;

@@ -33,12 +33,17 @@ pub mod endpoint_flags {
     pub const ENFORCED: u32 = 2;
     /// Tell of new connections, too.
     pub const TELL_FLOWS: u32 = 4;
+    /// The interface is a bridge's port, or another device's part: what is for a socket of this host is not
+    /// let go on there. Set by the loader.
+    pub const PART_OF_ANOTHER: u32 = 8;
 }
 
 /// Marks of packets. None of them comes out of a workload: a mark ends with its network namespace.
 pub mod mark {
     /// To be delivered to the proxy: a rule leads such packets to a local route.
     pub const TO_PROXY: u32 = 0x5052_0001;
+    /// The same of what a workload sends, on the way there: a bridge would send it elsewhere.
+    pub const FROM_BRIDGE: u32 = 0x5052_0004;
     /// What the proxy sends, to whichever side.
     pub const FROM_PROXY: u32 = 0x5052_0002;
     /// An answer that a program has made: a reset, or a message that something is prohibited.

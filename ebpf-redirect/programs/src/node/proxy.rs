@@ -23,37 +23,45 @@ const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
 /// `TCP_LISTEN`
 const LISTENING: u32 = 10;
 
-/// The ingress of the device that takes what was on its way to a workload: on egress, no socket can be
-/// assigned.
+/// The ingress of the device that takes what was on its way to a workload, for on egress no socket can be
+/// assigned; and what a bridge would have sent past the host.
 #[classifier]
 pub fn portreeve_to_proxy(context: TcContext) -> i32 {
-    if mark_of(&context) != mark::TO_PROXY {
-        return DROP;
-    }
+    let way = match mark_of(&context) {
+        mark::TO_PROXY => Direction::Ingress,
+        mark::FROM_BRIDGE => Direction::Egress,
+        _ => return DROP,
+    };
     let _ = context.change_type(TO_HOST);
     let Some(scratch) = scratch() else { return DROP };
     let packet = &mut scratch.packet;
-    let handed =
-        read(&context, 0, packet).and_then(|()| hand_over(&context, packet, Direction::Ingress));
+    let handed = read(&context, 0, packet).and_then(|()| hand_over(&context, packet, way));
     match handed {
         Ok(()) => PASS,
         Err(reason) => {
-            count(reason, Direction::Ingress);
+            count(reason, way);
             DROP
         }
     }
 }
 
-/// Leads a packet from the way to a workload to the device; `way` says where it was found.
+/// Whether a packet on ingress is for this host, or to be routed by it. A bridge has others.
 #[inline(always)]
-pub fn redirect(context: &TcContext) -> i32 {
+pub fn is_for_host(context: &TcContext) -> bool {
+    // SAFETY: the context lives as long as the program runs.
+    unsafe { core::ptr::read_volatile(&raw const (*context.skb.skb).pkt_type) == TO_HOST }
+}
+
+/// Leads a packet to the device; `mark` says where it was found.
+#[inline(always)]
+pub fn redirect(context: &TcContext, mark: u32) -> i32 {
     // SAFETY: only looked at.
     let Some(config) = (unsafe { CONFIG.get(&0) }) else {
         count(Reason::ProxyAway, Direction::Ingress);
         return DROP;
     };
     let device = config.device;
-    set_mark(context, mark::TO_PROXY);
+    set_mark(context, mark);
     // SAFETY: the helper takes numbers.
     unsafe { bpf_redirect(device, BPF_F_INGRESS) as i32 }
 }

@@ -15,7 +15,9 @@ use crate::discovery::stays_on_link;
 use crate::judge::{Judged, Policy, identify};
 use crate::maps::{ENDPOINTS, OWN};
 use crate::packet::{Packet, Role, Turn, put, read};
-use crate::proxy::{TO_HOST, hand_over, has_socket, listens, mark_of, redirect, set_mark};
+use crate::proxy::{
+    TO_HOST, hand_over, has_socket, is_for_host, listens, mark_of, redirect, set_mark,
+};
 use crate::report::{count, tell};
 use crate::rewrite::{rewrite, rewrite_cited};
 use crate::scratch::{Scratch, scratch};
@@ -78,7 +80,9 @@ fn pass(context: &TcContext, way: Direction) -> i32 {
     {
         reason = failed;
     }
-    if reason as u8 == Reason::ToProxy as u8 && from_workload {
+    let part = endpoint.flags & endpoint_flags::PART_OF_ANOTHER != 0;
+    let bridged = from_workload && (part || !is_for_host(context));
+    if reason as u8 == Reason::ToProxy as u8 && from_workload && !bridged {
         reason = match hand_over(context, &scratch.packet, way) {
             Ok(()) => Reason::ToProxy,
             Err(reason) => reason,
@@ -87,8 +91,9 @@ fn pass(context: &TcContext, way: Direction) -> i32 {
     count(reason, way);
     match reason {
         Reason::Forwarded => PASS,
+        Reason::ToProxy if bridged => redirect(context, mark::FROM_BRIDGE),
         Reason::ToProxy if from_workload => PASS,
-        Reason::ToProxy => redirect(context),
+        Reason::ToProxy => redirect(context, mark::TO_PROXY),
         Reason::TurnedBack => back_to_workload(context),
         _ => drop(context, &endpoint, way, reason, scratch),
     }
