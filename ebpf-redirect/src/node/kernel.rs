@@ -116,13 +116,9 @@ impl NodeKernel {
         let mut attached = lock(&self.attached);
         let before = attached.get(&interface).copied();
         let revision = self.maps.policies.revision(endpoint)?;
-        let part = match self.netlink.master(interface) {
-            Ok(Some(_)) => endpoint_flags::PART_OF_ANOTHER,
-            Ok(None) => 0,
-            Err(error) => {
-                return Err(NodeError::network("ask for the interface")(error));
-            }
-        };
+        let link = self.netlink.link(interface);
+        let link = link.map_err(NodeError::network("ask what the interface is"))?;
+        let part = if link.master.is_some() { endpoint_flags::PART_OF_ANOTHER } else { 0 };
         let entry = EndpointEntry { endpoint, flags: flags | part, revision };
         put("ENDPOINTS", &self.maps.endpoints, &interface, &entry)?;
         attached.insert(interface, entry);

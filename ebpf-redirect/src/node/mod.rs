@@ -11,6 +11,7 @@
 //! | `identities.rs` | who has which address |
 //! | `programs.rs`, `maps.rs` | into the kernel |
 //! | `device.rs`, `netlink.rs` | the device, the rules and the routes that lead packets to the proxy |
+//! | `veth.rs` | the host's end of a workload's cable |
 //! | `report.rs` | what programs tell and count |
 //! | `error.rs` | why not |
 //!
@@ -30,6 +31,7 @@ mod policy;
 mod programs;
 mod report;
 mod settings;
+mod veth;
 
 pub use portreeve_ebpf_common::node::{
     EndpointEntry, Ends, Leg, NodeEvent, NodeEventKind, Reason, TrackKey, Tracked, Translation,
@@ -41,3 +43,4 @@ pub use self::kernel::{Fill, NodeKernel};
 pub use self::policy::NodePolicyTable;
 pub use self::report::{NodeCounters, NodeEvents};
 pub use self::settings::{NodeCapacity, NodeSettings};
+pub use self::veth::host_end;

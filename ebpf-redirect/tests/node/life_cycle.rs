@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use portreeve_ebpf::node::{NodeError, NodeKernel, Reason};
+use portreeve_ebpf::node::{NodeError, NodeKernel, Reason, host_end};
 use portreeve_ebpf_common::{Direction, Verdict};
 
 use super::Test;
-use super::net::{Node, TCP, answers, ip};
+use super::net::{Node, TCP, Workload, answers, ip};
 
 pub(crate) const TESTS: &[Test] = &[
+    ("an_interface_is_found_by_the_namespace_that_it_leads_to", found),
     ("a_restart_under_traffic_is_not_seen", restart),
     ("an_interface_that_is_gone_is_forgotten", interface_gone),
     ("a_full_map_is_closed_and_says_so", full),
@@ -92,4 +93,20 @@ fn less_room(node: &mut Node) {
     }
     NodeKernel::remove(&node.settings).expect("removed");
     NodeKernel::open(&node.settings).expect("it begins anew");
+}
+
+fn found(_: &mut Node) {
+    let workloads = [1, 2, 3].map(Workload::new);
+    for workload in &workloads {
+        let found = host_end(&workload.namespace).expect("it has one cable");
+        assert_eq!(found, workload.interface);
+    }
+    let own = host_end("/proc/thread-self/ns/net".as_ref()).expect_err("it leads nowhere");
+    assert_eq!(own.to_string(), "no interface of this host leads there");
+    host_end("/proc/self/status".as_ref()).expect_err("no namespace");
+    let thread = workloads[0].namespace.components().rev().nth(2).expect("its number");
+    let thread = thread.as_os_str().to_string_lossy();
+    ip(&format!("link add second type veth peer name eth1 netns {thread}"));
+    let several = host_end(&workloads[0].namespace).expect_err("which?");
+    assert_eq!(several.to_string(), "several interfaces of this host lead there");
 }

@@ -147,6 +147,8 @@ pub(crate) fn policy(revision: u32, rules: &[Rule]) -> NodePolicyTable {
 pub(crate) struct Workload {
     pub(crate) number: u32,
     pub(crate) interface: u32,
+    /// The file that is its network namespace.
+    pub(crate) namespace: PathBuf,
     work: Sender<Box<dyn FnOnce() + Send>>,
 }
 
@@ -166,7 +168,8 @@ impl Workload {
         ip(&format!("addr add fd00:{number}::1/64 dev veth{number} nodad"));
         ip(&format!("link set veth{number} up"));
         let interface = interface(&format!("veth{number}"));
-        let workload = Self { number, interface, work };
+        let namespace = format!("/proc/self/task/{thread}/ns/net").into();
+        let workload = Self { number, interface, namespace, work };
         workload.run(move || {
             ip("link set lo up");
             without_waiting();
