@@ -20,6 +20,7 @@ use super::maps::{Maps, check_pinned};
 use super::policy::NodePolicyTable;
 use super::programs::{FROM_WORKLOAD, Programs, TO_PROXY, TO_WORKLOAD};
 use super::report::{NodeCounters, NodeEvents};
+use super::revisions::Revisions;
 use super::settings::NodeSettings;
 use crate::address::address;
 use crate::attach::{pin, pinned};
@@ -37,9 +38,16 @@ pub struct NodeKernel {
     pub(super) maps: Maps,
     /// The one that leads to the proxy.
     pub(super) device: u32,
-    /// As in `ENDPOINTS`. Whoever changes one of them, or a policy, holds it.
-    attached: Mutex<BTreeMap<u32, EndpointEntry>>,
+    /// Whoever changes what is attached, or a policy, holds it.
+    state: Mutex<State>,
     _owner: Owner,
+}
+
+#[derive(Debug)]
+struct State {
+    /// As in `ENDPOINTS`.
+    attached: BTreeMap<u32, EndpointEntry>,
+    revisions: Revisions,
 }
 
 /// How full a map is.
@@ -83,8 +91,10 @@ impl NodeKernel {
         maps.config.put(&0, &config).map_err(MapError::system("can't write", "CONFIG"))?;
         let entries = maps.endpoints.entries();
         let entries = entries.map_err(MapError::system("can't read", "ENDPOINTS"))?;
-        let attached = Mutex::new(entries.iter().copied().collect());
-        let kernel = Self { folder, programs, maps, device, attached, _owner: owner };
+        let attached = entries.iter().copied().collect();
+        let revisions = Revisions::after(maps.revisions()?);
+        let state = Mutex::new(State { attached, revisions });
+        let kernel = Self { folder, programs, maps, device, state, _owner: owner };
         kernel.hold("device", TO_PROXY, attach_type::TCX_INGRESS, device)?;
         for (interface, _) in entries {
             kernel.take_over(interface)?;
@@ -110,7 +120,7 @@ impl NodeKernel {
     /// # Errors
     /// Without room, and when the kernel does not attach programs; then the interface is as it was.
     pub fn attach(&self, interface: u32, endpoint: u32, flags: u32) -> Result<(), NodeError> {
-        let mut attached = lock(&self.attached);
+        let attached = &mut lock(&self.state).attached;
         let before = attached.get(&interface).copied();
         let revision = self.maps.policies.revision(endpoint)?;
         let entry = EndpointEntry { endpoint, flags, revision };
@@ -120,7 +130,7 @@ impl NodeKernel {
             .iter()
             .try_for_each(|(end, program, kind)| self.hold_end(interface, end, program, *kind));
         if held.is_err() && before.is_none() {
-            let _ = self.let_go(interface, &mut attached);
+            let _ = self.let_go(interface, attached);
         }
         held
     }
@@ -130,7 +140,7 @@ impl NodeKernel {
     /// # Errors
     /// When links or entries can't be removed.
     pub fn detach(&self, interface: u32) -> Result<(), NodeError> {
-        self.let_go(interface, &mut lock(&self.attached))
+        self.let_go(interface, &mut lock(&self.state).attached)
     }
 
     fn let_go(
@@ -185,7 +195,8 @@ impl NodeKernel {
         Ok(())
     }
 
-    /// Says who has a prefix, for all endpoints; `None`: nobody in particular.
+    /// Says who has a prefix, for all endpoints; `None`: nobody in particular. In force for what comes
+    /// from now on; for connections that are open with [`rejudge`](Self::rejudge).
     ///
     /// # Errors
     /// When there is no room.
@@ -193,7 +204,8 @@ impl NodeKernel {
         Ok(self.maps.identities.set(prefix, identity)?)
     }
 
-    /// Says who has which prefix, all of it; what differs is written.
+    /// Says who has which prefix, all of it; what differs is written. As
+    /// [`set_identity`](Self::set_identity).
     ///
     /// # Errors
     /// When there is no room: nothing is written then.
@@ -204,14 +216,34 @@ impl NodeKernel {
         Ok(self.maps.identities.sync(identities.into_iter())?)
     }
 
-    /// Puts an endpoint's policy in force, for connections that are open, too, if its revision is another.
+    /// Puts an endpoint's policy in force, for connections that are open, too.
     ///
     /// # Errors
     /// When there is no room.
     pub fn set_policy(&self, endpoint: u32, policy: &NodePolicyTable) -> Result<(), NodeError> {
-        let mut attached = lock(&self.attached);
-        self.maps.policies.set(endpoint, policy)?;
-        self.set_revision(&mut attached, endpoint, policy.revision())
+        let State { attached, revisions } = &mut *lock(&self.state);
+        let revision = if policy.is_empty() { 0 } else { revisions.next() };
+        self.maps.policies.set(endpoint, policy, revision)?;
+        self.set_revision(attached, endpoint, revision)
+    }
+
+    /// Has all connections judged once more, each at its next packet: addresses have other identities than
+    /// when they were judged.
+    ///
+    /// # Errors
+    /// When maps can't be written. Connections of some endpoints are not judged again then; call it again.
+    pub fn rejudge(&self) -> Result<(), NodeError> {
+        let State { attached, revisions } = &mut *lock(&self.state);
+        let revision = revisions.next();
+        let mut result = Ok(());
+        for endpoint in self.maps.policies.endpoints()? {
+            // The policy first: until the entry says so, too, nothing is looked at; and what is judged
+            // meanwhile is judged twice.
+            let stamped = self.maps.policies.stamp(endpoint, revision).map_err(NodeError::from);
+            let told = stamped.and_then(|()| self.set_revision(attached, endpoint, revision));
+            result = result.and(told);
+        }
+        result
     }
 
     /// Says which revision is in force.
@@ -234,9 +266,9 @@ impl NodeKernel {
     /// # Errors
     /// When the maps can't be written.
     pub fn remove_policy(&self, endpoint: u32) -> Result<(), NodeError> {
-        let mut attached = lock(&self.attached);
+        let attached = &mut lock(&self.state).attached;
         self.maps.policies.remove(endpoint)?;
-        self.set_revision(&mut attached, endpoint, 0)
+        self.set_revision(attached, endpoint, 0)
     }
 
     /// Hands connections that the proxy has to read to a listening socket, until it is closed. It has to

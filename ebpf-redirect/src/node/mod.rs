@@ -6,7 +6,7 @@
 //! | `kernel.rs` | [`NodeKernel`]: all that is done with it |
 //! | `balance.rs` | services, and the devices that lead outside |
 //! | `policy.rs` | [`NodePolicyTable`]: an endpoint's policy as entries of the kernel's trie |
-//! | `policies.rs` | the tries in force |
+//! | `policies.rs`, `revisions.rs` | the tries in force, and by which numbers they are told apart |
 //! | `identities.rs` | who has which address |
 //! | `programs.rs`, `maps.rs` | into the kernel |
 //! | `device.rs`, `netlink.rs` | the device, the rules and the routes that lead packets to the proxy |
@@ -27,6 +27,7 @@ mod policies;
 mod policy;
 mod programs;
 mod report;
+mod revisions;
 mod settings;
 
 pub use portreeve_ebpf_common::node::{

@@ -10,6 +10,7 @@ mod net;
 mod packets;
 mod proxied;
 mod refused;
+mod revisions;
 mod rules;
 mod services;
 mod tracked;
@@ -28,6 +29,7 @@ fn main() {
         evasion::TESTS,
         services::TESTS,
         proxied::TESTS,
+        revisions::TESTS,
         life_cycle::TESTS,
         agreement::TESTS,
         cost::TESTS,
