@@ -33,12 +33,19 @@ pub(super) fn prepare() -> Result<u32, NodeError> {
         .map_err(NodeError::network("turn off `net.ipv4.tcp_early_demux`"))?;
     let loopback = number("lo").map_err(NodeError::network("find `lo`"))?;
     for family in [AF_INET, AF_INET6] {
-        netlink
-            .ask(local_route(family, loopback))
-            .and_then(|()| netlink.ask(rule(family)))
-            .map_err(NodeError::network("route marked packets to the proxy"))?;
+        let routed =
+            netlink.ask(local_route(family, loopback)).and_then(|()| netlink.ask(rule(family)));
+        match routed {
+            // Without IPv6 there are no such packets.
+            Err(error) if family == AF_INET6 && is_unsupported(&error) => {}
+            routed => routed.map_err(NodeError::network("route marked packets to the proxy"))?,
+        }
     }
     Ok(device)
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
 }
 
 /// The number of an interface of this thread's network namespace.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
@@ -129,8 +129,14 @@ impl NodeKernel {
         let held = OF_WORKLOAD
             .iter()
             .try_for_each(|(end, program, kind)| self.hold_end(interface, end, program, *kind));
-        if held.is_err() && before.is_none() {
-            let _ = self.let_go(interface, attached);
+        if held.is_err() {
+            match before {
+                Some(before) => {
+                    put("ENDPOINTS", &self.maps.endpoints, &interface, &before)?;
+                    attached.insert(interface, before);
+                }
+                None => self.let_go(interface, attached)?,
+            }
         }
         held
     }
@@ -157,24 +163,45 @@ impl NodeKernel {
         Ok(())
     }
 
-    /// Detaches an endpoint's interfaces, and forgets its addresses, its policy and its connections.
+    /// Forgets an endpoint's policy, its connections and its addresses, and detaches its interfaces: those
+    /// last, so that whatever fails, nothing passes that would not have passed before.
     ///
     /// # Errors
     /// What can't be removed.
     pub fn remove_endpoint(&self, endpoint: u32) -> Result<(), NodeError> {
-        for (interface, entry) in self.endpoints()? {
-            if entry.endpoint == endpoint {
-                self.detach(interface)?;
-            }
-        }
-        self.set_own_addresses(endpoint, &[])?;
-        self.maps.policies.remove(endpoint)?;
+        self.remove_policy(endpoint)?;
         for key in self.maps.tracked.keys().map_err(MapError::system("can't read", "TRACKED"))? {
             if key.endpoint == endpoint {
                 remove("TRACKED", &self.maps.tracked, &key)?;
             }
         }
+        self.set_own_addresses(endpoint, &[])?;
+        for (interface, entry) in self.endpoints()? {
+            if entry.endpoint == endpoint {
+                self.detach(interface)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Everybody of whom anything is there: an interface, an address, a policy.
+    ///
+    /// # Errors
+    /// When maps can't be read.
+    pub fn known_endpoints(&self) -> Result<BTreeSet<u32>, NodeError> {
+        let own = self.maps.own.entries().map_err(MapError::system("can't read", "OWN"))?;
+        let mut all: BTreeSet<u32> = own.into_iter().map(|(_, endpoint)| endpoint).collect();
+        all.extend(self.maps.policies.endpoints()?);
+        all.extend(self.endpoints()?.into_iter().map(|(_, entry)| entry.endpoint));
+        Ok(all)
+    }
+
+    /// Every identity that an address has.
+    ///
+    /// # Errors
+    /// When maps can't be read.
+    pub fn known_identities(&self) -> Result<BTreeSet<u32>, NodeError> {
+        Ok(self.maps.identities.numbers()?)
     }
 
     /// The addresses that a workload may send from, all of them.
@@ -344,19 +371,28 @@ impl NodeKernel {
         Ok(all)
     }
 
-    /// Replaces the programs of an interface that is known; forgets one that is gone.
+    /// Replaces the programs of an interface that is known; forgets one that is gone. By the number alone
+    /// it can't be told: another interface may have it by now. So a link has to hold on to it still.
     fn take_over(&self, interface: u32) -> Result<(), NodeError> {
-        for (end, program, kind) in OF_WORKLOAD {
-            match self.hold_end(interface, end, program, kind) {
-                Err(NodeError::Attach { source, .. })
-                    if source.raw_os_error() == Some(libc::ENODEV) =>
-                {
-                    return self.detach(interface);
-                }
-                result => result?,
-            }
+        let mut is_there = false;
+        for (end, program, _) in OF_WORKLOAD {
+            let link = self.live_link(&link_name(interface, end), interface);
+            is_there |=
+                link.map_err(|source| NodeError::Attach { program, interface, source })?.is_some();
         }
-        Ok(())
+        if !is_there {
+            return self.detach(interface);
+        }
+        OF_WORKLOAD
+            .iter()
+            .try_for_each(|(end, program, kind)| self.hold_end(interface, end, program, *kind))
+    }
+
+    /// The pinned link, if it holds on to this interface.
+    fn live_link(&self, link: &str, interface: u32) -> io::Result<Option<OwnedFd>> {
+        let Some(link) = pinned(&self.folder.link(link))? else { return Ok(None) };
+        let target = sys::link_target(link.as_fd())?;
+        Ok((target == LinkTarget::Interface(interface)).then_some(link))
     }
 
     fn hold_end(
@@ -380,9 +416,7 @@ impl NodeKernel {
         let held = || {
             let path = self.folder.link(link);
             let program = self.programs.descriptor(program)?;
-            if let Some(link) = pinned(&path)?
-                && sys::link_target(link.as_fd())? == LinkTarget::Interface(interface)
-            {
+            if let Some(link) = self.live_link(link, interface)? {
                 return sys::link_update(link.as_fd(), program);
             }
             fs::create_dir_all(self.folder.links())?;

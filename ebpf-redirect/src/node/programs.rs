@@ -11,7 +11,7 @@ use super::maps::SHAPES;
 use super::settings::NodeCapacity;
 use crate::error::SetupError;
 use crate::instance::Folder;
-use crate::programs::{load_refused, maps_refused, pin_listeners};
+use crate::programs::{load_absent, load_refused, maps_refused, pin_listeners};
 
 /// What the workload sends.
 pub(super) const FROM_WORKLOAD: &str = "portreeve_from_workload";
@@ -45,7 +45,7 @@ impl Programs {
         let mut object = loader.load(OBJECT).map_err(maps_refused)?;
         for name in [FROM_WORKLOAD, TO_WORKLOAD, TO_PROXY, FROM_OUTSIDE, TO_OUTSIDE] {
             let Some(Program::SchedClassifier(program)) = object.program_mut(name) else {
-                continue;
+                return Err(load_absent(name));
             };
             program.load().map_err(|error| load_refused(name, &error))?;
         }

@@ -5,6 +5,7 @@
 mod agreement;
 mod cost;
 mod evasion;
+mod interfaces;
 mod life_cycle;
 mod net;
 mod packets;
@@ -31,6 +32,7 @@ fn main() {
         proxied::TESTS,
         revisions::TESTS,
         life_cycle::TESTS,
+        interfaces::TESTS,
         agreement::TESTS,
         cost::TESTS,
     ];
