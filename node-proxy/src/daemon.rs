@@ -60,7 +60,6 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
         let _ = answers.await;
         followed
     });
-    lock(&node).leave();
     followed?;
     tracing::info!("ended in order");
     Ok(())

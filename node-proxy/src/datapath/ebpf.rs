@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::balancing::Balancing;
 use super::listing;
 use super::{
     Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, Listing, MapFill,
-    ServiceName, ServiceSpec, Table,
+    NumbersInUse, ServiceName, ServiceSpec, Table,
 };
 use crate::objects::Attachment;
 
@@ -27,12 +28,19 @@ pub struct EbpfDatapath {
     kernel: Arc<NodeKernel>,
     flags: u32,
     /// Where each endpoint is attached.
-    interfaces: BTreeMap<EndpointId, u32>,
+    interfaces: BTreeMap<EndpointId, Interface>,
     /// The revision of each endpoint's policy in force, and how many entries it has.
     policies: BTreeMap<EndpointId, (u64, usize)>,
     /// Who is where.
     ipcache: BTreeMap<IpNet, u32>,
     balancing: Balancing,
+}
+
+/// An interface as it was when an endpoint was attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Interface {
+    name: String,
+    number: u32,
 }
 
 impl EbpfDatapath {
@@ -102,23 +110,21 @@ pub fn check_bpffs(path: &Path) -> Result<(), DatapathError> {
     )))
 }
 
-/// The number of the interface that a workload is attached by.
-fn interface(attachment: &Attachment) -> Result<u32, DatapathError> {
-    match attachment {
-        Attachment::Interface(name) => interface_number(name)
-            .ok_or_else(|| DatapathError(format!("there is no interface `{name}` on this host"))),
-        Attachment::NetworkNamespace(path) => Err(DatapathError(format!(
-            "the interface that leads into `{}` is not looked for by this version: name it as \
-             `interface`",
-            path.display()
-        ))),
-    }
+/// The interface that a workload is attached by.
+fn interface(attachment: &Attachment) -> Result<Interface, DatapathError> {
+    let Attachment::Interface(name) = attachment;
+    let number = interface_number(name)
+        .ok_or_else(|| DatapathError(format!("there is no interface `{name}` on this host")))?;
+    Ok(Interface { name: name.clone(), number })
 }
 
 fn interface_number(name: &str) -> Option<u32> {
-    // Asked of this thread's network namespace; `/sys` may be another's.
-    let any = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
-    name_to_index(&any, name).ok()
+    any_socket().and_then(|any| name_to_index(&any, name)).ok()
+}
+
+/// To ask for interfaces of this thread's network namespace; `/sys` may be another's.
+fn any_socket() -> rustix::io::Result<OwnedFd> {
+    socket(AddressFamily::INET, SocketType::DGRAM, None)
 }
 
 fn failed(error: &dyn std::fmt::Display) -> DatapathError {
@@ -136,19 +142,14 @@ impl Datapath for EbpfDatapath {
 
     fn endpoint_put(&mut self, endpoint: &EndpointSpec) -> Result<(), DatapathError> {
         let wanted = interface(&endpoint.attachment)?;
-        let before = self.interfaces.get(&endpoint.id).copied();
         // First whose addresses they are: there is no moment in which another may send from them.
         let addressed = self.kernel.set_own_addresses(endpoint.id, &endpoint.addresses);
         addressed.map_err(|error| failed(&error))?;
-        let attached = self.kernel.attach(wanted, endpoint.id, self.flags);
+        let attached = self.kernel.attach(wanted.number, endpoint.id, self.flags);
         attached.map_err(|error| failed(&error))?;
+        // One that it had before may be another's in a moment: that is known when all have been told.
         self.interfaces.insert(endpoint.id, wanted);
-        match before {
-            Some(before) if before != wanted => {
-                self.kernel.detach(before).map_err(|error| failed(&error))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     fn endpoint_removed(&mut self, id: EndpointId) -> Result<(), DatapathError> {
@@ -169,7 +170,7 @@ impl Datapath for EbpfDatapath {
         revision: u64,
         policy: &EndpointPolicy,
     ) -> Result<(), DatapathError> {
-        let table = NodePolicyTable::new(policy, revision, |protocol, verdict| {
+        let table = NodePolicyTable::new(policy, |protocol, verdict| {
             kernel_verdict(protocol, &carried_out(protocol, verdict))
         });
         self.kernel.set_policy(id, &table).map_err(|error| failed(&error))?;
@@ -203,25 +204,50 @@ impl Datapath for EbpfDatapath {
         self.kernel.set_services(&self.balancing.all()).map_err(|error| failed(&error))
     }
 
-    fn synced(&mut self) -> Result<(), DatapathError> {
-        let there = self.kernel.endpoints().map_err(|error| failed(&error))?;
-        let ours: BTreeSet<u32> = self.interfaces.values().copied().collect();
-        for (interface, entry) in there {
-            match self.interfaces.contains_key(&entry.endpoint) {
-                true if ours.contains(&interface) => continue,
-                true => self.kernel.detach(interface),
-                false => self.kernel.remove_endpoint(entry.endpoint),
-            }
-            .map_err(|error| failed(&error))?;
+    fn rejudge(&mut self) -> Result<(), DatapathError> {
+        self.kernel.rejudge().map_err(|error| failed(&error))
+    }
+
+    fn keep_endpoints(&mut self, all: &BTreeSet<EndpointId>) -> Result<(), DatapathError> {
+        let known = self.kernel.known_endpoints().map_err(|error| failed(&error))?;
+        for gone in known.difference(all) {
+            self.kernel.remove_endpoint(*gone).map_err(|error| failed(&error))?;
         }
+        for (interface, entry) in self.kernel.endpoints().map_err(|error| failed(&error))? {
+            // Of one that could not be attached since the process began, this is the interface it had.
+            let own = self.interfaces.get(&entry.endpoint);
+            if own.is_some_and(|own| own.number != interface) {
+                self.kernel.detach(interface).map_err(|error| failed(&error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_addresses(&mut self) -> Result<(), DatapathError> {
         let known = self.ipcache.iter().map(|(prefix, identity)| (*prefix, *identity));
-        self.kernel.sync_identities(known).map_err(|error| failed(&error))
+        self.kernel.sync_identities(known).map_err(|error| failed(&error))?;
+        self.rejudge()
+    }
+
+    fn lost(&mut self) -> Vec<EndpointId> {
+        let Ok(any) = any_socket() else { return Vec::new() };
+        let is_other = |own: &Interface| name_to_index(&any, &own.name).ok() != Some(own.number);
+        let lost = self.interfaces.iter().filter(|(_, own)| is_other(own));
+        let lost: Vec<EndpointId> = lost.map(|(id, _)| *id).collect();
+        self.interfaces.retain(|id, _| !lost.contains(id));
+        lost
+    }
+
+    fn numbers_in_use(&self) -> Result<NumbersInUse, DatapathError> {
+        let endpoints = self.kernel.known_endpoints().map_err(|error| failed(&error))?;
+        let identities = self.kernel.known_identities().map_err(|error| failed(&error))?;
+        Ok(NumbersInUse { endpoints, identities })
     }
 
     fn status(&self) -> DatapathStatus {
         let maps = self.kernel.status().unwrap_or_default();
-        let attached = self.interfaces.iter().map(|(id, interface)| {
-            format!("interface {interface}, ingress and egress (TCX): endpoint {id}")
+        let attached = self.interfaces.iter().map(|(id, Interface { name, number })| {
+            format!("interface {name} ({number}), ingress and egress (TCX): endpoint {id}")
         });
         DatapathStatus {
             attached: attached.collect(),

@@ -1,5 +1,4 @@
-//! `Workload`: somebody with labels and addresses. With an interface or a network namespace it is an
-//! endpoint of this node and under policy; without, it is a peer elsewhere.
+//! `Workload`: somebody with labels and addresses. With an interface it is an endpoint of this node and under policy; without, it is a peer elsewhere.
 //!
 //! ```yaml
 //! apiVersion: portreeve.dev/v1alpha1
@@ -7,13 +6,12 @@
 //! metadata: {name: shop-1, namespace: default, labels: {app: shop}}
 //! spec:
 //!   addresses: [10.0.0.7, "fd00::7"]
-//!   interface: veth7f3a        # the end on the host's side, or: netns: /run/netns/shop-1
+//!   interface: veth7f3a        # the end on the host's side
 //!   namedPorts: [{name: http, port: 8080}]
 //! ```
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use ipnet::IpNet;
 use portreeve_policy::yaml::{Node, Reader};
@@ -35,8 +33,6 @@ pub struct Workload {
     pub prefixes: Vec<IpNet>,
     /// Where it is attached to this node; `None`: it is elsewhere.
     pub attachment: Option<Attachment>,
-    /// The node it is on, where that is known.
-    pub node: Option<String>,
     /// Ports that rules may call by name.
     pub named_ports: Vec<NamedPort>,
 }
@@ -46,15 +42,12 @@ pub struct Workload {
 pub enum Attachment {
     /// By this interface of the host.
     Interface(String),
-    /// By whichever interface leads into this network namespace.
-    NetworkNamespace(PathBuf),
 }
 
 impl std::fmt::Display for Attachment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Interface(name) => f.write_str(name),
-            Self::NetworkNamespace(path) => write!(f, "netns:{}", path.display()),
         }
     }
 }
@@ -112,7 +105,8 @@ pub(super) fn read(
         let attachment = attachment(reader, &mut fields);
         let named_ports = fields.take("namedPorts");
         let named_ports = fields::list(reader, named_ports, "namedPorts", fields::named_port);
-        let elsewhere = fields::text(reader, fields.take("node"), "node");
+        // For people: where it is, if it is elsewhere.
+        let _ = fields::text(reader, fields.take("node"), "node");
         let addresses = fields.required("addresses", reader);
         let whole = attachment.is_some();
         let prefixes = fields::list(reader, addresses, "addresses", |reader, node| match whole {
@@ -120,16 +114,8 @@ pub(super) fn read(
             false => fields::prefix(reader, node),
         });
         fields.finish(reader);
-        let (name, node) = (key.name.clone(), elsewhere);
-        Some(Workload {
-            namespace,
-            name,
-            labels: Labels::default(),
-            prefixes,
-            attachment,
-            node,
-            named_ports,
-        })
+        let (name, labels) = (key.name.clone(), Labels::default());
+        Some(Workload { namespace, name, labels, prefixes, attachment, named_ports })
     })?;
     let reserved = labels.iter().any(|label| label.source == portreeve_policy::label::RESERVED);
     if reserved && workload.attachment.is_some() {
@@ -149,11 +135,13 @@ fn attachment(
 ) -> Option<Attachment> {
     let (interface, netns) = (fields.take("interface"), fields.take("netns"));
     match (interface, netns) {
-        (Some(_), Some(node)) => {
+        // Not ignored: it would be taken for a peer elsewhere, and nothing would be judged.
+        (_, Some(node)) => {
             reader.error_hint(
                 node.at,
-                "`interface` and `netns` both say where the workload is attached",
-                "keep one of them",
+                "`netns` is not supported by this version: the interface that leads there is not \
+                 looked for",
+                "name the end on the host's side as `interface`; `ip -br link` shows it",
             );
             None
         }
@@ -170,18 +158,6 @@ fn attachment(
                 return None;
             }
             Some(Attachment::Interface(name.to_owned()))
-        }),
-        (None, Some(node)) => reader.field("netns", |reader| {
-            let path = reader.text(node)?;
-            if !path.starts_with('/') {
-                reader.error_hint(
-                    node.at,
-                    format_args!("`{path}` is not an absolute path"),
-                    "write it as `/run/netns/shop-1`",
-                );
-                return None;
-            }
-            Some(Attachment::NetworkNamespace(path.into()))
         }),
         (None, None) => None,
     }
