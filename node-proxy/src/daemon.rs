@@ -20,7 +20,8 @@ use crate::cli::{DatapathKind, RunArguments};
 use crate::command::Failure;
 use crate::config::{self, Config, Refusals};
 use crate::datapath::{
-    Datapath, DatapathError, EbpfDatapath, NoDatapath, Proxying, SharedProxy, check_bpffs, outside,
+    Datapath, DatapathError, EbpfDatapath, Links, NoDatapath, Proxying, SharedProxy, check_bpffs,
+    outside,
 };
 use crate::logging;
 use crate::source::{Batch, Source, WatchedFolder};
@@ -49,9 +50,12 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let source = open_source(&config.objects, again.clone())?;
     tracing::info!("objects are read from {}", source.name());
     tracing::info!("status socket: {}", config.socket.display());
+    let links = Links::listen().map_err(|error| {
+        Failure::new(format!("can't listen for interfaces that come and go: {error}"))
+    })?;
     let followed = runtime.block_on(async {
         let answers = tokio::spawn(server.serve(node.clone()));
-        let followed = follow(&node, source, &again, &mut signals).await;
+        let followed = follow(&node, source, &again, &links, &mut signals).await;
         if followed.is_ok() {
             drain(&node, config.drain_timeout, &mut signals).await;
         }
@@ -181,6 +185,7 @@ async fn follow(
     node: &Mutex<Node>,
     mut source: WatchedFolder,
     again: &Notify,
+    links: &Links,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let (send, mut batches) = mpsc::channel::<Batch>(1);
@@ -202,6 +207,11 @@ async fn follow(
                 }
             }
             () = wait => lock(node).realise(Instant::now()),
+            () = links.changed() => {
+                let mut node = lock(node);
+                node.look_at_interfaces();
+                node.realise(Instant::now());
+            }
             received = signals.next() => match received {
                 Received::Hangup => {
                     tracing::info!("reading all objects again");

@@ -5,12 +5,14 @@
 //! | --- | --- |
 //! | `mod.rs` | [`Datapath`], [`Proxying`], and what they are told |
 //! | `ebpf.rs`, `listing.rs` | [`EbpfDatapath`]: programs on the workloads' interfaces, and what their maps hold |
+//! | `links.rs` | [`Links`]: when interfaces come or go |
 //! | `shared_proxy.rs` | [`SharedProxy`]: the proxy to which they hand connections |
 //! | `none.rs` | [`NoDatapath`]: nothing is carried out, and it says so |
 //! | `recording.rs` | [`Recording`]: writes down what it is told, fails when a test wants it to |
 
 mod balancing;
 mod ebpf;
+mod links;
 mod listing;
 mod none;
 pub(crate) mod outside;
@@ -26,6 +28,7 @@ use portreeve_policy::{EndpointPolicy, Identity, Protocol};
 use serde::Serialize;
 
 pub use self::ebpf::{EbpfDatapath, check_bpffs};
+pub use self::links::Links;
 pub use self::none::NoDatapath;
 pub use self::recording::{Call, Recorder, Recording};
 pub use self::shared_proxy::SharedProxy;
