@@ -24,17 +24,21 @@ impl Node {
             }
         }
         (self.unreadable, self.doubles) = (batch.unreadable, batch.doubles);
+        // However many there are, policies are computed once.
+        self.engine.begin_batch();
         for event in batch.events {
             self.take_in(event, now);
         }
         self.has_begun = true;
+        self.services.settle(&mut self.engine, &self.options.name, &mut |engine_change| {
+            note(&mut self.endpoints, &self.news, &engine_change);
+        });
+        let change = self.engine.end_batch();
+        self.note(&change);
         let revision = self.engine.addresses_revision();
         if self.ipcache.revision != Some(revision) {
             self.ipcache.want(self.engine.addresses(), revision);
         }
-        self.services.settle(&mut self.engine, &self.options.name, &mut |engine_change| {
-            note(&mut self.endpoints, &self.news, &engine_change);
-        });
     }
 
     fn take_in(&mut self, event: Event, now: Instant) {

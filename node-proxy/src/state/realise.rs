@@ -72,9 +72,12 @@ impl Node {
     /// Forgets labels that nobody has had for long.
     fn forget(&mut self, now: Instant) {
         let linger = self.options.identity_linger;
+        self.engine.begin_batch();
         for change in self.people.forget(&mut self.engine, now, linger) {
             self.note(&change);
         }
+        let change = self.engine.end_batch();
+        self.note(&change);
     }
 
     fn save(&mut self, now: Instant) -> bool {
