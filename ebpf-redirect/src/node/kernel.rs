@@ -19,6 +19,7 @@ use super::error::NodeError;
 use super::maps::{Maps, check_pinned};
 use super::policy::NodePolicyTable;
 use super::programs::{FROM_WORKLOAD, Programs, TO_PROXY, TO_WORKLOAD};
+use super::removal::{self, NodeRemoved};
 use super::report::{NodeCounters, NodeEvents};
 use super::revisions::Revisions;
 use super::settings::NodeSettings;
@@ -102,16 +103,13 @@ impl NodeKernel {
         Ok(kernel)
     }
 
-    /// Takes away all that is pinned, whoever made it; nothing is judged any more. The device, the rule and
-    /// the route stay: without programs nothing comes by them.
+    /// Takes away all that an instance has set up, whoever made it: nothing is judged any more. The device
+    /// goes with the last instance. What isn't there is no error.
     ///
     /// # Errors
-    /// When somebody has the instance, and when it can't be removed.
-    pub fn remove(settings: &NodeSettings) -> Result<(), NodeError> {
-        let folder = Folder::of_node(&settings.bpffs, &settings.instance);
-        let _owner = folder.take()?;
-        folder.remove().map(drop).map_err(SetupError::file("can't remove", folder.path()))?;
-        Ok(())
+    /// When somebody has the instance, and when something can't be removed.
+    pub fn remove(settings: &NodeSettings) -> Result<NodeRemoved, NodeError> {
+        removal::remove(&settings.bpffs, &settings.instance)
     }
 
     /// Judges all that passes a workload's interface, from now on. `flags`: see

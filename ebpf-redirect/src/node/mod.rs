@@ -8,6 +8,7 @@
 //! | `policy.rs` | [`NodePolicyTable`]: an endpoint's policy as entries of the kernel's trie |
 //! | `policies.rs`, `revisions.rs` | the tries in force, and by which numbers they are told apart |
 //! | `identities.rs` | who has which address |
+//! | `removal.rs` | all of it taken away; [`missing`]: what it needs |
 //! | `programs.rs`, `maps.rs` | into the kernel |
 //! | `device.rs`, `netlink.rs` | the device, the rules and the routes that lead packets to the proxy |
 //! | `report.rs` | what programs tell and count |
@@ -26,6 +27,7 @@ mod netlink;
 mod policies;
 mod policy;
 mod programs;
+mod removal;
 mod report;
 mod revisions;
 mod settings;
@@ -38,5 +40,6 @@ pub use portreeve_ebpf_common::node::{
 pub use self::error::NodeError;
 pub use self::kernel::{Fill, NodeKernel};
 pub use self::policy::NodePolicyTable;
+pub use self::removal::{NodeRemoved, missing};
 pub use self::report::{NodeCounters, NodeEvents};
 pub use self::settings::{NodeCapacity, NodeSettings};

@@ -9,6 +9,7 @@ use super::net::{Node, TCP, interface, ip};
 pub(crate) const TESTS: &[Test] = &[
     ("a_stranger_with_the_number_of_an_interface_that_is_gone_is_left_alone", stranger),
     ("what_can_not_be_attached_leaves_the_interface_to_whom_it_was", put_back),
+    ("what_is_removed_leaves_no_program_no_map_and_no_route", taken_away),
     ("one_who_is_removed_leaves_nothing_behind", removed),
 ];
 
@@ -56,4 +57,28 @@ fn removed(node: &mut Node) {
     // One who has but a policy is known, too.
     kernel.set_policy(9, &super::net::policy(1, &[])).expect("room");
     assert_eq!(kernel.known_endpoints().expect("a list"), [2, 9].into());
+}
+
+fn taken_away(node: &mut Node) {
+    let error = NodeKernel::remove(&node.settings).expect_err("it runs").to_string();
+    assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+    let a = node.workload(1, 0);
+    drop(node.kernel.take());
+    let removed = NodeKernel::remove(&node.settings).expect("removed");
+    let programs = [format!("{}-from", a.interface), format!("{}-to", a.interface)];
+    assert_eq!(removed.programs, [&programs[..], &["device".to_owned()]].concat());
+    assert!(removed.maps.contains(&"TRACKED".to_owned()) && removed.device, "{removed:?}");
+    assert_eq!(interface("portreeve0"), 0);
+    for family in ["-4", "-6"] {
+        let said = |what: &str| {
+            let arguments = [family].into_iter().chain(what.split(' '));
+            let output = std::process::Command::new("ip").args(arguments).output().expect("ip");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        assert!(!said("rule show").contains("0x50520001"), "{}", said("rule show"));
+        assert_eq!(said("route show table 20562"), "");
+    }
+    assert!(NodeKernel::remove(&node.settings).expect("again").is_empty());
+    node.kernel = Some(NodeKernel::open(&node.settings).expect("it begins anew"));
+    node.kernel().attach(a.interface, 1, 0).expect("it attaches");
 }
