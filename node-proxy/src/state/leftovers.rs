@@ -19,8 +19,11 @@ pub(super) struct Leftovers {
     pub(super) of_endpoints: bool,
     /// Some address entries may be left.
     of_addresses: bool,
+    /// Some services may be left.
+    of_services: bool,
     pub(super) endpoints: Backoff,
     pub(super) addresses: Backoff,
+    pub(super) services: Backoff,
     /// There was nothing left at least once.
     pub(super) is_synced: bool,
     /// Workloads that could not be read when the node started, by the numbers that they had before.
@@ -46,8 +49,10 @@ impl Default for Leftovers {
         Self {
             of_endpoints: true,
             of_addresses: true,
+            of_services: true,
             endpoints: Backoff::default(),
             addresses: Backoff::default(),
+            services: Backoff::default(),
             is_synced: false,
             unreadable: BTreeMap::new(),
         }
@@ -77,13 +82,18 @@ impl Node {
         self.leftovers.of_addresses && self.ipcache.is_settled() && self.is_complete()
     }
 
+    fn may_keep_services(&self) -> bool {
+        self.leftovers.of_services && self.services.is_settled() && self.has_begun
+    }
+
     /// When leftovers are tried again.
     pub(super) fn next_of_leftovers(&self) -> Option<Instant> {
-        let Leftovers { endpoints, addresses, unreadable, .. } = &self.leftovers;
+        let Leftovers { endpoints, addresses, services, unreadable, .. } = &self.leftovers;
+        let services = services.again().filter(|_| self.may_keep_services());
         let endpoints = endpoints.again().filter(|_| self.may_keep_endpoints());
         let addresses = addresses.again().filter(|_| self.may_keep_addresses());
         let unreadable = unreadable.values().filter_map(|own| own.backoff.again());
-        endpoints.into_iter().chain(addresses).chain(unreadable).min()
+        endpoints.into_iter().chain(addresses).chain(services).chain(unreadable).min()
     }
 
     /// Closes those of whom nothing is known any more.
@@ -124,6 +134,12 @@ impl Node {
             let done = self.datapath.keep_addresses();
             self.leftovers.of_addresses = done.is_err();
             self.taken_away(done, now, |leftovers| &mut leftovers.addresses);
+        }
+        if self.may_keep_services() && self.leftovers.services.is_due(now) {
+            // Without any, nothing has been said of them yet.
+            let done = self.datapath.services_done();
+            self.leftovers.of_services = done.is_err();
+            self.taken_away(done, now, |leftovers| &mut leftovers.services);
         }
         let Leftovers { of_endpoints, of_addresses, is_synced, .. } = &mut self.leftovers;
         if !*of_endpoints && !*of_addresses && !*is_synced {

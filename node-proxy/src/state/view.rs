@@ -191,8 +191,9 @@ impl Node {
         let mut all: Vec<String> = self.saving.error.iter().cloned().collect();
         let addresses = self.ipcache.backoff.error.iter();
         all.extend(addresses.map(|error| format!("addresses: {error}")));
-        let Leftovers { endpoints, addresses, unreadable, is_synced, .. } = &self.leftovers;
-        let leftovers = endpoints.error.iter().chain(&addresses.error);
+        let Leftovers { endpoints, addresses, services, unreadable, is_synced, .. } =
+            &self.leftovers;
+        let leftovers = endpoints.error.iter().chain(&addresses.error).chain(&services.error);
         all.extend(leftovers.map(|error| format!("leftovers: {error}")));
         for own in unreadable.values() {
             let error = own.backoff.error.iter();

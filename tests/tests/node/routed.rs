@@ -23,6 +23,12 @@ pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
         trial("who_is_refused_is_told_at_once", &needs, told),
         trial("the_tables_show_what_is_in_force", &needs, tables),
         trial("a_policy_that_changes_is_in_force_for_the_next_request", &needs, changed),
+        trial("one_who_comes_again_under_the_same_interface_is_judged_again", &needs, comes_again),
+        trial(
+            "what_changes_while_the_daemon_is_away_is_in_force_for_open_connections",
+            &needs,
+            away,
+        ),
         trial("killed_and_started_again_it_takes_over_and_lets_nothing_in", &needs, killed),
         trial("after_an_orderly_end_what_needs_reading_is_refused", &needs, ended),
     ]
@@ -97,6 +103,44 @@ fn changed() {
     eventually("the error", || node.daemon.text(&["status"]).contains("shop.yaml").then_some(()));
     assert_eq!(node.status("client", "10.60.0.3", 8080, "/public/a"), "200");
     assert_eq!(node.status("client", "10.60.0.3", 8080, "/private"), "403");
+}
+
+fn comes_again() {
+    let node = Node::new();
+    assert_eq!(node.status("client", "10.60.0.3", 8081, "/any"), "200");
+    let shows =
+        |what| eventually(what, || node.daemon.text(&["status"]).contains(what).then_some(()));
+    for _ in 0..2 {
+        node.net.ip("node", "link del psh\n");
+        shows("there is no interface `psh`");
+        node.net.routed("node", "psh", "shop", "10.60.0.3", "fd60::3");
+        shows("all that is wanted is in force");
+        for shop in ["10.60.0.3", "[fd60::3]"] {
+            assert_eq!(node.status("client", shop, 8081, "/any"), "200", "{shop}");
+            assert_eq!(node.status("client", shop, 8080, "/private"), "403", "{shop}");
+            assert_eq!(node.status("away", shop, 8081, "/any"), "refused", "{shop}");
+        }
+    }
+}
+
+fn away() {
+    let mut node = Node::new();
+    let mut curl = node.net.inside("client", &portreeve_tests::needed("curl"));
+    // Two requests on one connection, the second one after the daemon has come back.
+    curl.args(["--silent", "--max-time", "20", "--rate", "12/m", "--output", "/dev/null"]);
+    curl.args(["--write-out", "%{http_code} %{num_connects}\n"]);
+    curl.args(["http://10.60.0.3:8081/a", "--output", "/dev/null", "http://10.60.0.3:8081/b"]);
+    let curl = curl.stdout(std::process::Stdio::piped()).spawn().expect("curl runs");
+    eventually("the first request", || {
+        node.daemon.rows("ct").iter().any(|row| row[3] == "10.60.0.3:8081").then_some(())
+    });
+    node.daemon.signal(Signal::KILL);
+    node.daemon.wait();
+    node.daemon.write("shop.yaml", &SHOP.replace("8081", "8082"));
+    node.daemon.start(&node.net);
+    let said = curl.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.starts_with("200 1\n000"), "{said}");
 }
 
 fn killed() {
