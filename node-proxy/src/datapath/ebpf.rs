@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use portreeve_core::carried_out;
 use portreeve_ebpf::kernel_verdict;
-use portreeve_ebpf::node::{NodeKernel, NodePolicyTable, NodeSettings, endpoint_flags};
+use portreeve_ebpf::node::{NodeError, NodeKernel, NodePolicyTable, NodeSettings, endpoint_flags};
 use portreeve_policy::{EndpointPolicy, Identity};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
@@ -49,8 +48,8 @@ impl EbpfDatapath {
     ///
     /// # Errors
     /// What is missing, and what the kernel refuses.
-    pub fn open(settings: &NodeSettings, told_at_once: bool) -> Result<Self, DatapathError> {
-        let kernel = NodeKernel::open(settings).map_err(|error| failed(&error))?;
+    pub fn open(settings: &NodeSettings, told_at_once: bool) -> Result<Self, NodeError> {
+        let kernel = NodeKernel::open(settings)?;
         let told = if told_at_once { endpoint_flags::TOLD_AT_ONCE } else { 0 };
         Ok(Self {
             kernel: Arc::new(kernel),
@@ -91,23 +90,6 @@ impl EbpfDatapath {
     pub fn kernel(&self) -> Arc<NodeKernel> {
         self.kernel.clone()
     }
-}
-
-/// Whether a bpf file system is there. What is pinned elsewhere is refused with a word that says nothing.
-///
-/// # Errors
-/// With what to do.
-pub fn check_bpffs(path: &Path) -> Result<(), DatapathError> {
-    const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
-    let mounted =
-        rustix::fs::statfs(path).is_ok_and(|found| u64::try_from(found.f_type) == Ok(BPF_FS_MAGIC));
-    if mounted {
-        return Ok(());
-    }
-    Err(DatapathError(format!(
-        "`{0}` is no bpf file system; mount one: `mount -t bpf bpf {0}`",
-        path.display()
-    )))
 }
 
 /// The interface that a workload is attached by.
@@ -262,13 +244,17 @@ impl Datapath for EbpfDatapath {
         }
     }
 
-    fn list(&self, table: Table) -> Option<Listing> {
-        match table {
-            Table::Policy => Some(listing::policies(&self.policies)),
-            Table::Ipcache => Some(listing::ipcache(&self.ipcache)),
-            Table::Ct => Some(listing::connections(&self.kernel.connections().ok()?)),
-            Table::Metrics => Some(listing::counters(&self.kernel.counters().ok()?)),
-            Table::Lb => Some(self.balancing.listing()),
-        }
+    fn list(&self, table: Table) -> Result<Option<Listing>, DatapathError> {
+        Ok(Some(match table {
+            Table::Policy => listing::policies(&self.policies),
+            Table::Ipcache => listing::ipcache(&self.ipcache),
+            Table::Ct => {
+                listing::connections(&self.kernel.connections().map_err(|error| failed(&error))?)
+            }
+            Table::Metrics => {
+                listing::counters(&self.kernel.counters().map_err(|error| failed(&error))?)
+            }
+            Table::Lb => self.balancing.listing(),
+        }))
     }
 }

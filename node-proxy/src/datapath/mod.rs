@@ -27,7 +27,7 @@ use ipnet::IpNet;
 use portreeve_policy::{EndpointPolicy, Identity, Protocol};
 use serde::Serialize;
 
-pub use self::ebpf::{EbpfDatapath, check_bpffs};
+pub use self::ebpf::EbpfDatapath;
 pub use self::links::Links;
 pub use self::none::NoDatapath;
 pub use self::recording::{Call, Recorder, Recording};
@@ -152,7 +152,10 @@ pub trait Datapath: Send {
     fn status(&self) -> DatapathStatus;
 
     /// What is in a table; `None`: there is no such table.
-    fn list(&self, table: Table) -> Option<Listing>;
+    ///
+    /// # Errors
+    /// When it can't be read.
+    fn list(&self, table: Table) -> Result<Option<Listing>, DatapathError>;
 }
 
 /// Numbers that mean somebody already.
@@ -185,6 +188,9 @@ pub trait Proxying: Send {
         &mut self,
         policies: &mut dyn Iterator<Item = (EndpointId, EndpointPolicy)>,
     );
+
+    /// Open log files again: they were rotated.
+    fn reopen_logs(&mut self) {}
 
     /// Accept nothing more, and let connections finish.
     fn drain(&mut self) {}

@@ -84,8 +84,8 @@ impl Datapath for NoDatapath {
         DatapathStatus::default()
     }
 
-    fn list(&self, _: Table) -> Option<Listing> {
-        None
+    fn list(&self, _: Table) -> Result<Option<Listing>, DatapathError> {
+        Ok(None)
     }
 }
 

@@ -232,8 +232,8 @@ impl Datapath for Recording {
         DatapathStatus::default()
     }
 
-    fn list(&self, _: Table) -> Option<Listing> {
-        None
+    fn list(&self, _: Table) -> Result<Option<Listing>, DatapathError> {
+        Ok(None)
     }
 }
 
