@@ -108,6 +108,17 @@ pub(crate) fn missing(settings: &Settings) -> Vec<Missing> {
     missing
 }
 
+/// What the datapath of a node needs, and is not there.
+pub(crate) fn missing_on_a_node(bpffs: &Path) -> Vec<Missing> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut missing: Vec<_> =
+        lacking(&status, NEEDED.iter().chain(&NEEDED_ON_A_NODE)).into_iter().collect();
+    if !is_of_type(bpffs, BPF_FS_MAGIC) {
+        missing.push(Missing::Bpffs(bpffs.to_owned()));
+    }
+    missing
+}
+
 /// The kernel's version, for messages: whether it will do is seen by loading.
 pub(crate) fn kernel() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
@@ -136,16 +147,22 @@ pub(crate) fn load_hint(error: Option<io::ErrorKind>) -> &'static str {
 }
 
 fn capabilities(status: &str) -> Option<Missing> {
+    lacking(status, NEEDED.iter())
+}
+
+fn lacking<'n>(
+    status: &str,
+    needed: impl Iterator<Item = &'n (u32, &'static str, bool)>,
+) -> Option<Missing> {
     let effective = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .unwrap_or(0);
     let has = |bit: u32| effective & (1 << bit) != 0;
-    let missing: Vec<_> = NEEDED
-        .into_iter()
-        .filter(|&(bit, _, by_admin)| !has(bit) && (!by_admin || !has(SYS_ADMIN)))
-        .map(|(_, name, _)| name)
+    let missing: Vec<_> = needed
+        .filter(|(bit, _, by_admin)| !has(*bit) && (!by_admin || !has(SYS_ADMIN)))
+        .map(|(_, name, _)| *name)
         .collect();
     (!missing.is_empty()).then_some(Missing::Capabilities(missing))
 }
@@ -230,6 +247,9 @@ const SYS_ADMIN: u32 = 21;
 /// asks of programs that compare pointers.
 const NEEDED: [(u32, &str, bool); 3] =
     [(12, "CAP_NET_ADMIN", false), (38, "CAP_PERFMON", true), (39, "CAP_BPF", true)];
+
+/// The kernel opens the policy that is in force only for who has this (`BPF_MAP_GET_FD_BY_ID`).
+const NEEDED_ON_A_NODE: [(u32, &str, bool); 1] = [(SYS_ADMIN, "CAP_SYS_ADMIN", false)];
 
 /// include/uapi/linux/magic.h
 const CGROUP2_SUPER_MAGIC: u32 = 0x6367_7270;

@@ -182,6 +182,11 @@ pub(crate) fn load_refused(name: &str, error: &ProgramError) -> SetupError {
     refused(name, shortened(error), kind)
 }
 
+/// A program that this version needs, and the object does not have.
+pub(crate) fn load_absent(name: &str) -> SetupError {
+    refused(name, "it is not in the object".to_owned(), None)
+}
+
 fn refused(name: &str, reason: String, kind: Option<io::ErrorKind>) -> SetupError {
     let (program, kernel) = (name.to_owned(), kernel());
     SetupError::Load { program, kernel, reason, hint: load_hint(kind) }

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 use crate::api::BpfTable;
+use crate::config::Admin;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -69,6 +70,9 @@ pub(crate) enum Command {
     Identity(IdentityCommand),
     /// Show tables of the datapath
     Bpf(BpfArguments),
+    /// Remove the programs, the maps and the device of an instance: nothing is judged any more
+    #[command(after_help = DETACH_EXAMPLES)]
+    Detach(DetachArguments),
     /// Show what happens, as it happens
     #[command(after_help = MONITOR_EXAMPLES)]
     Monitor(AskArguments),
@@ -139,6 +143,27 @@ pub(crate) struct BpfArguments {
     pub(crate) ask: AskArguments,
 }
 
+const DETACH_EXAMPLES: &str = "\
+Examples:
+  portreeve-node detach
+  portreeve-node detach --instance blue
+
+Exit codes:
+  0   removed, or there was nothing
+  1   failed, for instance the daemon still runs
+  2   wrong usage";
+
+#[derive(Debug, Args)]
+pub(crate) struct DetachArguments {
+    /// What everything is pinned under: `kernel.instance`
+    #[arg(long, value_name = "NAME", default_value = crate::config::INSTANCE)]
+    pub(crate) instance: String,
+
+    /// Where a bpf file system is mounted: `kernel.bpffs`
+    #[arg(long, value_name = "DIR", default_value = crate::config::BPFFS)]
+    pub(crate) bpffs: PathBuf,
+}
+
 const GET_EXAMPLES: &str = "\
 Examples:
   portreeve-node endpoint get default/shop-1
@@ -196,7 +221,8 @@ Examples:
   portreeve-node run --objects objects/ --state /tmp/state --socket /tmp/node.sock --datapath none
 
 Signals:
-  HUP        read all objects again
+  HUP        read all objects again; log files are opened again
+  USR1       log files are opened again: they were rotated
   TERM, INT  let connections finish, then end; a second one ends at once
 
 Exit codes:
@@ -209,7 +235,7 @@ Exit codes:
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct RunArguments {
     /// Configuration file; `portreeve-node config example` prints one
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["objects", "state", "socket", "node", "datapath"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["objects", "state", "socket", "node", "datapath", "admin"])]
     pub(crate) config: Option<PathBuf>,
 
     /// Folder of objects: policies, workloads, services, namespaces
@@ -231,6 +257,10 @@ pub(crate) struct RunArguments {
     /// What carries policy out [default: ebpf]
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) datapath: Option<DatapathKind>,
+
+    /// Where metrics and health of the shared proxy are, or `off` [default: 127.0.0.1:15000]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) admin: Option<Admin>,
 
     #[command(flatten)]
     pub(crate) log: LogArguments,
@@ -287,6 +317,9 @@ mod tests {
             (&["run"], false),
             (&["run", "--config", "node.yaml", "--objects", "o"], false),
             (&["run", "--config", "node.yaml", "--datapath", "none"], false),
+            (&["run", "--objects", "o", "--admin", "off"], true),
+            (&["run", "--objects", "o", "--admin", "15000"], false),
+            (&["detach", "--instance", "blue"], true),
             (&["bpf", "ipcache", "list"], true),
             (&["bpf", "ipcache", "delete"], false),
             (&["bpf", "everything", "list"], false),

@@ -11,7 +11,7 @@ use crate::cli::{
     IdentityCommand, Output, PolicyCommand, ServiceCommand,
 };
 use crate::source::Folder;
-use crate::{config, daemon, render};
+use crate::{config, daemon, detach, render};
 
 /// Runs `portreeve-node`.
 #[must_use]
@@ -37,6 +37,7 @@ pub fn main() -> ExitCode {
         Command::Bpf(bpf) => {
             show(&bpf.ask, &Request::BpfList { table: bpf.table }, render::listing)
         }
+        Command::Detach(arguments) => detach::run(&arguments),
         Command::Monitor(ask) => monitor(&ask),
         Command::Config(ConfigCommand::Example) => print(config::EXAMPLE).map(drop),
         Command::Config(ConfigCommand::Check { file }) => check(&file),

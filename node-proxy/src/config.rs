@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use portreeve_policy::{Diagnostic, Enforcement, Options, Severity};
@@ -18,6 +19,11 @@ pub(crate) const EXAMPLE: &str = include_str!("example.yaml");
 pub(crate) const SOCKET: &str = "/run/portreeve/node.sock";
 /// Where numbers are kept unless told otherwise.
 pub(crate) const STATE: &str = "/var/lib/portreeve/node";
+
+/// Where a bpf file system is mounted unless told otherwise.
+pub(crate) const BPFFS: &str = "/sys/fs/bpf";
+/// What everything is pinned under there unless told otherwise.
+pub(crate) const INSTANCE: &str = "node";
 
 /// What `portreeve-node run` is told.
 #[derive(Debug)]
@@ -80,8 +86,8 @@ pub(crate) struct Kernel {
 impl Default for Kernel {
     fn default() -> Self {
         Self {
-            bpffs: "/sys/fs/bpf".into(),
-            instance: "node".to_owned(),
+            bpffs: BPFFS.into(),
+            instance: INSTANCE.to_owned(),
             refusals: Refusals::Told,
             cgroup: None,
             devices: None,
@@ -102,19 +108,25 @@ pub(crate) enum Refusals {
 
 /// An address, or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Admin(Option<SocketAddr>);
+pub(crate) struct Admin(Option<SocketAddr>);
+
+impl FromStr for Admin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self(None)),
+            address => address
+                .parse()
+                .map(|address| Self(Some(address)))
+                .map_err(|_| format!("`{text}` is no address: write `127.0.0.1:15000`, or `off`")),
+        }
+    }
+}
 
 impl<'de> Deserialize<'de> for Admin {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match text.as_str() {
-            "off" => Ok(Self(None)),
-            address => address.parse().map(|address| Self(Some(address))).map_err(|_| {
-                de::Error::custom(format!(
-                    "`{text}` is no address: write `127.0.0.1:15000`, or `off`"
-                ))
-            }),
-        }
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -175,7 +187,7 @@ pub(crate) fn from_arguments(arguments: &RunArguments) -> Result<Config, Failure
             node: arguments.node.clone().unwrap_or_else(host_name),
             datapath: arguments.datapath.unwrap_or_default(),
             kernel: Kernel::default(),
-            admin: default_admin().0,
+            admin: arguments.admin.unwrap_or_else(default_admin).0,
             policy: Options::default(),
             identity_linger: default_linger(),
             drain_timeout: default_drain(),

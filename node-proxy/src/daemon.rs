@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use portreeve_core::NodeConfig;
 use portreeve_core::telemetry::AccessLogConfig;
+use portreeve_core::{NodeConfig, raise_file_limit};
 use portreeve_ebpf::InstanceName;
-use portreeve_ebpf::node::{NodeCapacity, NodeSettings};
+use portreeve_ebpf::node::{NodeCapacity, NodeSettings, missing};
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
@@ -19,12 +19,11 @@ use crate::api::Server;
 use crate::cli::{DatapathKind, RunArguments};
 use crate::command::Failure;
 use crate::config::{self, Config, Refusals};
-use crate::datapath::{
-    Datapath, DatapathError, EbpfDatapath, NoDatapath, Proxying, SharedProxy, check_bpffs, outside,
-};
+use crate::datapath::{Datapath, EbpfDatapath, Links, NoDatapath, Proxying, SharedProxy, outside};
 use crate::logging;
 use crate::source::{Batch, Source, WatchedFolder};
 use crate::state::{Node, NodeOptions};
+use crate::trouble;
 
 /// How often it is looked whether connections have ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -34,24 +33,29 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     logging::start(&arguments.log)?;
     let config = config::from_arguments(arguments)?;
     check_datapath(&config)?;
+    raise_file_limit();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
     let _entered = runtime.enter();
     // Before anything else: a signal that comes early must find somebody.
     let mut signals = Signals::new().map_err(Failure::new)?;
     let _lock = lock_state(&config.state)?;
+    let again = Arc::new(Notify::new());
+    // Before anything is set up: it may not be readable.
+    let source = open_source(&config.objects, again.clone())?;
     if let Some(folder) = config.socket.parent() {
         make_folder(folder)?;
     }
     let server = Server::listen(&config.socket).map_err(Failure::new)?;
     let node = open_node(&config)?;
-    let again = Arc::new(Notify::new());
-    let source = open_source(&config.objects, again.clone())?;
     tracing::info!("objects are read from {}", source.name());
     tracing::info!("status socket: {}", config.socket.display());
+    let links = Links::listen().map_err(|error| {
+        Failure::new(format!("can't listen for interfaces that come and go: {error}"))
+    })?;
     let followed = runtime.block_on(async {
         let answers = tokio::spawn(server.serve(node.clone()));
-        let followed = follow(&node, source, &again, &mut signals).await;
+        let followed = follow(&node, source, &again, &links, &mut signals).await;
         if followed.is_ok() {
             drain(&node, config.drain_timeout, &mut signals).await;
         }
@@ -60,7 +64,6 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
         let _ = answers.await;
         followed
     });
-    lock(&node).leave();
     followed?;
     tracing::info!("ended in order");
     Ok(())
@@ -82,16 +85,11 @@ fn open_node(config: &Config) -> Result<Arc<Mutex<Node>>, Failure> {
 fn check_datapath(config: &Config) -> Result<(), Failure> {
     match config.datapath {
         DatapathKind::None => Ok(()),
-        DatapathKind::Ebpf => check_bpffs(&config.kernel.bpffs).map_err(|error| failed(&error)),
+        DatapathKind::Ebpf => match trouble::missing(&missing(&config.kernel.bpffs)) {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        },
     }
-}
-
-fn failed(error: &DatapathError) -> Failure {
-    Failure::new(format!(
-        "the programs inside of the kernel can't be set up: {error}\n  hint: this takes root \
-         (CAP_BPF, CAP_NET_ADMIN), Linux 6.6 or newer and a bpf file system; `--datapath none` \
-         computes and shows policy, and enforces nothing"
-    ))
 }
 
 type Carried = (Box<dyn Datapath>, Box<dyn Proxying>);
@@ -117,17 +115,26 @@ fn open_datapath(config: &Config) -> Result<Carried, Failure> {
         capacity: NodeCapacity::default(),
     };
     let told = config.kernel.refusals == Refusals::Told;
-    let mut datapath = EbpfDatapath::open(&settings, told).map_err(|error| failed(&error))?;
+    let mut datapath =
+        EbpfDatapath::open(&settings, told).map_err(|error| trouble::kernel(&error))?;
     let devices = config.kernel.devices.clone().unwrap_or_else(outside::devices);
     let addresses = config.kernel.addresses.clone().unwrap_or_else(outside::addresses);
-    datapath.serve_outside(&devices, &addresses).map_err(|error| failed(&error))?;
-    datapath.serve_processes(config.kernel.cgroup.as_deref()).map_err(|error| failed(&error))?;
+    datapath.serve_outside(&devices, &addresses).map_err(|error| {
+        Failure::new(format!(
+            "services can't be answered from outside: {error}\n  hint: `kernel.devices` names the \
+             devices that lead there, `[]` none"
+        ))
+    })?;
+    datapath
+        .serve_processes(config.kernel.cgroup.as_deref())
+        .map_err(|error| Failure::new(format!("services can't be had at `connect()`: {error}")))?;
     tracing::info!("services are answered from outside by {devices:?}, at {addresses:?}");
     let mut proxy = NodeConfig::new(Vec::new());
     proxy.access_log = AccessLogConfig::default();
     proxy.admin = config.admin;
     proxy.limits.drain_timeout = config.drain_timeout;
-    let proxy = SharedProxy::start(proxy, &datapath.kernel()).map_err(|error| failed(&error))?;
+    let proxy =
+        SharedProxy::start(proxy, &datapath.kernel()).map_err(|error| trouble::proxy(&error))?;
     Ok((Box::new(datapath), Box::new(proxy)))
 }
 
@@ -151,7 +158,11 @@ fn lock_state(state: &Path) -> Result<File, Failure> {
     make_folder(state)?;
     let path = state.join("lock");
     let failed = |error: &dyn std::fmt::Display| {
-        Failure::new(format!("can't use the state folder `{}`: {error}", state.display()))
+        Failure::new(format!(
+            "can't use the state folder `{}`: {error}\n  hint: choose another one with `--state` or \
+             the key `state`",
+            state.display()
+        ))
     };
     let file = File::options()
         .create(true)
@@ -160,10 +171,9 @@ fn lock_state(state: &Path) -> Result<File, Failure> {
         .open(&path)
         .map_err(|error| failed(&error))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-        rustix::io::Errno::WOULDBLOCK => failed(
-            &"another daemon uses it\n  hint: is another `portreeve-node run` still there? choose \
-              another folder with `--state`",
-        ),
+        rustix::io::Errno::WOULDBLOCK => {
+            failed(&"another daemon uses it: is another `portreeve-node run` still there?")
+        }
         error => failed(&error),
     })?;
     Ok(file)
@@ -174,7 +184,11 @@ fn make_folder(path: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
-        Failure::new(format!("can't make the folder `{}`: {error}", path.display()))
+        Failure::new(format!(
+            "can't make the folder `{}`: {error}\n  hint: choose another one with `--state` and \
+             `--socket`, or the keys `state` and `socket`",
+            path.display()
+        ))
     })
 }
 
@@ -183,6 +197,7 @@ async fn follow(
     node: &Mutex<Node>,
     mut source: WatchedFolder,
     again: &Notify,
+    links: &Links,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let (send, mut batches) = mpsc::channel::<Batch>(1);
@@ -204,11 +219,18 @@ async fn follow(
                 }
             }
             () = wait => lock(node).realise(Instant::now()),
+            () = links.changed() => {
+                let mut node = lock(node);
+                node.look_at_interfaces();
+                node.realise(Instant::now());
+            }
             received = signals.next() => match received {
                 Received::Hangup => {
                     tracing::info!("reading all objects again");
                     again.notify_one();
+                    lock(node).proxy().reopen_logs();
                 }
+                Received::User => lock(node).proxy().reopen_logs(),
                 Received::End => break,
             },
         }
@@ -254,6 +276,7 @@ fn lock(node: &Mutex<Node>) -> MutexGuard<'_, Node> {
 /// The signals that `--help` lists.
 struct Signals {
     hangup: Signal,
+    user: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -261,6 +284,7 @@ struct Signals {
 #[derive(Clone, Copy)]
 enum Received {
     Hangup,
+    User,
     End,
 }
 
@@ -268,6 +292,7 @@ impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined1())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
@@ -276,6 +301,7 @@ impl Signals {
     async fn next(&mut self) -> Received {
         tokio::select! {
             _ = self.hangup.recv() => Received::Hangup,
+            _ = self.user.recv() => Received::User,
             _ = self.terminate.recv() => Received::End,
             _ = self.interrupt.recv() => Received::End,
         }

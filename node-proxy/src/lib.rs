@@ -11,6 +11,7 @@
 //! | [`api`] | the status socket |
 //! | `cli`, `command`, `render` | the command line |
 //! | `config`, `daemon`, `logging` | `portreeve-node run` |
+//! | `detach`, `trouble` | what it has set up, taken away; what can go wrong with it, and what to do |
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -19,11 +20,13 @@ mod command;
 mod config;
 mod daemon;
 pub mod datapath;
+mod detach;
 pub mod identities;
 mod logging;
 pub mod objects;
 mod render;
 pub mod source;
 pub mod state;
+mod trouble;
 
 pub use self::command::main;

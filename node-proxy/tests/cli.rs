@@ -143,7 +143,17 @@ fn without_a_datapath_it_does_not_run_unless_it_is_asked_to() {
         .output()
         .unwrap();
     assert_eq!(said.status.code(), Some(1));
-    compare("run-ebpf.error.txt", &text(&said.stderr), folder.path());
+    let detached = Command::new(BINARY)
+        .args(["detach", "--bpffs"])
+        .arg(folder.path().join("nowhere"))
+        .output()
+        .unwrap();
+    assert_eq!(detached.status.code(), Some(1));
+    // Others lack privileges as well.
+    if rustix::process::geteuid().is_root() {
+        compare("run-ebpf.error.txt", &text(&said.stderr), folder.path());
+        compare("detach.error.txt", &text(&detached.stderr), folder.path());
+    }
     assert!(!folder.path().join("state").exists(), "nothing was begun");
 }
 
@@ -188,6 +198,8 @@ fn changes_are_seen_as_they_happen_and_a_broken_one_is_shown() {
     assert!(news.next().unwrap().contains("\"endpoint-realised\""));
     monitor.kill().unwrap();
     monitor.wait().unwrap();
+    // It has no log files, and goes on.
+    daemon.signal("USR1");
     daemon.signal("HUP");
     daemon.until("it was told to read again", |daemon| daemon.log().contains("all objects again"));
 }

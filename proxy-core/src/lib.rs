@@ -18,6 +18,7 @@
 //! | `tower` | a layer for services of hyper, axum and tonic (feature `tower`) |
 //! | `policy_files`, `policy_loader`, `watch` | policy read from files, compiled, watched |
 //! | `control` | the control thread |
+//! | `open_files` | as many open files as the system allows |
 //! | `launch` | what starting a proxy is made of |
 //! | [`telemetry`] | access log and metrics |
 //! | [`admin`] | the admin server |
@@ -35,6 +36,7 @@ pub mod limits;
 mod listener;
 pub mod node;
 pub mod observer;
+mod open_files;
 mod policy_files;
 mod policy_loader;
 pub mod proxy;
@@ -61,6 +63,7 @@ pub use self::http2::fuzz;
 pub use self::inspect::carried_out;
 pub use self::limits::Limits;
 pub use self::node::{NodeConfig, NodeProxy, NodeRemote, UpstreamSource};
+pub use self::open_files::raise_file_limit;
 pub use self::policy_files::{PolicyFilesError, read as read_policy_files};
 pub use self::policy_loader::{LoadError, check_policy};
 pub use self::proxy::{Proxy, Remote, StartError};

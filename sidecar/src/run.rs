@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portreeve_core::{Proxy, Remote, StartError};
+use portreeve_core::{Proxy, Remote, StartError, raise_file_limit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::RunArguments;
@@ -120,18 +120,6 @@ fn hint(error: &StartError) -> Option<&'static str> {
             Some("ports below 1024 need CAP_NET_BIND_SERVICE, TPROXY needs CAP_NET_ADMIN")
         }
         _ => None,
-    }
-}
-
-/// Every connection needs two descriptors, and more while it splices.
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::warn!("can't raise the limit of open files: {error}");
-        }
     }
 }
 

@@ -33,12 +33,43 @@ pub(super) fn prepare() -> Result<u32, NodeError> {
         .map_err(NodeError::network("turn off `net.ipv4.tcp_early_demux`"))?;
     let loopback = number("lo").map_err(NodeError::network("find `lo`"))?;
     for family in [AF_INET, AF_INET6] {
-        netlink
-            .ask(local_route(family, loopback))
-            .and_then(|()| netlink.ask(rule(family)))
-            .map_err(NodeError::network("route marked packets to the proxy"))?;
+        let routed =
+            netlink.ask(local_route(family, loopback)).and_then(|()| netlink.ask(rule(family)));
+        match routed {
+            // Without IPv6 there are no such packets.
+            Err(error) if family == AF_INET6 && is_unsupported(&error) => {}
+            routed => routed.map_err(NodeError::network("route marked packets to the proxy"))?,
+        }
     }
     Ok(device)
+}
+
+/// Takes it all away; whether any of it was there. What `net.ipv4.tcp_early_demux` was before is not known:
+/// it stays off.
+pub(super) fn remove() -> Result<bool, NodeError> {
+    let netlink = Netlink::open().map_err(NodeError::network("open a netlink socket"))?;
+    let mut was_there = false;
+    for family in [AF_INET, AF_INET6] {
+        let rule = by_mark(Request::removing(RTM_DELRULE, &rule_head(family)));
+        let route = to_here(Request::removing(RTM_DELROUTE, &route_head(family)));
+        for request in [rule, route] {
+            was_there |= match netlink.remove(request) {
+                Err(error) if family == AF_INET6 && is_unsupported(&error) => false,
+                removed => {
+                    removed.map_err(NodeError::network("remove the route of marked packets"))?
+                }
+            };
+        }
+    }
+    if let Ok(device) = number(NAME) {
+        let removed = netlink.remove(Request::removing(RTM_DELLINK, &link(device)));
+        was_there |= removed.map_err(NodeError::network("remove the device `portreeve0`"))?;
+    }
+    Ok(was_there)
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
 }
 
 /// The number of an interface of this thread's network namespace.
@@ -81,22 +112,36 @@ fn link(device: u32) -> Vec<u8> {
     words.into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
-/// Everything is local: `struct rtmsg`.
+/// Everything is local.
 fn local_route(family: u8, loopback: u32) -> Request {
+    to_here(Request::new(RTM_NEWROUTE, &route_head(family))).with(RTA_OIF, &loopback.to_ne_bytes())
+}
+
+/// `struct rtmsg`
+fn route_head(family: u8) -> [u8; 12] {
     const STATIC: u8 = 4;
     const HOST: u8 = 254;
     const LOCAL: u8 = 2;
-    let fixed = [family, 0, 0, 0, 0, STATIC, HOST, LOCAL, 0, 0, 0, 0];
-    Request::new(RTM_NEWROUTE, &fixed)
-        .with(RTA_TABLE, &TABLE.to_ne_bytes())
-        .with(RTA_OIF, &loopback.to_ne_bytes())
+    [family, 0, 0, 0, 0, STATIC, HOST, LOCAL, 0, 0, 0, 0]
 }
 
-/// By the mark to the table: `struct fib_rule_hdr`.
+fn to_here(request: Request) -> Request {
+    request.with(RTA_TABLE, &TABLE.to_ne_bytes())
+}
+
+/// By the mark to the table.
 fn rule(family: u8) -> Request {
+    by_mark(Request::new(RTM_NEWRULE, &rule_head(family)))
+}
+
+/// `struct fib_rule_hdr`
+fn rule_head(family: u8) -> [u8; 12] {
     const TO_TABLE: u8 = 1;
-    let fixed = [family, 0, 0, 0, 0, 0, 0, TO_TABLE, 0, 0, 0, 0];
-    Request::new(RTM_NEWRULE, &fixed)
+    [family, 0, 0, 0, 0, 0, 0, TO_TABLE, 0, 0, 0, 0]
+}
+
+fn by_mark(request: Request) -> Request {
+    request
         .with(FRA_PRIORITY, &PRIORITY.to_ne_bytes())
         .with(FRA_FWMARK, &mark::TO_PROXY.to_ne_bytes())
         .with(FRA_FWMASK, &u32::MAX.to_ne_bytes())
@@ -108,9 +153,12 @@ const AF_INET6: u8 = 10;
 
 // include/uapi/linux/rtnetlink.h, if_link.h and fib_rules.h
 const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
 const RTM_SETLINK: u16 = 19;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_NEWRULE: u16 = 32;
+const RTM_DELRULE: u16 = 33;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;

@@ -1,7 +1,7 @@
 //! Why a node's datapath can't be set up or changed. What was in force before, still is.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{MapError, SetupError};
 
@@ -10,9 +10,10 @@ use crate::error::{MapError, SetupError};
 pub enum NodeError {
     /// What is pinned was made by another version, or with less room.
     #[error(
-        "what is pinned in `{}` can't be taken over: {found}; remove it first (`NodeKernel::remove`), \
-         after which workloads are not judged until their interfaces are attached again",
-        path.display()
+        "what is pinned in `{}` can't be taken over: {found}; `{}` first, after which workloads are not \
+         judged until they are attached again",
+        path.display(),
+        detach_command(path)
     )]
     Layout {
         /// Where it is pinned.
@@ -47,6 +48,13 @@ pub enum NodeError {
     /// A listening socket is not what programs can hand packets to.
     #[error("can't use a listening socket for the proxy: {0}")]
     Listener(io::Error),
+}
+
+/// The command that removes what is pinned in `<bpffs>/portreeve-node/<instance>`.
+fn detach_command(path: &Path) -> String {
+    let instance = path.file_name().unwrap_or_default().to_string_lossy().replace('+', ".");
+    let bpffs = path.ancestors().nth(2).unwrap_or(path).display();
+    format!("portreeve-node detach --bpffs {bpffs} --instance {instance}")
 }
 
 impl NodeError {

@@ -1,7 +1,7 @@
 //! Who has which address: whole addresses in a hash, prefixes in a trie. What is wanted is said as a
 //! whole; what differs is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -47,6 +47,13 @@ impl Identities {
             WHOLE => self.hosts.set(key.address, identity),
             _ => self.prefixes.set(key, identity),
         }
+    }
+
+    /// Every identity that somebody has.
+    pub(super) fn numbers(&self) -> Result<BTreeSet<u32>, MapError> {
+        let mut all = self.hosts.numbers()?;
+        all.extend(self.prefixes.numbers()?);
+        Ok(all)
     }
 
     /// How many there are, and how many there is room for.
@@ -118,6 +125,11 @@ impl<K: Plain + Ord + Hash> Mirrored<K> {
             }
         }
         Ok(())
+    }
+
+    fn numbers(&self) -> Result<BTreeSet<u32>, MapError> {
+        let mut mirror = lock(&self.mirror);
+        Ok(self.known(&mut mirror)?.values().copied().collect())
     }
 
     fn fill(&self) -> Result<(&'static str, usize, u32), MapError> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
@@ -20,7 +20,9 @@ use super::maps::{Maps, check_pinned};
 use super::netlink::Netlink;
 use super::policy::NodePolicyTable;
 use super::programs::{FROM_WORKLOAD, Programs, TO_PROXY, TO_WORKLOAD};
+use super::removal::{self, NodeRemoved};
 use super::report::{NodeCounters, NodeEvents};
+use super::revisions::Revisions;
 use super::settings::NodeSettings;
 use crate::address::address;
 use crate::attach::{pin, pinned};
@@ -38,10 +40,17 @@ pub struct NodeKernel {
     pub(super) maps: Maps,
     /// The one that leads to the proxy.
     pub(super) device: u32,
-    /// As in `ENDPOINTS`. Whoever changes one of them, or a policy, holds it.
-    attached: Mutex<BTreeMap<u32, EndpointEntry>>,
+    /// Whoever changes what is attached, or a policy, holds it.
+    state: Mutex<State>,
     netlink: Netlink,
     _owner: Owner,
+}
+
+#[derive(Debug)]
+struct State {
+    /// As in `ENDPOINTS`.
+    attached: BTreeMap<u32, EndpointEntry>,
+    revisions: Revisions,
 }
 
 /// How full a map is.
@@ -86,8 +95,10 @@ impl NodeKernel {
         maps.config.put(&0, &config).map_err(MapError::system("can't write", "CONFIG"))?;
         let entries = maps.endpoints.entries();
         let entries = entries.map_err(MapError::system("can't read", "ENDPOINTS"))?;
-        let attached = Mutex::new(entries.iter().copied().collect());
-        let kernel = Self { folder, programs, maps, device, attached, netlink, _owner: owner };
+        let attached = entries.iter().copied().collect();
+        let revisions = Revisions::after(maps.revisions()?);
+        let state = Mutex::new(State { attached, revisions });
+        let kernel = Self { folder, programs, maps, device, state, netlink, _owner: owner };
         kernel.hold("device", TO_PROXY, attach_type::TCX_INGRESS, device)?;
         for (interface, _) in entries {
             kernel.take_over(interface)?;
@@ -95,16 +106,13 @@ impl NodeKernel {
         Ok(kernel)
     }
 
-    /// Takes away all that is pinned, whoever made it; nothing is judged any more. The device, the rule and
-    /// the route stay: without programs nothing comes by them.
+    /// Takes away all that an instance has set up, whoever made it: nothing is judged any more. The device
+    /// goes with the last instance. What isn't there is no error.
     ///
     /// # Errors
-    /// When somebody has the instance, and when it can't be removed.
-    pub fn remove(settings: &NodeSettings) -> Result<(), NodeError> {
-        let folder = Folder::of_node(&settings.bpffs, &settings.instance);
-        let _owner = folder.take()?;
-        folder.remove().map(drop).map_err(SetupError::file("can't remove", folder.path()))?;
-        Ok(())
+    /// When somebody has the instance, and when something can't be removed.
+    pub fn remove(settings: &NodeSettings) -> Result<NodeRemoved, NodeError> {
+        removal::remove(&settings.bpffs, &settings.instance)
     }
 
     /// Judges all that passes a workload's interface, from now on. `flags`: see
@@ -113,7 +121,7 @@ impl NodeKernel {
     /// # Errors
     /// Without room, and when the kernel does not attach programs; then the interface is as it was.
     pub fn attach(&self, interface: u32, endpoint: u32, flags: u32) -> Result<(), NodeError> {
-        let mut attached = lock(&self.attached);
+        let attached = &mut lock(&self.state).attached;
         let before = attached.get(&interface).copied();
         let revision = self.maps.policies.revision(endpoint)?;
         let link = self.netlink.link(interface);
@@ -125,8 +133,14 @@ impl NodeKernel {
         let held = OF_WORKLOAD
             .iter()
             .try_for_each(|(end, program, kind)| self.hold_end(interface, end, program, *kind));
-        if held.is_err() && before.is_none() {
-            let _ = self.let_go(interface, &mut attached);
+        if held.is_err() {
+            match before {
+                Some(before) => {
+                    put("ENDPOINTS", &self.maps.endpoints, &interface, &before)?;
+                    attached.insert(interface, before);
+                }
+                None => self.let_go(interface, attached)?,
+            }
         }
         held
     }
@@ -136,7 +150,7 @@ impl NodeKernel {
     /// # Errors
     /// When links or entries can't be removed.
     pub fn detach(&self, interface: u32) -> Result<(), NodeError> {
-        self.let_go(interface, &mut lock(&self.attached))
+        self.let_go(interface, &mut lock(&self.state).attached)
     }
 
     fn let_go(
@@ -153,24 +167,45 @@ impl NodeKernel {
         Ok(())
     }
 
-    /// Detaches an endpoint's interfaces, and forgets its addresses, its policy and its connections.
+    /// Forgets an endpoint's policy, its connections and its addresses, and detaches its interfaces: those
+    /// last, so that whatever fails, nothing passes that would not have passed before.
     ///
     /// # Errors
     /// What can't be removed.
     pub fn remove_endpoint(&self, endpoint: u32) -> Result<(), NodeError> {
-        for (interface, entry) in self.endpoints()? {
-            if entry.endpoint == endpoint {
-                self.detach(interface)?;
-            }
-        }
-        self.set_own_addresses(endpoint, &[])?;
-        self.maps.policies.remove(endpoint)?;
+        self.remove_policy(endpoint)?;
         for key in self.maps.tracked.keys().map_err(MapError::system("can't read", "TRACKED"))? {
             if key.endpoint == endpoint {
                 remove("TRACKED", &self.maps.tracked, &key)?;
             }
         }
+        self.set_own_addresses(endpoint, &[])?;
+        for (interface, entry) in self.endpoints()? {
+            if entry.endpoint == endpoint {
+                self.detach(interface)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Everybody of whom anything is there: an interface, an address, a policy.
+    ///
+    /// # Errors
+    /// When maps can't be read.
+    pub fn known_endpoints(&self) -> Result<BTreeSet<u32>, NodeError> {
+        let own = self.maps.own.entries().map_err(MapError::system("can't read", "OWN"))?;
+        let mut all: BTreeSet<u32> = own.into_iter().map(|(_, endpoint)| endpoint).collect();
+        all.extend(self.maps.policies.endpoints()?);
+        all.extend(self.endpoints()?.into_iter().map(|(_, entry)| entry.endpoint));
+        Ok(all)
+    }
+
+    /// Every identity that an address has.
+    ///
+    /// # Errors
+    /// When maps can't be read.
+    pub fn known_identities(&self) -> Result<BTreeSet<u32>, NodeError> {
+        Ok(self.maps.identities.numbers()?)
     }
 
     /// The addresses that a workload may send from, all of them.
@@ -191,7 +226,8 @@ impl NodeKernel {
         Ok(())
     }
 
-    /// Says who has a prefix, for all endpoints; `None`: nobody in particular.
+    /// Says who has a prefix, for all endpoints; `None`: nobody in particular. In force for what comes
+    /// from now on; for connections that are open with [`rejudge`](Self::rejudge).
     ///
     /// # Errors
     /// When there is no room.
@@ -199,7 +235,8 @@ impl NodeKernel {
         Ok(self.maps.identities.set(prefix, identity)?)
     }
 
-    /// Says who has which prefix, all of it; what differs is written.
+    /// Says who has which prefix, all of it; what differs is written. As
+    /// [`set_identity`](Self::set_identity).
     ///
     /// # Errors
     /// When there is no room: nothing is written then.
@@ -210,14 +247,34 @@ impl NodeKernel {
         Ok(self.maps.identities.sync(identities.into_iter())?)
     }
 
-    /// Puts an endpoint's policy in force, for connections that are open, too, if its revision is another.
+    /// Puts an endpoint's policy in force, for connections that are open, too.
     ///
     /// # Errors
     /// When there is no room.
     pub fn set_policy(&self, endpoint: u32, policy: &NodePolicyTable) -> Result<(), NodeError> {
-        let mut attached = lock(&self.attached);
-        self.maps.policies.set(endpoint, policy)?;
-        self.set_revision(&mut attached, endpoint, policy.revision())
+        let State { attached, revisions } = &mut *lock(&self.state);
+        let revision = if policy.is_empty() { 0 } else { revisions.next() };
+        self.maps.policies.set(endpoint, policy, revision)?;
+        self.set_revision(attached, endpoint, revision)
+    }
+
+    /// Has all connections judged once more, each at its next packet: addresses have other identities than
+    /// when they were judged.
+    ///
+    /// # Errors
+    /// When maps can't be written. Connections of some endpoints are not judged again then; call it again.
+    pub fn rejudge(&self) -> Result<(), NodeError> {
+        let State { attached, revisions } = &mut *lock(&self.state);
+        let revision = revisions.next();
+        let mut result = Ok(());
+        for endpoint in self.maps.policies.endpoints()? {
+            // The policy first: until the entry says so, too, nothing is looked at; and what is judged
+            // meanwhile is judged twice.
+            let stamped = self.maps.policies.stamp(endpoint, revision).map_err(NodeError::from);
+            let told = stamped.and_then(|()| self.set_revision(attached, endpoint, revision));
+            result = result.and(told);
+        }
+        result
     }
 
     /// Says which revision is in force.
@@ -240,9 +297,9 @@ impl NodeKernel {
     /// # Errors
     /// When the maps can't be written.
     pub fn remove_policy(&self, endpoint: u32) -> Result<(), NodeError> {
-        let mut attached = lock(&self.attached);
+        let attached = &mut lock(&self.state).attached;
         self.maps.policies.remove(endpoint)?;
-        self.set_revision(&mut attached, endpoint, 0)
+        self.set_revision(attached, endpoint, 0)
     }
 
     /// Hands connections that the proxy has to read to a listening socket, until it is closed. It has to
@@ -318,19 +375,28 @@ impl NodeKernel {
         Ok(all)
     }
 
-    /// Replaces the programs of an interface that is known; forgets one that is gone.
+    /// Replaces the programs of an interface that is known; forgets one that is gone. By the number alone
+    /// it can't be told: another interface may have it by now. So a link has to hold on to it still.
     fn take_over(&self, interface: u32) -> Result<(), NodeError> {
-        for (end, program, kind) in OF_WORKLOAD {
-            match self.hold_end(interface, end, program, kind) {
-                Err(NodeError::Attach { source, .. })
-                    if source.raw_os_error() == Some(libc::ENODEV) =>
-                {
-                    return self.detach(interface);
-                }
-                result => result?,
-            }
+        let mut is_there = false;
+        for (end, program, _) in OF_WORKLOAD {
+            let link = self.live_link(&link_name(interface, end), interface);
+            is_there |=
+                link.map_err(|source| NodeError::Attach { program, interface, source })?.is_some();
         }
-        Ok(())
+        if !is_there {
+            return self.detach(interface);
+        }
+        OF_WORKLOAD
+            .iter()
+            .try_for_each(|(end, program, kind)| self.hold_end(interface, end, program, *kind))
+    }
+
+    /// The pinned link, if it holds on to this interface.
+    fn live_link(&self, link: &str, interface: u32) -> io::Result<Option<OwnedFd>> {
+        let Some(link) = pinned(&self.folder.link(link))? else { return Ok(None) };
+        let target = sys::link_target(link.as_fd())?;
+        Ok((target == LinkTarget::Interface(interface)).then_some(link))
     }
 
     fn hold_end(
@@ -354,9 +420,7 @@ impl NodeKernel {
         let held = || {
             let path = self.folder.link(link);
             let program = self.programs.descriptor(program)?;
-            if let Some(link) = pinned(&path)?
-                && sys::link_target(link.as_fd())? == LinkTarget::Interface(interface)
-            {
+            if let Some(link) = self.live_link(link, interface)? {
                 return sys::link_update(link.as_fd(), program);
             }
             fs::create_dir_all(self.folder.links())?;

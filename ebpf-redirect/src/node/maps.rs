@@ -60,6 +60,20 @@ impl Maps {
             translated: table(folder, "TRANSLATED")?,
         })
     }
+
+    /// Revisions of policies, as many as are to be found: in force, and of connections that they let pass.
+    pub(super) fn revisions(&self) -> Result<Vec<u32>, MapError> {
+        let of_endpoints = self.endpoints.entries();
+        let of_endpoints = of_endpoints.map_err(MapError::system("can't read", "ENDPOINTS"))?;
+        let of_tracked = self.tracked.entries();
+        let of_tracked = of_tracked.map_err(MapError::system("can't read", "TRACKED"))?;
+        let mut all: Vec<u32> = of_endpoints.iter().map(|(_, entry)| entry.revision).collect();
+        all.extend(of_tracked.iter().map(|(_, tracked)| tracked.revision));
+        for endpoint in self.policies.endpoints()? {
+            all.push(self.policies.revision(endpoint)?);
+        }
+        Ok(all)
+    }
 }
 
 /// Refuses what another version has pinned, and what has less room than is asked for.

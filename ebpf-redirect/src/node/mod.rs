@@ -7,8 +7,9 @@
 //! | `balance.rs` | services, and the devices that lead outside |
 //! | `dial.rs` | services at the system call |
 //! | `policy.rs` | [`NodePolicyTable`]: an endpoint's policy as entries of the kernel's trie |
-//! | `policies.rs` | the tries in force |
+//! | `policies.rs`, `revisions.rs` | the tries in force, and by which numbers they are told apart |
 //! | `identities.rs` | who has which address |
+//! | `removal.rs` | all of it taken away; [`missing`]: what it needs |
 //! | `programs.rs`, `maps.rs` | into the kernel |
 //! | `device.rs`, `netlink.rs` | the device, the rules and the routes that lead packets to the proxy |
 //! | `veth.rs` | the host's end of a workload's cable |
@@ -29,7 +30,9 @@ mod netlink;
 mod policies;
 mod policy;
 mod programs;
+mod removal;
 mod report;
+mod revisions;
 mod settings;
 mod veth;
 
@@ -41,6 +44,7 @@ pub use portreeve_ebpf_common::node::{
 pub use self::error::NodeError;
 pub use self::kernel::{Fill, NodeKernel};
 pub use self::policy::NodePolicyTable;
+pub use self::removal::{NodeRemoved, missing};
 pub use self::report::{NodeCounters, NodeEvents};
 pub use self::settings::{NodeCapacity, NodeSettings};
 pub use self::veth::host_end;

@@ -80,6 +80,23 @@ impl Netlink {
 
     /// Sends a request, and waits for what comes of it.
     pub(super) fn ask(&self, request: Request) -> io::Result<()> {
+        match self.answer(request)? {
+            0 | libc::EEXIST => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+
+    /// Sends a request that removes something; whether it was there.
+    pub(super) fn remove(&self, request: Request) -> io::Result<bool> {
+        match self.answer(request)? {
+            0 => Ok(true),
+            libc::ENOENT | libc::ESRCH | libc::ENODEV => Ok(false),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+
+    /// The number of the error that comes of a request; 0: none.
+    fn answer(&self, request: Request) -> io::Result<i32> {
         let mut bytes = request.0;
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         bytes.splice(..4, length.to_ne_bytes());
@@ -89,20 +106,26 @@ impl Netlink {
         // `struct nlmsghdr`, then `struct nlmsgerr`, which begins with the error's number.
         let error = answer.get(..length).and_then(|answer| answer.get(16..20));
         let error = error.and_then(|error| error.try_into().ok()).map(i32::from_ne_bytes);
-        match error.map(|error| error.saturating_neg()) {
-            Some(0 | libc::EEXIST) => Ok(()),
-            Some(error) => Err(io::Error::from_raw_os_error(error)),
-            None => Err(io::ErrorKind::InvalidData.into()),
-        }
+        let error = error.map(|error| error.saturating_neg());
+        error.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 }
 
 impl Request {
+    /// That something be there.
     pub(super) fn new(kind: u16, fixed: &[u8]) -> Self {
+        Self::with_flags(kind, NLM_F_CREATE | NLM_F_EXCL, fixed)
+    }
+
+    /// That something be there no more.
+    pub(super) fn removing(kind: u16, fixed: &[u8]) -> Self {
+        Self::with_flags(kind, 0, fixed)
+    }
+
+    fn with_flags(kind: u16, flags: u16, fixed: &[u8]) -> Self {
         let mut bytes = vec![0; 4];
         bytes.extend(kind.to_ne_bytes());
-        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        bytes.extend(flags.to_ne_bytes());
+        bytes.extend((NLM_F_REQUEST | NLM_F_ACK | flags).to_ne_bytes());
         bytes.extend([0; 8]);
         bytes.extend(fixed);
         Self(bytes)

@@ -1,12 +1,13 @@
 //! The policies in force: for each endpoint one trie in a map of maps. Another policy is another trie,
 //! filled before it takes that place, so that a program sees all of the old one or all of the new one.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use portreeve_ebpf_common::PolicyValue;
 use portreeve_ebpf_common::node::NodePolicyKey;
 
-use super::policy::NodePolicyTable;
+use super::policy::{NodePolicyTable, with_revision};
 use crate::error::MapError;
 use crate::policy_map::is_full;
 use crate::sys::{self, NO_PREALLOC, map_kind};
@@ -23,13 +24,20 @@ pub(super) struct Policies {
 
 impl Policies {
     /// Puts a policy in force. A failure leaves the one before in force.
-    pub(super) fn set(&self, endpoint: u32, table: &NodePolicyTable) -> Result<(), MapError> {
+    pub(super) fn set(
+        &self,
+        endpoint: u32,
+        table: &NodePolicyTable,
+        revision: u32,
+    ) -> Result<(), MapError> {
         if table.len() > self.capacity as usize {
             return Err(self.full(table));
         }
-        let trie = Trie::create("POLICY", map_kind::LPM_TRIE, self.capacity, NO_PREALLOC)
+        // One more: some kernels take an entry that is replaced for another one (see `stamp`).
+        let room = self.capacity.saturating_add(1);
+        let trie = Trie::create("POLICY", map_kind::LPM_TRIE, room, NO_PREALLOC)
             .map_err(MapError::system("can't make a trie for", NAME))?;
-        trie.put_all(table.entries()).map_err(|error| match is_full(&error) {
+        trie.put_all(table.stamped(revision)).map_err(|error| match is_full(&error) {
             true => self.full(table),
             false => MapError::system("can't fill a trie for", NAME)(error),
         })?;
@@ -43,14 +51,34 @@ impl Policies {
         })
     }
 
+    /// Who has a policy.
+    pub(super) fn endpoints(&self) -> Result<Vec<u32>, MapError> {
+        self.outer.keys().map_err(MapError::system("can't read", NAME))
+    }
+
     /// The revision of an endpoint's policy; 0 if it has none.
     pub(super) fn revision(&self, endpoint: u32) -> Result<u32, MapError> {
-        let read = || match self.outer.get(&endpoint)? {
-            Some(id) => Trie::new(sys::map_by_id(id)?)?.get(&NodePolicyKey::HEADER),
+        let read = || match self.trie(endpoint)? {
+            Some(trie) => trie.get(&NodePolicyKey::HEADER),
             None => Ok(None),
         };
         let header = read().map_err(MapError::system("can't read", NAME))?;
         Ok(header.map_or(0, |header| header.0[0]))
+    }
+
+    /// Gives the policy that an endpoint has another revision.
+    pub(super) fn stamp(&self, endpoint: u32, revision: u32) -> Result<(), MapError> {
+        let write = || {
+            let Some(trie) = self.trie(endpoint)? else { return Ok(()) };
+            let Some(header) = trie.get(&NodePolicyKey::HEADER)? else { return Ok(()) };
+            trie.put(&NodePolicyKey::HEADER, &with_revision(header, revision))
+        };
+        write().map_err(MapError::system("can't write", NAME))
+    }
+
+    fn trie(&self, endpoint: u32) -> io::Result<Option<Trie>> {
+        let id = self.outer.get(&endpoint)?;
+        id.map(|id| Trie::new(sys::map_by_id(id)?)).transpose()
     }
 
     pub(super) fn remove(&self, endpoint: u32) -> Result<(), MapError> {

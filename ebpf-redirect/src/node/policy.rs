@@ -42,7 +42,6 @@ impl NodePolicyTable {
     /// agree with the proxy.
     pub fn new(
         policy: &EndpointPolicy,
-        revision: u64,
         carried_out: impl Fn(Protocol, ConnectionVerdict) -> Verdict,
     ) -> Self {
         let mut known: BTreeSet<Identity> = policy.addresses().map(|(_, who)| who).collect();
@@ -53,12 +52,9 @@ impl NodePolicyTable {
         let classes = |who| (class(Direction::Egress, who), class(Direction::Ingress, who));
 
         let enforced = |direction| policy.is_enforced(engine(direction));
-        let header = PolicyValue::header(
-            // Programs tell policies apart by it; they don't compare. 0 would be none.
-            u32::try_from(revision % u64::from(u32::MAX)).unwrap_or_default() + 1,
-            enforced(Direction::Egress),
-            enforced(Direction::Ingress),
-        );
+        // Its revision is the kernel's, which has it when it is put in force.
+        let header =
+            PolicyValue::header(0, enforced(Direction::Egress), enforced(Direction::Ingress));
         let others = classes(nobody);
         let mut entries = vec![
             (NodePolicyKey::HEADER, header),
@@ -92,15 +88,6 @@ impl NodePolicyTable {
         entries.into_iter().collect()
     }
 
-    /// By what programs tell it from others; 0 if there is no header, and nobody may do anything.
-    #[must_use]
-    pub fn revision(&self) -> u32 {
-        match self.entries.first() {
-            Some((NodePolicyKey::HEADER, value)) => value.0[0],
-            _ => 0,
-        }
-    }
-
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -113,10 +100,27 @@ impl NodePolicyTable {
         self.entries.is_empty()
     }
 
+    /// All entries, under a revision.
+    pub(super) fn stamped(
+        &self,
+        revision: u32,
+    ) -> impl ExactSizeIterator<Item = (NodePolicyKey, PolicyValue)> {
+        self.entries().map(move |(key, value)| match key {
+            NodePolicyKey::HEADER => (key, with_revision(value, revision)),
+            _ => (key, value),
+        })
+    }
+
     /// All entries, in the order of their keys.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (NodePolicyKey, PolicyValue)> {
         self.entries.iter().copied()
     }
+}
+
+/// The same header under another revision.
+pub(super) fn with_revision(header: PolicyValue, revision: u32) -> PolicyValue {
+    let PolicyValue([_, egress, ingress]) = header;
+    PolicyValue([revision, egress, ingress])
 }
 
 impl FromIterator<(NodePolicyKey, PolicyValue)> for NodePolicyTable {
@@ -188,8 +192,7 @@ mod tests {
         let mut dice = Dice::new(31);
         for _ in 0..60 {
             let scenario = Scenario::any(&mut dice);
-            let table = NodePolicyTable::new(&scenario.policy, 7, judged);
-            assert_eq!(table.revision(), 8);
+            let table = NodePolicyTable::new(&scenario.policy, judged);
             for _ in 0..60 {
                 let question = scenario.question(&mut dice);
                 let (name, number) = ASKED[dice.below(ASKED.len())];
@@ -214,7 +217,7 @@ mod tests {
     fn of_whom_nothing_is_said_there_is_one_entry() {
         let mut dice = Dice::new(32);
         for _ in 0..60 {
-            let table = NodePolicyTable::new(&Scenario::any(&mut dice).policy, 1, judged);
+            let table = NodePolicyTable::new(&Scenario::any(&mut dice).policy, judged);
             let of = |key: NodePolicyKey| {
                 table.entries().find(|(own, _)| *own == key).map(|(_, value)| value)
             };
@@ -229,7 +232,11 @@ mod tests {
     }
 
     #[test]
-    fn no_policy_has_no_revision() {
-        assert_eq!(NodePolicyTable::default().revision(), 0);
+    fn a_revision_changes_nothing_but_the_header() {
+        let table = NodePolicyTable::new(&Scenario::any(&mut Dice::new(33)).policy, judged);
+        let stamped: Vec<_> = table.stamped(7).collect();
+        let (header, plain) = (stamped[0].1, table.entries().next().expect("a header").1);
+        assert_eq!((header.0[0], header.0[1..] == plain.0[1..]), (7, true));
+        assert!(stamped.into_iter().skip(1).eq(table.entries().skip(1)));
     }
 }

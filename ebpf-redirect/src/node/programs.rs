@@ -12,7 +12,7 @@ use super::maps::SHAPES;
 use super::settings::NodeCapacity;
 use crate::error::SetupError;
 use crate::instance::Folder;
-use crate::programs::{load_refused, maps_refused, pin_listeners};
+use crate::programs::{load_absent, load_refused, maps_refused, pin_listeners};
 
 /// What the workload sends.
 pub(super) const FROM_WORKLOAD: &str = "portreeve_from_workload";
@@ -50,7 +50,7 @@ impl Programs {
             let loaded = match object.program_mut(name) {
                 Some(Program::SchedClassifier(program)) => program.load(),
                 Some(Program::CgroupSockAddr(program)) => program.load(),
-                _ => continue,
+                _ => return Err(load_absent(name)),
             };
             loaded.map_err(|error| load_refused(name, &error))?;
         }

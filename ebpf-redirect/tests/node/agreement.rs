@@ -27,12 +27,12 @@ fn agreement(node: &mut Node) {
     let mut events = node.kernel().events().expect("events");
     let (mut seen, mut without_ports) = (BTreeSet::new(), HashSet::new());
     let mut port = 0_u16;
-    for revision in 1..=150 {
+    for _ in 0..150 {
         let scenario = Scenario::any(&mut dice);
         let policy = &scenario.policy;
         let who = policy.addresses().map(|(prefix, who)| (prefix, who.get()));
         node.kernel().sync_identities(who).expect("room");
-        let table = NodePolicyTable::new(policy, revision, judged);
+        let table = NodePolicyTable::new(policy, judged);
         node.kernel().set_policy(ENDPOINT, &table).expect("room");
         for _ in 0..100 {
             let Some(question) = question(&scenario, &mut dice, &mut without_ports) else {

@@ -5,11 +5,13 @@
 mod agreement;
 mod cost;
 mod evasion;
+mod interfaces;
 mod life_cycle;
 mod net;
 mod packets;
 mod proxied;
 mod refused;
+mod revisions;
 mod rules;
 mod services;
 mod tracked;
@@ -28,7 +30,9 @@ fn main() {
         evasion::TESTS,
         services::TESTS,
         proxied::TESTS,
+        revisions::TESTS,
         life_cycle::TESTS,
+        interfaces::TESTS,
         agreement::TESTS,
         cost::TESTS,
     ];

@@ -190,8 +190,12 @@ fn listed(node: &mut Node) {
         found.expect("it is there")
     };
     let ((_, client), (key, server)) = (of(1), of(2));
-    assert_eq!((client.opened(), client.revision, client.identity), (Direction::Egress, 7, 102));
-    assert_eq!((server.opened(), server.revision, server.identity), (Direction::Ingress, 8, 101));
+    assert_eq!((client.opened(), client.identity), (Direction::Egress, 102));
+    assert_eq!((server.opened(), server.identity), (Direction::Ingress, 101));
+    let entries = node.kernel().endpoints().expect("a list");
+    let in_force = |number| entries.iter().find(|(_, entry)| entry.endpoint == number);
+    assert_eq!(in_force(1).map(|(_, entry)| entry.revision), Some(client.revision));
+    assert_eq!(in_force(2).map(|(_, entry)| entry.revision), Some(server.revision));
     assert_eq!((key.local_port, key.protocol), (80, TCP));
     assert!(server.packets.iter().all(|count| *count >= 2), "{server:?}");
     let fill = node.kernel().status().expect("status");

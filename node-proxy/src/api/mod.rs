@@ -115,6 +115,8 @@ pub enum RefusalCode {
     NotFound,
     /// There is no datapath, or it has no such table.
     NoDatapath,
+    /// It is there, and can't be read.
+    Failed,
     /// The request is not one.
     BadRequest,
     /// Too many ask at once.
@@ -163,8 +165,11 @@ pub fn answer(node: &Node, request: &Request) -> Answer {
         Request::ServiceList => Answer::of(node.services()),
         Request::IdentityList => Answer::of(node.identities()),
         Request::BpfList { table } => match node.datapath().list((*table).into()) {
-            Some(listing) => Answer::of(listing),
-            None => Answer::refuse(
+            Ok(Some(listing)) => Answer::of(listing),
+            Err(error) => {
+                Answer::refuse(RefusalCode::Failed, format!("the table can't be read: {error}"))
+            }
+            Ok(None) => Answer::refuse(
                 RefusalCode::NoDatapath,
                 match node.datapath().is_enforcing() {
                     true => "the datapath has no such table".to_owned(),

@@ -36,7 +36,11 @@ pub enum ListenError {
     )]
     Taken(PathBuf),
     /// The system refuses.
-    #[error("can't listen at `{path}`: {source}", path = path.display())]
+    #[error(
+        "can't listen at `{path}`: {source}\n  hint: choose another path with `--socket` or the key \
+         `socket`",
+        path = path.display()
+    )]
     Refused {
         /// The path.
         path: PathBuf,

@@ -2,22 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use portreeve_core::carried_out;
 use portreeve_ebpf::kernel_verdict;
-use portreeve_ebpf::node::{NodeKernel, NodePolicyTable, NodeSettings, endpoint_flags};
+use portreeve_ebpf::node::{
+    NodeError, NodeKernel, NodePolicyTable, NodeSettings, endpoint_flags, host_end,
+};
 use portreeve_policy::{EndpointPolicy, Identity};
-use rustix::net::netdevice::name_to_index;
+use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::balancing::Balancing;
 use super::listing;
 use super::{
     Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, Listing, MapFill,
-    ServiceName, ServiceSpec, Table,
+    NumbersInUse, ServiceName, ServiceSpec, Table,
 };
 use crate::objects::Attachment;
 
@@ -27,12 +30,19 @@ pub struct EbpfDatapath {
     kernel: Arc<NodeKernel>,
     flags: u32,
     /// Where each endpoint is attached.
-    interfaces: BTreeMap<EndpointId, u32>,
+    interfaces: BTreeMap<EndpointId, Interface>,
     /// The revision of each endpoint's policy in force, and how many entries it has.
     policies: BTreeMap<EndpointId, (u64, usize)>,
     /// Who is where.
     ipcache: BTreeMap<IpNet, u32>,
     balancing: Balancing,
+}
+
+/// An interface as it was when an endpoint was attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Interface {
+    name: String,
+    number: u32,
 }
 
 impl EbpfDatapath {
@@ -41,8 +51,8 @@ impl EbpfDatapath {
     ///
     /// # Errors
     /// What is missing, and what the kernel refuses.
-    pub fn open(settings: &NodeSettings, told_at_once: bool) -> Result<Self, DatapathError> {
-        let kernel = NodeKernel::open(settings).map_err(|error| failed(&error))?;
+    pub fn open(settings: &NodeSettings, told_at_once: bool) -> Result<Self, NodeError> {
+        let kernel = NodeKernel::open(settings)?;
         let told = if told_at_once { endpoint_flags::TOLD_AT_ONCE } else { 0 };
         Ok(Self {
             kernel: Arc::new(kernel),
@@ -104,40 +114,33 @@ impl EbpfDatapath {
     }
 }
 
-/// Whether a bpf file system is there. What is pinned elsewhere is refused with a word that says nothing.
-///
-/// # Errors
-/// With what to do.
-pub fn check_bpffs(path: &Path) -> Result<(), DatapathError> {
-    const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
-    let mounted =
-        rustix::fs::statfs(path).is_ok_and(|found| u64::try_from(found.f_type) == Ok(BPF_FS_MAGIC));
-    if mounted {
-        return Ok(());
-    }
-    Err(DatapathError(format!(
-        "`{0}` is no bpf file system; mount one: `mount -t bpf bpf {0}`",
-        path.display()
-    )))
-}
-
-/// The number of the interface that a workload is attached by.
-fn interface(attachment: &Attachment) -> Result<u32, DatapathError> {
+/// The interface that a workload is attached by.
+fn interface(attachment: &Attachment) -> Result<Interface, DatapathError> {
     match attachment {
-        Attachment::Interface(name) => interface_number(name)
-            .ok_or_else(|| DatapathError(format!("there is no interface `{name}` on this host"))),
-        Attachment::NetworkNamespace(path) => Err(DatapathError(format!(
-            "the interface that leads into `{}` is not looked for by this version: name it as \
-             `interface`",
-            path.display()
-        ))),
+        Attachment::Interface(name) => {
+            let number = interface_number(name).ok_or_else(|| {
+                DatapathError(format!("there is no interface `{name}` on this host"))
+            })?;
+            Ok(Interface { name: name.clone(), number })
+        }
+        Attachment::NetworkNamespace(path) => {
+            let failed = |error: &dyn std::fmt::Display| {
+                DatapathError(format!("network namespace `{}`: {error}", path.display()))
+            };
+            let number = host_end(path).map_err(|error| failed(&error))?;
+            let name = any_socket().and_then(|any| index_to_name(&any, number));
+            Ok(Interface { name: name.map_err(|error| failed(&error))?, number })
+        }
     }
 }
 
 fn interface_number(name: &str) -> Option<u32> {
-    // Asked of this thread's network namespace; `/sys` may be another's.
-    let any = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
-    name_to_index(&any, name).ok()
+    any_socket().and_then(|any| name_to_index(&any, name)).ok()
+}
+
+/// To ask for interfaces of this thread's network namespace; `/sys` may be another's.
+fn any_socket() -> rustix::io::Result<OwnedFd> {
+    socket(AddressFamily::INET, SocketType::DGRAM, None)
 }
 
 fn failed(error: &dyn std::fmt::Display) -> DatapathError {
@@ -155,19 +158,20 @@ impl Datapath for EbpfDatapath {
 
     fn endpoint_put(&mut self, endpoint: &EndpointSpec) -> Result<(), DatapathError> {
         let wanted = interface(&endpoint.attachment)?;
-        let before = self.interfaces.get(&endpoint.id).copied();
+        let mut others = self.interfaces.iter().filter(|(id, _)| **id != endpoint.id);
+        if let Some((other, _)) = others.find(|(_, other)| other.number == wanted.number) {
+            // One may say its name, another its namespace.
+            let Interface { name, .. } = wanted;
+            return Err(DatapathError(format!("interface `{name}` is endpoint {other}'s already")));
+        }
         // First whose addresses they are: there is no moment in which another may send from them.
         let addressed = self.kernel.set_own_addresses(endpoint.id, &endpoint.addresses);
         addressed.map_err(|error| failed(&error))?;
-        let attached = self.kernel.attach(wanted, endpoint.id, self.flags);
+        let attached = self.kernel.attach(wanted.number, endpoint.id, self.flags);
         attached.map_err(|error| failed(&error))?;
+        // One that it had before may be another's in a moment: that is known when all have been told.
         self.interfaces.insert(endpoint.id, wanted);
-        match before {
-            Some(before) if before != wanted => {
-                self.kernel.detach(before).map_err(|error| failed(&error))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     fn endpoint_removed(&mut self, id: EndpointId) -> Result<(), DatapathError> {
@@ -188,7 +192,7 @@ impl Datapath for EbpfDatapath {
         revision: u64,
         policy: &EndpointPolicy,
     ) -> Result<(), DatapathError> {
-        let table = NodePolicyTable::new(policy, revision, |protocol, verdict| {
+        let table = NodePolicyTable::new(policy, |protocol, verdict| {
             kernel_verdict(protocol, &carried_out(protocol, verdict))
         });
         self.kernel.set_policy(id, &table).map_err(|error| failed(&error))?;
@@ -222,25 +226,50 @@ impl Datapath for EbpfDatapath {
         self.kernel.set_services(&self.balancing.all()).map_err(|error| failed(&error))
     }
 
-    fn synced(&mut self) -> Result<(), DatapathError> {
-        let there = self.kernel.endpoints().map_err(|error| failed(&error))?;
-        let ours: BTreeSet<u32> = self.interfaces.values().copied().collect();
-        for (interface, entry) in there {
-            match self.interfaces.contains_key(&entry.endpoint) {
-                true if ours.contains(&interface) => continue,
-                true => self.kernel.detach(interface),
-                false => self.kernel.remove_endpoint(entry.endpoint),
-            }
-            .map_err(|error| failed(&error))?;
+    fn rejudge(&mut self) -> Result<(), DatapathError> {
+        self.kernel.rejudge().map_err(|error| failed(&error))
+    }
+
+    fn keep_endpoints(&mut self, all: &BTreeSet<EndpointId>) -> Result<(), DatapathError> {
+        let known = self.kernel.known_endpoints().map_err(|error| failed(&error))?;
+        for gone in known.difference(all) {
+            self.kernel.remove_endpoint(*gone).map_err(|error| failed(&error))?;
         }
+        for (interface, entry) in self.kernel.endpoints().map_err(|error| failed(&error))? {
+            // Of one that could not be attached since the process began, this is the interface it had.
+            let own = self.interfaces.get(&entry.endpoint);
+            if own.is_some_and(|own| own.number != interface) {
+                self.kernel.detach(interface).map_err(|error| failed(&error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_addresses(&mut self) -> Result<(), DatapathError> {
         let known = self.ipcache.iter().map(|(prefix, identity)| (*prefix, *identity));
-        self.kernel.sync_identities(known).map_err(|error| failed(&error))
+        self.kernel.sync_identities(known).map_err(|error| failed(&error))?;
+        self.rejudge()
+    }
+
+    fn lost(&mut self) -> Vec<EndpointId> {
+        let Ok(any) = any_socket() else { return Vec::new() };
+        let is_other = |own: &Interface| name_to_index(&any, &own.name).ok() != Some(own.number);
+        let lost = self.interfaces.iter().filter(|(_, own)| is_other(own));
+        let lost: Vec<EndpointId> = lost.map(|(id, _)| *id).collect();
+        self.interfaces.retain(|id, _| !lost.contains(id));
+        lost
+    }
+
+    fn numbers_in_use(&self) -> Result<NumbersInUse, DatapathError> {
+        let endpoints = self.kernel.known_endpoints().map_err(|error| failed(&error))?;
+        let identities = self.kernel.known_identities().map_err(|error| failed(&error))?;
+        Ok(NumbersInUse { endpoints, identities })
     }
 
     fn status(&self) -> DatapathStatus {
         let maps = self.kernel.status().unwrap_or_default();
-        let attached = self.interfaces.iter().map(|(id, interface)| {
-            format!("interface {interface}, ingress and egress (TCX): endpoint {id}")
+        let attached = self.interfaces.iter().map(|(id, Interface { name, number })| {
+            format!("interface {name} ({number}), ingress and egress (TCX): endpoint {id}")
         });
         DatapathStatus {
             attached: attached.collect(),
@@ -255,13 +284,17 @@ impl Datapath for EbpfDatapath {
         }
     }
 
-    fn list(&self, table: Table) -> Option<Listing> {
-        match table {
-            Table::Policy => Some(listing::policies(&self.policies)),
-            Table::Ipcache => Some(listing::ipcache(&self.ipcache)),
-            Table::Ct => Some(listing::connections(&self.kernel.connections().ok()?)),
-            Table::Metrics => Some(listing::counters(&self.kernel.counters().ok()?)),
-            Table::Lb => Some(self.balancing.listing()),
-        }
+    fn list(&self, table: Table) -> Result<Option<Listing>, DatapathError> {
+        Ok(Some(match table {
+            Table::Policy => listing::policies(&self.policies),
+            Table::Ipcache => listing::ipcache(&self.ipcache),
+            Table::Ct => {
+                listing::connections(&self.kernel.connections().map_err(|error| failed(&error))?)
+            }
+            Table::Metrics => {
+                listing::counters(&self.kernel.counters().map_err(|error| failed(&error))?)
+            }
+            Table::Lb => self.balancing.listing(),
+        }))
     }
 }

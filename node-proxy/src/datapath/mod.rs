@@ -5,18 +5,21 @@
 //! | --- | --- |
 //! | `mod.rs` | [`Datapath`], [`Proxying`], and what they are told |
 //! | `ebpf.rs`, `listing.rs` | [`EbpfDatapath`]: programs on the workloads' interfaces, and what their maps hold |
+//! | `links.rs` | [`Links`]: when interfaces come or go |
 //! | `shared_proxy.rs` | [`SharedProxy`]: the proxy to which they hand connections |
 //! | `none.rs` | [`NoDatapath`]: nothing is carried out, and it says so |
 //! | `recording.rs` | [`Recording`]: writes down what it is told, fails when a test wants it to |
 
 mod balancing;
 mod ebpf;
+mod links;
 mod listing;
 mod none;
 pub(crate) mod outside;
 mod recording;
 mod shared_proxy;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -24,7 +27,8 @@ use ipnet::IpNet;
 use portreeve_policy::{EndpointPolicy, Identity, Protocol};
 use serde::Serialize;
 
-pub use self::ebpf::{EbpfDatapath, check_bpffs};
+pub use self::ebpf::EbpfDatapath;
+pub use self::links::Links;
 pub use self::none::NoDatapath;
 pub use self::recording::{Call, Recorder, Recording};
 pub use self::shared_proxy::SharedProxy;
@@ -42,7 +46,7 @@ pub struct DatapathError(pub String);
 /// again with the same, and after a restart everything is told once more.
 ///
 /// The order of calls is: endpoints that go; endpoints that come or change; policies; address entries;
-/// services. An identity is in the policies before any address has it, and stays in them after the last
+/// services; what is left of the time before. An identity is in the policies before any address has it, and stays in them after the last
 /// address has lost it.
 pub trait Datapath: Send {
     /// What it is called in messages.
@@ -93,6 +97,13 @@ pub trait Datapath: Send {
     /// When it is still there.
     fn ipcache_removed(&mut self, prefix: IpNet) -> Result<(), DatapathError>;
 
+    /// Addresses have other identities than before, and all of them have been told: connections that are
+    /// open are judged once more.
+    ///
+    /// # Errors
+    /// When some may go on as they were judged before. It is called again then.
+    fn rejudge(&mut self) -> Result<(), DatapathError>;
+
     /// A service is there, or has changed. It is in force after [`Datapath::services_done`].
     ///
     /// # Errors
@@ -114,21 +125,46 @@ pub trait Datapath: Send {
         Ok(())
     }
 
-    /// Everything there is has been told since the process began, and is in force: what is left of the
-    /// time before may go.
+    /// These are all endpoints there are, whether each could be attached or not: what is left of others may
+    /// go, and so may interfaces that these have left.
     ///
     /// # Errors
     /// When something of it is left.
-    fn synced(&mut self) -> Result<(), DatapathError>;
+    fn keep_endpoints(&mut self, all: &BTreeSet<EndpointId>) -> Result<(), DatapathError>;
+
+    /// Every address entry has been told since the process began: what is left of others may go.
+    ///
+    /// # Errors
+    /// When something of it is left.
+    fn keep_addresses(&mut self) -> Result<(), DatapathError>;
+
+    /// Endpoints that are no longer attached by themselves: their interface is gone, or another has its
+    /// name. Each is returned once.
+    fn lost(&mut self) -> Vec<EndpointId>;
+
+    /// The highest numbers that are in use from a time before the process began.
+    ///
+    /// # Errors
+    /// When that can't be told.
+    fn numbers_in_use(&self) -> Result<NumbersInUse, DatapathError>;
 
     /// What is attached, and how full its maps are.
     fn status(&self) -> DatapathStatus;
 
     /// What is in a table; `None`: there is no such table.
-    fn list(&self, table: Table) -> Option<Listing>;
+    ///
+    /// # Errors
+    /// When it can't be read.
+    fn list(&self, table: Table) -> Result<Option<Listing>, DatapathError>;
+}
 
-    /// The process ends: what is in force stays.
-    fn leave(&mut self) {}
+/// Numbers that mean somebody already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NumbersInUse {
+    /// Of endpoints.
+    pub endpoints: BTreeSet<EndpointId>,
+    /// Of identities, those of prefixes among them.
+    pub identities: BTreeSet<u32>,
 }
 
 /// The proxy that reads what the kernel can't judge.
@@ -152,6 +188,9 @@ pub trait Proxying: Send {
         &mut self,
         policies: &mut dyn Iterator<Item = (EndpointId, EndpointPolicy)>,
     );
+
+    /// Open log files again: they were rotated.
+    fn reopen_logs(&mut self) {}
 
     /// Accept nothing more, and let connections finish.
     fn drain(&mut self) {}

@@ -1,11 +1,13 @@
 //! No datapath: everything is accepted, nothing is carried out.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 use portreeve_policy::{EndpointPolicy, Identity};
 
 use super::{
-    Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, Listing, Proxying,
-    ServiceName, ServiceSpec, Table,
+    Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, Listing, NumbersInUse,
+    Proxying, ServiceName, ServiceSpec, Table,
 };
 
 /// Carries nothing out: for trying policies and identities on a machine that has no workloads.
@@ -58,16 +60,32 @@ impl Datapath for NoDatapath {
         Ok(())
     }
 
-    fn synced(&mut self) -> Result<(), DatapathError> {
+    fn rejudge(&mut self) -> Result<(), DatapathError> {
         Ok(())
+    }
+
+    fn keep_endpoints(&mut self, _: &BTreeSet<EndpointId>) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn keep_addresses(&mut self) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn lost(&mut self) -> Vec<EndpointId> {
+        Vec::new()
+    }
+
+    fn numbers_in_use(&self) -> Result<NumbersInUse, DatapathError> {
+        Ok(NumbersInUse::default())
     }
 
     fn status(&self) -> DatapathStatus {
         DatapathStatus::default()
     }
 
-    fn list(&self, _: Table) -> Option<Listing> {
-        None
+    fn list(&self, _: Table) -> Result<Option<Listing>, DatapathError> {
+        Ok(None)
     }
 }
 

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use portreeve_policy::{EndpointPolicy, Identity};
 
 use super::{
-    Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, Listing, Proxying,
-    ServiceName, ServiceSpec, Table,
+    Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, Listing, NumbersInUse,
+    Proxying, ServiceName, ServiceSpec, Table,
 };
 
 /// What the datapath was told.
@@ -37,8 +37,12 @@ pub enum Call {
     ServicePut(ServiceSpec),
     /// `service_removed`.
     ServiceRemoved(ServiceName),
-    /// `synced`.
-    Synced,
+    /// `rejudge`.
+    Rejudge,
+    /// `keep_endpoints`.
+    KeepEndpoints(BTreeSet<EndpointId>),
+    /// `keep_addresses`.
+    KeepAddresses,
 }
 
 /// One line, for tests to compare.
@@ -59,7 +63,12 @@ impl fmt::Display for Call {
             Self::IpcacheRemoved(prefix) => write!(f, "ipcache {prefix} removed"),
             Self::ServicePut(service) => write!(f, "service {}", service.name),
             Self::ServiceRemoved(name) => write!(f, "service {name} removed"),
-            Self::Synced => f.write_str("synced"),
+            Self::Rejudge => f.write_str("rejudge"),
+            Self::KeepEndpoints(all) => {
+                let all: Vec<_> = all.iter().map(ToString::to_string).collect();
+                write!(f, "keep endpoints {}", all.join(","))
+            }
+            Self::KeepAddresses => f.write_str("keep addresses"),
         }
     }
 }
@@ -78,6 +87,8 @@ struct Shared {
     /// Nothing is kept.
     counts_only: bool,
     count: usize,
+    lost: Vec<EndpointId>,
+    in_use: NumbersInUse,
 }
 
 impl Recorder {
@@ -112,6 +123,16 @@ impl Recorder {
     /// From now on, everything works.
     pub fn mend(&self) {
         self.lock().failing.clear();
+    }
+
+    /// An endpoint's interface is another than it was.
+    pub fn lose(&self, id: EndpointId) {
+        self.lock().lost.push(id);
+    }
+
+    /// Numbers that are in use from a time before.
+    pub fn in_use(&self, numbers: NumbersInUse) {
+        self.lock().in_use = numbers;
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -187,16 +208,32 @@ impl Datapath for Recording {
         self.recorder.record(Call::ServiceRemoved(name.clone()))
     }
 
-    fn synced(&mut self) -> Result<(), DatapathError> {
-        self.recorder.record(Call::Synced)
+    fn rejudge(&mut self) -> Result<(), DatapathError> {
+        self.recorder.record(Call::Rejudge)
+    }
+
+    fn keep_endpoints(&mut self, all: &BTreeSet<EndpointId>) -> Result<(), DatapathError> {
+        self.recorder.record(Call::KeepEndpoints(all.clone()))
+    }
+
+    fn keep_addresses(&mut self) -> Result<(), DatapathError> {
+        self.recorder.record(Call::KeepAddresses)
+    }
+
+    fn lost(&mut self) -> Vec<EndpointId> {
+        std::mem::take(&mut self.recorder.lock().lost)
+    }
+
+    fn numbers_in_use(&self) -> Result<NumbersInUse, DatapathError> {
+        Ok(self.recorder.lock().in_use.clone())
     }
 
     fn status(&self) -> DatapathStatus {
         DatapathStatus::default()
     }
 
-    fn list(&self, _: Table) -> Option<Listing> {
-        None
+    fn list(&self, _: Table) -> Result<Option<Listing>, DatapathError> {
+        Ok(None)
     }
 }
 

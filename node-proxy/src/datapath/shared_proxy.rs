@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use portreeve_core::{
     EndpointConfig, EndpointLimits, Endpoints, ListenerConfig, NodeConfig, NodeProxy, NodeRemote,
-    Transparent, UpstreamConfig, UpstreamSource,
+    StartError, Transparent, UpstreamConfig, UpstreamSource,
 };
 use portreeve_ebpf::ListenerSlot;
 use portreeve_ebpf::node::{NodeKernel, mark};
@@ -37,7 +37,7 @@ impl SharedProxy {
     ///
     /// # Errors
     /// When it can't start, and when the kernel does not take its sockets.
-    pub fn start(mut settings: NodeConfig, kernel: &NodeKernel) -> Result<Self, DatapathError> {
+    pub fn start(mut settings: NodeConfig, kernel: &NodeKernel) -> Result<Self, StartError> {
         let has_v6 = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
         let wanted = LISTENERS.into_iter().filter(|(_, _, v4, _)| *v4 || has_v6);
         settings.listeners = wanted.map(|(name, way, v4, _)| listener(name, way, v4)).collect();
@@ -46,8 +46,7 @@ impl SharedProxy {
         let endpoints = Arc::<Endpoints>::default();
         let proxy = NodeProxy::start_told(settings, endpoints.clone(), |way, address, sockets| {
             hand_over(kernel, way, address, sockets)
-        })
-        .map_err(|error| DatapathError(error.to_string()))?;
+        })?;
         let remote = proxy.remote();
         Ok(Self { endpoints, names: BTreeMap::new(), proxy: Some(proxy), remote })
     }
@@ -120,6 +119,10 @@ impl Proxying for SharedProxy {
                 let _ = self.endpoints.set_policy(name, policy);
             }
         }
+    }
+
+    fn reopen_logs(&mut self) {
+        self.remote.reopen_logs();
     }
 
     fn drain(&mut self) {

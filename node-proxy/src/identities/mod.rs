@@ -17,6 +17,7 @@ mod numbering;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -71,6 +72,12 @@ impl<N: Name> Kept<N> {
         Some(number)
     }
 
+    fn begin_after(&mut self, highest: Option<u32>) {
+        if let Some(highest) = highest {
+            self.is_dirty |= self.numbers.begin_after(highest);
+        }
+    }
+
     fn collect(&mut self, now: Instant, keep: Duration) -> Vec<(N, u32)> {
         let gone = self.numbers.collect(now, keep);
         self.is_dirty |= !gone.is_empty();
@@ -104,6 +111,15 @@ impl Identities {
         let labels = Kept::open(folder.join("identities.json"), range, now)?;
         let prefixes = Kept::open(folder.join("prefixes.json"), PREFIXES, now)?;
         Ok(Self { shared: Arc::new(Mutex::new(Shared { labels, prefixes, now })) })
+    }
+
+    /// Gives out none of these numbers, nor any below: somebody has them, of whom the files know nothing.
+    pub fn begin_after(&mut self, in_use: &BTreeSet<u32>) {
+        let mut shared = self.lock();
+        let highest =
+            |range: std::ops::RangeInclusive<u32>| in_use.range(range).next_back().copied();
+        shared.labels.begin_after(highest(IDENTITIES));
+        shared.prefixes.begin_after(highest(PREFIXES));
     }
 
     /// Another moment has come.
@@ -193,6 +209,17 @@ impl EndpointIds {
     /// The id of an endpoint; `None`: there are none left.
     pub fn acquire(&mut self, name: &str, now: Instant) -> Option<u32> {
         self.0.acquire(&name.to_owned(), now)
+    }
+
+    /// The id of an endpoint that had one at some time.
+    #[must_use]
+    pub fn known(&self, name: &str) -> Option<u32> {
+        self.0.numbers.number(&name.to_owned())
+    }
+
+    /// As [`Identities::begin_after`].
+    pub fn begin_after(&mut self, in_use: &BTreeSet<u32>) {
+        self.0.begin_after(in_use.last().copied());
     }
 
     /// The endpoint is gone.

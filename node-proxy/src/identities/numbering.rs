@@ -85,6 +85,20 @@ impl<N: Name> Numbering<N> {
         }
     }
 
+    /// The number of a name, if it has one.
+    pub(super) fn number(&self, name: &N) -> Option<u32> {
+        self.entries.get(name).map(|entry| entry.number)
+    }
+
+    /// Numbers that never had a name begin above this one. Returns whether they began below.
+    pub(super) fn begin_after(&mut self, highest: u32) -> bool {
+        let is_below = self.next.is_some_and(|next| next <= highest);
+        if is_below {
+            self.next = highest.checked_add(1).filter(|next| self.range.contains(next));
+        }
+        is_below
+    }
+
     /// One who had a name is gone.
     pub(super) fn release(&mut self, name: &N, now: Instant) {
         if let Some(entry) = self.entries.get_mut(name) {

@@ -23,7 +23,7 @@ mod workload;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use portreeve_policy::{PolicyName, Repository};
+use portreeve_policy::Repository;
 
 pub use self::read::{Found, LISTS, read};
 pub use self::service::{ServiceObject, ServicePort};
@@ -54,7 +54,7 @@ impl fmt::Display for ObjectKey {
 #[derive(Clone, Debug)]
 pub enum Object {
     /// One policy, or one group of prefixes: what the policy engine reads itself.
-    Policy(Box<PolicyObject>),
+    Policy(Box<Repository>),
     /// Somebody with labels and addresses.
     Workload(Workload),
     /// Addresses that stand for many.
@@ -63,15 +63,6 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// The labels of a namespace.
     Namespace(BTreeMap<String, String>),
-}
-
-/// A policy, or a group of prefixes.
-#[derive(Clone, Debug)]
-pub struct PolicyObject {
-    /// As the engine read it.
-    pub repository: Repository,
-    /// The policy's name; `None`: it is a `CiliumCIDRGroup`.
-    pub policy: Option<PolicyName>,
 }
 
 /// Kinds that the policy engine reads.

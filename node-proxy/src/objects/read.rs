@@ -6,8 +6,7 @@ use portreeve_policy::yaml::{Node, Reader, Value, nearest};
 use portreeve_policy::{Diagnostic, Features, Repository, Severity, Source};
 
 use super::{
-    OTHER_KINDS, Object, ObjectKey, POLICY_KINDS, PolicyObject, fields, is_policy, service, slice,
-    workload,
+    OTHER_KINDS, Object, ObjectKey, POLICY_KINDS, fields, is_policy, service, slice, workload,
 };
 
 /// Kinds that are lists of objects.
@@ -132,9 +131,7 @@ fn policy(text: &Source, key: ObjectKey, reader: Reader<'_>) -> Found {
         Ok(repository) => {
             let warnings = repository.warnings().iter().filter(|warning| !warning.advice).cloned();
             let diagnostics = warnings.collect();
-            let policy = repository.policies().next().map(|policy| policy.name.clone());
-            let object = PolicyObject { repository, policy };
-            (Some(Object::Policy(Box::new(object))), diagnostics)
+            (Some(Object::Policy(Box::new(repository))), diagnostics)
         }
         Err(errors) => (None, errors.0),
     };

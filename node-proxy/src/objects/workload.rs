@@ -35,8 +35,6 @@ pub struct Workload {
     pub prefixes: Vec<IpNet>,
     /// Where it is attached to this node; `None`: it is elsewhere.
     pub attachment: Option<Attachment>,
-    /// The node it is on, where that is known.
-    pub node: Option<String>,
     /// Ports that rules may call by name.
     pub named_ports: Vec<NamedPort>,
 }
@@ -46,7 +44,7 @@ pub struct Workload {
 pub enum Attachment {
     /// By this interface of the host.
     Interface(String),
-    /// By whichever interface leads into this network namespace.
+    /// By whichever interface of the host leads into this network namespace.
     NetworkNamespace(PathBuf),
 }
 
@@ -112,7 +110,8 @@ pub(super) fn read(
         let attachment = attachment(reader, &mut fields);
         let named_ports = fields.take("namedPorts");
         let named_ports = fields::list(reader, named_ports, "namedPorts", fields::named_port);
-        let elsewhere = fields::text(reader, fields.take("node"), "node");
+        // For people: where it is, if it is elsewhere.
+        let _ = fields::text(reader, fields.take("node"), "node");
         let addresses = fields.required("addresses", reader);
         let whole = attachment.is_some();
         let prefixes = fields::list(reader, addresses, "addresses", |reader, node| match whole {
@@ -120,16 +119,8 @@ pub(super) fn read(
             false => fields::prefix(reader, node),
         });
         fields.finish(reader);
-        let (name, node) = (key.name.clone(), elsewhere);
-        Some(Workload {
-            namespace,
-            name,
-            labels: Labels::default(),
-            prefixes,
-            attachment,
-            node,
-            named_ports,
-        })
+        let (name, labels) = (key.name.clone(), Labels::default());
+        Some(Workload { namespace, name, labels, prefixes, attachment, named_ports })
     })?;
     let reserved = labels.iter().any(|label| label.source == portreeve_policy::label::RESERVED);
     if reserved && workload.attachment.is_some() {

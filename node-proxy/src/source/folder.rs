@@ -49,6 +49,8 @@ pub struct Folder {
 struct File {
     stamp: Option<Stamp>,
     documents: Vec<Document>,
+    /// Where each object is written: of those that are written twice, the first one.
+    places: HashMap<ObjectKey, usize>,
     /// Objects that were here and may still be: the file can't be read as a whole.
     kept: BTreeSet<ObjectKey>,
     trouble: Option<Diagnostic>,
@@ -141,15 +143,22 @@ impl Folder {
         let file = match read_text(&path) {
             Ok(text) => {
                 let before = old.keys();
-                let documents = read_documents(&name, &text, old.documents);
-                let is_whole = documents.iter().all(|document| document.key.is_some());
+                let had_doubles = old.has_doubles();
+                let file = File::of(read_documents(&name, &text, old.documents));
+                // Which of two was heard before is not known of each: all are told once more.
+                let file = match had_doubles || file.has_doubles() {
+                    true => File::of(read_documents(&name, &text, Vec::new())),
+                    false => file,
+                };
+                let is_whole = file.documents.iter().all(|document| document.key.is_some());
                 let kept = if is_whole { BTreeSet::new() } else { before };
-                File { stamp, documents, kept, trouble: None }
+                File { stamp, kept, ..file }
             }
             Err(error) => {
-                let mut old = old;
-                old.documents.retain(|document| document.key.is_some());
-                File { stamp: None, trouble: Some(trouble(&name, &error)), ..old }
+                let mut documents = old.documents;
+                documents.retain(|document| document.key.is_some());
+                let (kept, trouble) = (old.kept, Some(trouble(&name, &error)));
+                File { kept, trouble, ..File::of(documents) }
             }
         };
         for key in file.keys() {
@@ -186,10 +195,8 @@ impl Folder {
         };
         self.heard.insert(key.clone(), now.clone());
         let file = self.files.get_mut(&now)?;
-        let document =
-            file.documents.iter_mut().find(|document| document.key.as_ref() == Some(&key));
-        // Kept: what was said before is all that is known.
-        let document = document?;
+        // None: it is kept, and what was said before is all that is known.
+        let document = file.documents.get_mut(*file.places.get(&key)?)?;
         let origin = Origin { file: now.display().to_string(), line: document.line };
         let is_new = std::mem::take(&mut document.is_new);
         let what = match document.object.take() {
@@ -208,14 +215,13 @@ impl Folder {
         let (mut unreadable, mut doubles) = (Vec::new(), Vec::new());
         for (path, file) in &self.files {
             unreadable.extend(file.trouble.clone());
-            let mut seen = BTreeSet::new();
-            for document in &file.documents {
+            for (place, document) in file.documents.iter().enumerate() {
                 let Some(key) = &document.key else {
                     unreadable.extend(split::placed(&document.piece, &document.diagnostics));
                     continue;
                 };
                 let other = self.heard.get(key).filter(|heard| *heard != path);
-                if other.is_some() || !seen.insert(key) {
+                if other.is_some() || file.places.get(key) != Some(&place) {
                     let other = other.unwrap_or(path);
                     let first = self.line_of(other, key);
                     doubles.push(double(path, document.line, key, other, first));
@@ -226,16 +232,29 @@ impl Folder {
     }
 
     fn line_of(&self, path: &Path, key: &ObjectKey) -> u32 {
-        let documents = self.files.get(path).map_or(&[][..], |file| &file.documents);
-        let found = documents.iter().find(|document| document.key.as_ref() == Some(key));
-        found.map_or(0, |document| document.line)
+        let place = |file: &File| Some(file.documents.get(*file.places.get(key)?)?.line);
+        self.files.get(path).and_then(place).unwrap_or_default()
     }
 }
 
 impl File {
+    fn of(documents: Vec<Document>) -> Self {
+        let mut places = HashMap::new();
+        for (place, document) in documents.iter().enumerate() {
+            if let Some(key) = &document.key {
+                places.entry(key.clone()).or_insert(place);
+            }
+        }
+        Self { documents, places, ..Self::default() }
+    }
+
+    fn has_doubles(&self) -> bool {
+        let named = self.documents.iter().filter(|document| document.key.is_some());
+        named.count() > self.places.len()
+    }
+
     fn keys(&self) -> BTreeSet<ObjectKey> {
-        let own = self.documents.iter().filter_map(|document| document.key.clone());
-        own.chain(self.kept.iter().cloned()).collect()
+        self.places.keys().chain(&self.kept).cloned().collect()
     }
 }
 

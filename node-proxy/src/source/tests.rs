@@ -147,6 +147,23 @@ fn an_object_that_is_written_twice_is_the_first_until_that_is_gone() {
 }
 
 #[test]
+fn an_object_that_is_pasted_above_another_of_its_name_goes_with_what_was_pasted() {
+    let mut objects = Objects::new();
+    let (old, new) = (workload("x", "10.0.0.1"), workload("x", "10.0.0.2"));
+    objects.write("a.yaml", &old);
+    assert_eq!(objects.changes(), ["put Workload default/x a.yaml:1"]);
+    for _ in 0..2 {
+        objects.write("a.yaml", &format!("{new}---\n{old}"));
+        assert_eq!(
+            objects.changes(),
+            ["put Workload default/x a.yaml:1", "! a.yaml:6 Workload `default/x` was already read"]
+        );
+        objects.write("a.yaml", &old);
+        assert_eq!(objects.changes(), ["put Workload default/x a.yaml:1"], "as it was");
+    }
+}
+
+#[test]
 fn items_of_a_list_are_objects_of_their_own() {
     let list = |second: &str| {
         format!(

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::backoff::Backoff;
+use super::claims::Claims;
 use crate::datapath::{EndpointId, EndpointSpec};
 
 /// All endpoints of the node, and those that are going.
@@ -16,6 +17,8 @@ pub(super) struct Endpoints {
     pub(super) leaving: BTreeMap<EndpointId, Leaving>,
     /// Those for which there is no number.
     pub(super) numberless: BTreeSet<String>,
+    /// What those that are attached have.
+    pub(super) claims: Claims,
 }
 
 /// An endpoint.
@@ -29,6 +32,10 @@ pub(super) struct EndpointState {
     pub(super) wanted: u64,
     /// The revision of the policy that it has; none: nothing passes.
     pub(super) realised: Option<u64>,
+    /// Nothing of an older policy is in force.
+    pub(super) is_closed: bool,
+    /// Who has what this one names, too.
+    pub(super) waits_for: Option<String>,
     pub(super) backoff: Backoff,
 }
 
@@ -46,7 +53,11 @@ impl Endpoints {
         self.leaving.remove(&spec.id);
         match self.all.get_mut(&name) {
             Some(state) => {
-                state.is_attached &= state.spec == spec;
+                if state.spec != spec {
+                    state.is_attached = false;
+                    state.waits_for = None;
+                    self.claims.release(&state.spec, Some(&spec));
+                }
                 (state.spec, state.labels, state.wanted) = (spec, labels, revision);
                 state.backoff.hurry();
             }
@@ -57,12 +68,15 @@ impl Endpoints {
                     is_attached: false,
                     wanted: revision,
                     realised: None,
+                    is_closed: false,
+                    waits_for: None,
                     backoff: Backoff::default(),
                 };
                 self.all.insert(name.clone(), state);
             }
         }
-        self.pending.insert(name);
+        self.pending.insert(name.clone());
+        self.hurry_those_who_wait_for(&name);
     }
 
     /// An endpoint is gone. Returns whether it was there.
@@ -70,6 +84,8 @@ impl Endpoints {
         self.pending.remove(name);
         self.numberless.remove(name);
         let Some(state) = self.all.remove(name) else { return false };
+        self.claims.release(&state.spec, None);
+        self.hurry_those_who_wait_for(name);
         let leaving = Leaving { name: name.to_owned(), backoff: Backoff::default() };
         self.leaving.insert(state.spec.id, leaving);
         true
@@ -82,6 +98,37 @@ impl Endpoints {
             state.backoff.hurry();
             self.pending.insert(name.to_owned());
         }
+    }
+
+    /// One who had what others name, too, may not have it any more.
+    fn hurry_those_who_wait_for(&mut self, name: &str) {
+        for state in self.all.values_mut() {
+            if state.waits_for.as_deref() == Some(name) {
+                state.backoff.hurry();
+            }
+        }
+    }
+
+    /// An endpoint is no longer attached by itself.
+    pub(super) fn lost(&mut self, id: EndpointId) -> Option<&str> {
+        let (name, state) = self.all.iter_mut().find(|(_, state)| state.spec.id == id)?;
+        state.is_attached = false;
+        self.pending.insert(name.clone());
+        Some(name)
+    }
+
+    /// Interfaces have come or gone: those who wait for one need not wait longer.
+    pub(super) fn hurry_unattached(&mut self) {
+        for name in &self.pending {
+            if let Some(state) = self.all.get_mut(name).filter(|state| !state.is_attached) {
+                state.backoff.hurry();
+            }
+        }
+    }
+
+    /// Whether those of whom something is not in force are closed.
+    pub(super) fn pending_are_closed(&self) -> bool {
+        self.pending.iter().all(|name| self.all.get(name).is_none_or(|state| state.is_closed))
     }
 
     /// Whether everything that is wanted is in force.

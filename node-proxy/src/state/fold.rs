@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use portreeve_policy::{Change, Diagnostic, PolicyName, Severity, Source as Text};
 
+use super::closing::{self, Closing};
+use super::leftovers::Unreadable;
 use super::people::{endpoint, is_lingering, name, peer};
 use super::policy_rows::short;
 use super::{Known, News, Node};
 use crate::datapath::EndpointSpec;
-use crate::objects::{Object, ObjectKey, PolicyObject, Workload, is_policy};
+use crate::objects::{Object, ObjectKey, Workload, is_policy};
 use crate::source::{Batch, Event, What};
 
 impl Node {
@@ -22,17 +24,21 @@ impl Node {
             }
         }
         (self.unreadable, self.doubles) = (batch.unreadable, batch.doubles);
+        // However many there are, policies are computed once.
+        self.engine.begin_batch();
         for event in batch.events {
             self.take_in(event, now);
         }
         self.has_begun = true;
+        self.services.settle(&mut self.engine, &self.options.name, &mut |engine_change| {
+            note(&mut self.endpoints, &self.news, &engine_change);
+        });
+        let change = self.engine.end_batch();
+        self.note(&change);
         let revision = self.engine.addresses_revision();
         if self.ipcache.revision != Some(revision) {
             self.ipcache.want(self.engine.addresses(), revision);
         }
-        self.services.settle(&mut self.engine, &self.options.name, &mut |engine_change| {
-            note(&mut self.endpoints, &self.news, &engine_change);
-        });
     }
 
     fn take_in(&mut self, event: Event, now: Instant) {
@@ -40,6 +46,7 @@ impl Node {
         let (text, place) = (key.to_string(), origin.to_string());
         match what {
             What::Put(object) => {
+                self.leftovers.unreadable.retain(|_, own| own.key != key);
                 for warning in &diagnostics {
                     tracing::warn!("{warning}");
                 }
@@ -58,7 +65,7 @@ impl Node {
                 let is_in_force = self.objects.get(&key).is_some_and(|known| known.is_in_force);
                 let known = Known { origin, is_in_force, is_broken: true, diagnostics };
                 self.objects.insert(key.clone(), known);
-                if !is_in_force && !self.has_begun && is_policy(&key.kind) {
+                if !is_in_force && !self.has_begun {
                     self.close_for(&key);
                 }
             }
@@ -68,6 +75,7 @@ impl Node {
                 }
             }
             What::Removed => {
+                self.leftovers.unreadable.retain(|_, own| own.key != key);
                 self.open_again(&key);
                 if self.objects.remove(&key).is_some() {
                     self.news.tell(|| News::ObjectRemoved { object: text });
@@ -80,8 +88,7 @@ impl Node {
     fn put(&mut self, object: Object, key: &ObjectKey, now: Instant) {
         match object {
             Object::Policy(policy) => {
-                let PolicyObject { repository, .. } = *policy;
-                let change = self.engine.insert(repository);
+                let change = self.engine.insert(*policy);
                 self.note(&change);
             }
             Object::Workload(workload) => self.put_workload(workload, now),
@@ -152,7 +159,7 @@ impl Node {
                 };
                 let Some(id) = id else {
                     tracing::error!(
-                        "there is no number left for the endpoint {full}: it is closed"
+                        "there is no number left for the endpoint {full}: it is not attached"
                     );
                     self.endpoints.numberless.insert(full);
                     return;
@@ -200,42 +207,43 @@ impl Node {
         }
     }
 
-    /// A policy that could not be read when the node started, and may have denied anything: what it
-    /// could be about is closed until it can be read, or is gone.
+    /// An object that could not be read when the node started, and may have denied anything: what it could
+    /// be about is closed until it can be read, or is gone.
     fn close_for(&mut self, key: &ObjectKey) {
-        let name = format!("closed-{}", self.closed.len());
-        let kind = match key.namespace {
-            Some(_) => "CiliumNetworkPolicy",
-            None => "CiliumClusterwideNetworkPolicy",
-        };
-        let mut metadata = serde_json::json!({ "name": name });
-        if let Some(namespace) = &key.namespace {
-            metadata["namespace"] = namespace.as_str().into();
+        let namespace = key.namespace.as_deref();
+        match key.kind.as_str() {
+            "Workload" => {
+                // It may be attached since before; what it may do, and who it is, is not known.
+                let full = name(namespace.unwrap_or_default(), &key.name);
+                if let Some(id) = self.ids.known(&full) {
+                    self.leftovers.unreadable.insert(id, Unreadable::new(key.clone()));
+                }
+            }
+            "Namespace" => {
+                self.close(key, closing::of_a_namespaces_peers(&key.name));
+                self.close(key, closing::of_subjects(Some(&key.name)));
+            }
+            kind if is_policy(kind) => self.close(key, closing::of_subjects(namespace)),
+            _ => {}
         }
-        let document = serde_json::json!({
-            "apiVersion": "cilium.io/v2", "kind": kind, "metadata": metadata,
-            "spec": {
-                "endpointSelector": {},
-                "ingressDeny": [{ "fromEntities": ["all"] }],
-                "egressDeny": [{ "toEntities": ["all"] }],
-            },
-        });
-        match self.engine.apply([Text::new("portreeve-node", document.to_string())]) {
+    }
+
+    /// Puts a policy in force that closes, until `key` can be read.
+    fn close(&mut self, key: &ObjectKey, closing: Closing) {
+        let number: usize = self.closed.values().map(Vec::len).sum();
+        let (policy, document, who) = closing.named(number);
+        match self.engine.apply([Text::new("portreeve-node", document)]) {
             Ok(change) => {
                 self.note(&change);
-                let what = key.namespace.as_ref().map_or("all workloads".to_owned(), |namespace| {
-                    format!("all workloads of namespace {namespace}")
-                });
-                tracing::error!("{key} can't be read: {what} are closed until it is mended");
-                let policy = PolicyName { kind, namespace: key.namespace.clone(), name };
-                self.closed.insert(key.clone(), policy);
+                tracing::error!("{key} can't be read: {who} until it is mended");
+                self.closed.entry(key.clone()).or_default().push(policy);
             }
             Err(errors) => tracing::error!("can't close what {key} is about: {errors}"),
         }
     }
 
     fn open_again(&mut self, key: &ObjectKey) {
-        if let Some(policy) = self.closed.remove(key) {
+        for policy in self.closed.remove(key).into_iter().flatten() {
             let change = self.engine.remove(&policy);
             self.note(&change);
         }

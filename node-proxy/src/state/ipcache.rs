@@ -14,30 +14,34 @@ pub(super) struct Ipcache {
     pub(super) realised: HashMap<IpNet, Identity>,
     /// Where the two may differ.
     pub(super) pending: BTreeSet<IpNet>,
+    /// Some were written, and what is open has not been judged by them yet.
+    pub(super) is_unjudged: bool,
     pub(super) backoff: Backoff,
     /// The revision of the engine's addresses that is wanted.
     pub(super) revision: Option<u64>,
 }
 
 impl Ipcache {
-    /// These are all that is wanted. Returns whether anything has changed.
-    pub(super) fn want(&mut self, all: Vec<(IpNet, Identity)>, revision: u64) -> bool {
+    /// These are all that is wanted.
+    pub(super) fn want(&mut self, all: Vec<(IpNet, Identity)>, revision: u64) {
         self.revision = Some(revision);
         let mut old = std::mem::take(&mut self.wanted);
-        let mut has_changed = false;
+        let before = self.pending.len();
         for (prefix, identity) in &all {
             if old.remove(prefix) != Some(*identity) {
                 self.pending.insert(*prefix);
-                has_changed = true;
             }
         }
-        has_changed |= !old.is_empty();
         self.pending.extend(old.into_keys());
         self.wanted = all.into_iter().collect();
-        if has_changed {
+        if self.pending.len() > before {
             self.backoff.hurry();
         }
-        has_changed
+    }
+
+    /// Whether everything that is wanted is in force, for what is open, too.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.is_empty() && !self.is_unjudged
     }
 
     /// Entries to write: new ones and changed ones first, then those that go.

@@ -8,14 +8,19 @@
 //! | `people.rs` | workloads: who is an endpoint, who a peer, and identities that linger |
 //! | `services.rs` | services and slices as what the datapath balances |
 //! | `endpoints.rs`, `ipcache.rs`, `backoff.rs` | what is wanted, what is in force, when to try again |
-//! | `realise.rs` | telling the datapath |
+//! | `closing.rs` | what stands in the place of objects that could not be read |
+//! | `claims.rs` | who has which interface and address, when two name the same |
+//! | `realise.rs`, `leftovers.rs` | telling the datapath, and taking away what nobody wants any more |
 //! | `news.rs` | what happens, as it happens |
 //! | `view.rs`, `policy_rows.rs` | all of it, to be shown |
 
 mod backoff;
+mod claims;
+mod closing;
 mod endpoints;
 mod fold;
 mod ipcache;
+mod leftovers;
 mod news;
 mod people;
 mod policy_rows;
@@ -34,12 +39,13 @@ use portreeve_policy::{Diagnostic, Engine, Features, Options, PolicyName};
 use self::backoff::Backoff;
 use self::endpoints::Endpoints;
 use self::ipcache::Ipcache;
+use self::leftovers::Leftovers;
 pub use self::news::{News, NewsSender};
 use self::people::People;
 pub use self::policy_rows::PolicyRow;
 use self::services::Services;
 pub use self::view::{EndpointDetail, EndpointRow, IdentityRow, ObjectError, ServiceRow, Status};
-use crate::datapath::{Datapath, Proxying};
+use crate::datapath::{Datapath, DatapathError, Proxying};
 use crate::identities::{EndpointIds, Identities, StateError};
 use crate::objects::ObjectKey;
 use crate::source::Origin;
@@ -55,6 +61,17 @@ pub struct NodeOptions {
     pub identity_linger: Duration,
 }
 
+/// Why a node can't begin.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its numbers can't be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The datapath does not tell which numbers it has.
+    #[error("can't read which numbers are in use: {0}")]
+    Datapath(DatapathError),
+}
+
 /// The state of a node.
 pub struct Node {
     options: NodeOptions,
@@ -66,16 +83,14 @@ pub struct Node {
     doubles: Vec<Diagnostic>,
     people: People,
     /// What keeps workloads closed in place of policies that could not be read when the node started.
-    closed: BTreeMap<ObjectKey, PolicyName>,
+    closed: BTreeMap<ObjectKey, Vec<PolicyName>>,
     endpoints: Endpoints,
     ipcache: Ipcache,
     services: Services,
     /// Of writing numbers down.
     saving: Backoff,
-    /// Of telling the datapath that it has been told everything.
-    syncing: Backoff,
+    leftovers: Leftovers,
     has_begun: bool,
-    is_synced: bool,
     datapath: Box<dyn Datapath>,
     proxy: Box<dyn Proxying>,
     news: NewsSender,
@@ -102,16 +117,20 @@ impl Node {
     /// A node that knows of nothing yet. Its numbers are those of the state folder.
     ///
     /// # Errors
-    /// When the numbers can't be read.
+    /// When the numbers can't be read, or those that are in use can't be told.
     pub fn open(
         options: NodeOptions,
         state: &Path,
         datapath: Box<dyn Datapath>,
         proxy: Box<dyn Proxying>,
         now: Instant,
-    ) -> Result<Self, StateError> {
-        let identities = Identities::open(state, now)?;
-        let ids = EndpointIds::open(state, now)?;
+    ) -> Result<Self, OpenError> {
+        let mut identities = Identities::open(state, now)?;
+        let mut ids = EndpointIds::open(state, now)?;
+        // What the kernel has under a number means somebody, whatever became of the folder.
+        let in_use = datapath.numbers_in_use().map_err(OpenError::Datapath)?;
+        identities.begin_after(&in_use.identities);
+        ids.begin_after(&in_use.endpoints);
         let engine = Engine::with_allocator(
             options.policy.clone(),
             Features::default(),
@@ -131,9 +150,8 @@ impl Node {
             ipcache: Ipcache::default(),
             services: Services::default(),
             saving: Backoff::default(),
-            syncing: Backoff::default(),
+            leftovers: Leftovers::default(),
             has_begun: false,
-            is_synced: false,
             datapath,
             proxy,
             news: NewsSender::default(),
@@ -155,10 +173,5 @@ impl Node {
     /// The proxy.
     pub fn proxy(&mut self) -> &mut dyn Proxying {
         &mut *self.proxy
-    }
-
-    /// The process ends: what is in force in the kernel stays.
-    pub fn leave(&mut self) {
-        self.datapath.leave();
     }
 }

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::{News, Node};
+use crate::datapath::DatapathError;
 
 impl Node {
     /// Does what there is to do now. Call it after every change, and when [`Node::next`] says so.
@@ -15,17 +16,26 @@ impl Node {
             return;
         }
         self.realise_leaving(now);
+        self.close_unreadable(now);
         let pending: Vec<String> = self.endpoints.pending.iter().cloned().collect();
         for name in pending {
             self.realise_endpoint(&name, now);
         }
         self.realise_addresses(now);
         self.realise_services(now);
-        if self.is_settled() {
-            self.sync(now);
-            // Nothing is in force any more that is older than the engine's view.
-            self.collect(now);
+        self.take_away(now);
+        self.collect(now);
+    }
+
+    /// Looks whether endpoints are still attached to the interfaces that they were attached to. Call it
+    /// when interfaces have come or gone, and [`Node::realise`] then.
+    pub fn look_at_interfaces(&mut self) {
+        for id in self.datapath.lost() {
+            if let Some(name) = self.endpoints.lost(id) {
+                tracing::warn!("endpoint {name}: its interface is gone, or is another by now");
+            }
         }
+        self.endpoints.hurry_unattached();
     }
 
     /// When there is something to do again without any change.
@@ -45,7 +55,7 @@ impl Node {
             .chain(leaving)
             .chain(services.filter_map(|backoff| backoff.again()))
             .chain(self.ipcache.backoff.again())
-            .chain(self.syncing.again().filter(|_| self.is_settled()))
+            .chain(self.next_of_leftovers())
             .chain(self.people.next(self.options.identity_linger))
             .min()
     }
@@ -54,7 +64,7 @@ impl Node {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.endpoints.is_settled()
-            && self.ipcache.pending.is_empty()
+            && self.ipcache.is_settled()
             && self.services.is_settled()
             && self.saving.error.is_none()
     }
@@ -62,9 +72,12 @@ impl Node {
     /// Forgets labels that nobody has had for long.
     fn forget(&mut self, now: Instant) {
         let linger = self.options.identity_linger;
+        self.engine.begin_batch();
         for change in self.people.forget(&mut self.engine, now, linger) {
             self.note(&change);
         }
+        let change = self.engine.end_batch();
+        self.note(&change);
     }
 
     fn save(&mut self, now: Instant) -> bool {
@@ -122,16 +135,29 @@ impl Node {
         let (id, revision) = (state.spec.id, state.wanted);
         let attached = match state.is_attached {
             true => Ok(()),
-            false => self.datapath.endpoint_put(&state.spec),
+            false => {
+                self.leftovers.of_endpoints = true;
+                let conflict = self.endpoints.claims.conflict(&state.spec);
+                state.waits_for = conflict.as_ref().map(|conflict| conflict.holder.clone());
+                match conflict {
+                    Some(conflict) => Err(DatapathError(conflict.to_string())),
+                    None => self.datapath.endpoint_put(&state.spec),
+                }
+            }
         };
         state.is_attached = attached.is_ok();
-        let done = attached
-            .and_then(|()| self.proxy.policy_set(&state.spec, revision, policy.clone()))
-            .and_then(|()| self.datapath.policy_set(id, revision, &policy));
+        if state.is_attached {
+            self.endpoints.claims.claim(&state.spec);
+        }
+        // Wherever it is attached: connections that the proxy has are judged by it.
+        let proxied = self.proxy.policy_set(&state.spec, revision, policy.clone());
+        let is_proxied = proxied.is_ok();
+        let done =
+            attached.and(proxied).and_then(|()| self.datapath.policy_set(id, revision, &policy));
         let endpoint = name.to_owned();
         match done {
             Ok(()) => {
-                state.realised = Some(revision);
+                (state.realised, state.is_closed) = (Some(revision), false);
                 if state.backoff.worked() {
                     tracing::info!("endpoint {name} is in order again");
                 }
@@ -141,9 +167,10 @@ impl Node {
             Err(error) => {
                 // What it had may allow what is denied by now.
                 let closed = self.datapath.endpoint_closed(id);
-                state.realised = None;
+                (state.realised, state.is_closed) = (None, closed.is_ok() && is_proxied);
                 let error = match closed {
-                    Ok(()) => format!("{error}; the endpoint is closed"),
+                    Ok(()) if state.is_attached => format!("{error}; the endpoint is closed"),
+                    Ok(()) => format!("{error}; it is not attached: its policy judges nothing"),
                     Err(other) => format!("{error}; and it can't be closed: {other}"),
                 };
                 if state.backoff.failed(error.clone(), now) {
@@ -155,19 +182,46 @@ impl Node {
     }
 
     fn realise_addresses(&mut self, now: Instant) {
-        let ipcache = &mut self.ipcache;
-        if ipcache.pending.is_empty() || !ipcache.backoff.is_due(now) {
+        if self.ipcache.is_settled() || !self.ipcache.backoff.is_due(now) {
             return;
         }
-        let endpoints = &self.endpoints.all;
-        let engine = &self.engine;
-        let policies = endpoints
-            .iter()
-            .filter_map(|(name, state)| Some((state.spec.id, engine.policy(name)?)));
-        self.proxy.addresses_changed(&mut policies.into_iter());
+        if !self.ipcache.pending.is_empty() {
+            let endpoints = &self.endpoints.all;
+            let engine = &self.engine;
+            let policies = endpoints
+                .iter()
+                .filter_map(|(name, state)| Some((state.spec.id, engine.policy(name)?)));
+            self.proxy.addresses_changed(&mut policies.into_iter());
+        }
+        let mut result = self.write_addresses();
+        if self.ipcache.is_unjudged {
+            match self.datapath.rejudge() {
+                Ok(()) => self.ipcache.is_unjudged = false,
+                Err(error) => {
+                    result = Err(format!("open connections are not judged anew: {error}"))
+                }
+            }
+        }
+        match result {
+            Ok(()) => {
+                self.ipcache.backoff.worked();
+            }
+            Err(error) => {
+                if self.ipcache.backoff.failed(error.clone(), now) {
+                    tracing::error!("addresses: {error}");
+                    let what = "writing addresses".to_owned();
+                    self.news.tell(|| News::Failed { what, error });
+                }
+            }
+        }
+    }
+
+    /// Writes what is to be written. What can't be, stays to be written; the last error.
+    fn write_addresses(&mut self) -> Result<(), String> {
+        let ipcache = &mut self.ipcache;
         let (put, remove) = ipcache.work();
         ipcache.pending.clear();
-        let (mut written, mut removed, mut failed) = (0, 0, None);
+        let (mut written, mut removed, mut result) = (0, 0, Ok(()));
         for (prefix, identity) in put {
             match self.datapath.ipcache_put(prefix, identity) {
                 Ok(()) => {
@@ -176,7 +230,7 @@ impl Node {
                 }
                 Err(error) => {
                     ipcache.pending.insert(prefix);
-                    failed = Some(format!("{prefix}: {error}"));
+                    result = Err(format!("{prefix}: {error}"));
                 }
             }
         }
@@ -188,23 +242,15 @@ impl Node {
                 }
                 Err(error) => {
                     ipcache.pending.insert(prefix);
-                    failed = Some(format!("{prefix}: {error}"));
+                    result = Err(format!("{prefix}: {error}"));
                 }
             }
         }
-        self.news.tell(|| News::Addresses { put: written, removed });
-        match failed {
-            None => {
-                ipcache.backoff.worked();
-            }
-            Some(error) => {
-                if ipcache.backoff.failed(error.clone(), now) {
-                    tracing::error!("addresses: {error}");
-                    let what = "writing addresses".to_owned();
-                    self.news.tell(|| News::Failed { what, error });
-                }
-            }
+        ipcache.is_unjudged |= written + removed > 0;
+        if written + removed > 0 {
+            self.news.tell(|| News::Addresses { put: written, removed });
         }
+        result
     }
 
     fn realise_services(&mut self, now: Instant) {
@@ -250,40 +296,6 @@ impl Node {
             state.backoff.worked();
             self.news.tell(|| News::ServiceRealised { service: name.to_string() });
         }
-    }
-
-    /// The first time that everything is in force, what is left of the time before may go.
-    fn sync(&mut self, now: Instant) {
-        if self.is_synced || !self.has_begun || !self.syncing.is_due(now) {
-            return;
-        }
-        match self.datapath.synced() {
-            Ok(()) => {
-                self.is_synced = true;
-                self.syncing.worked();
-                self.news.tell(|| News::Synced);
-            }
-            Err(error) => {
-                let error = error.to_string();
-                if self.syncing.failed(error.clone(), now) {
-                    tracing::error!("what is left of the time before can't be removed: {error}");
-                    let what = "removing what is left".to_owned();
-                    self.news.tell(|| News::Failed { what, error });
-                }
-            }
-        }
-    }
-
-    fn collect(&mut self, now: Instant) {
-        if !self.is_synced {
-            return;
-        }
-        let linger = self.options.identity_linger;
-        for (labels, identity) in self.identities.collect(linger) {
-            let (identity, labels) = (identity.get(), labels.short());
-            self.news.tell(|| News::IdentityCollected { identity, labels });
-        }
-        self.ids.collect(now, linger);
     }
 }
 

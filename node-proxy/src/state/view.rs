@@ -3,8 +3,8 @@
 use portreeve_policy::{Diagnostic, Identity, Severity, TrafficDirection};
 use serde::{Deserialize, Serialize};
 
-use super::Node;
 use super::policy_rows::{self, PolicyRow, short};
+use super::{Leftovers, Node};
 use crate::datapath::{DatapathStatus, Frontend, ServiceSpec};
 
 /// What `portreeve-node status` shows.
@@ -153,9 +153,10 @@ impl Node {
             datapath: self.datapath.name().to_owned(),
             enforcing: self.datapath.is_enforcing(),
             settled: self.is_settled(),
-            synced: self.is_synced,
+            synced: self.leftovers.is_synced,
             revision: self.engine.revision(),
-            policies: self.engine.repository().policies().count() - self.closed.len(),
+            policies: self.engine.repository().policies().count()
+                - self.closed.values().map(Vec::len).sum::<usize>(),
             endpoints: here,
             endpoints_pending: self.endpoints.pending.len() + self.endpoints.numberless.len(),
             peers: self.people.workloads.len() - here,
@@ -190,13 +191,27 @@ impl Node {
         let mut all: Vec<String> = self.saving.error.iter().cloned().collect();
         let addresses = self.ipcache.backoff.error.iter();
         all.extend(addresses.map(|error| format!("addresses: {error}")));
-        all.extend(self.syncing.error.iter().map(|error| format!("leftovers: {error}")));
+        let Leftovers { endpoints, addresses, services, unreadable, is_synced, .. } =
+            &self.leftovers;
+        let leftovers = endpoints.error.iter().chain(&addresses.error).chain(&services.error);
+        all.extend(leftovers.map(|error| format!("leftovers: {error}")));
+        for own in unreadable.values() {
+            let error = own.backoff.error.iter();
+            all.extend(error.map(|error| format!("{} can't be closed: {error}", own.key)));
+        }
+        if let Some(key) = self.unknown().filter(|_| !is_synced) {
+            all.push(format!(
+                "leftovers: {key} can't be read, and may be one of them; they stay until it is mended"
+            ));
+        }
         for leaving in self.endpoints.leaving.values() {
             let error = leaving.backoff.error.iter();
             all.extend(error.map(|error| format!("endpoint {} leaves: {error}", leaving.name)));
         }
         for name in &self.endpoints.numberless {
-            all.push(format!("endpoint {name}: there is no number left for it; it is closed"));
+            all.push(format!(
+                "endpoint {name}: there is no number left for it; it is not attached: its policy judges nothing"
+            ));
         }
         for row in self.endpoints() {
             all.extend(row.error.map(|error| format!("endpoint {}: {error}", row.name)));

@@ -31,8 +31,8 @@ use crate::resolve::{NamedPorts, Options, ResolveError, Selections, Sets};
 use crate::rule::PolicyName;
 use crate::source::Source;
 
-/// Policy for many workloads, kept up to date. Every change is complete when the call returns; what
-/// was asked for before stays as it was.
+/// Policy for many workloads, kept up to date. Every change is complete when the call returns, unless
+/// several are made in a batch ([`Engine::begin_batch`]); what was asked for before stays as it was.
 ///
 /// ```
 /// use portreeve_policy::{Action, Endpoint, Engine, Options, Peer, Protocol, Source, TrafficDirection};
@@ -71,6 +71,15 @@ pub struct Engine {
     sets: Sets,
     revision: u64,
     observers: Vec<Observer>,
+    /// What was changed since a batch began; none: there is no batch.
+    batch: Option<Batch>,
+}
+
+/// Changes that are settled together.
+#[derive(Default)]
+struct Batch {
+    touched: Touched,
+    is_begun: bool,
 }
 
 type Observer = Box<dyn FnMut(&Change) + Send>;
@@ -124,12 +133,39 @@ impl Engine {
             sets: Sets::default(),
             revision: 0,
             observers: Vec::new(),
+            batch: None,
         }
     }
 
     /// Calls `observer` after every change from now on.
     pub fn subscribe(&mut self, observer: impl FnMut(&Change) + Send + 'static) {
         self.observers.push(Box::new(observer));
+    }
+
+    /// Until [`Engine::end_batch`], changes are taken in and no policy is computed, so that many changes
+    /// cost one computing. Meanwhile policies are what they were, and whoever is new may do nothing.
+    ///
+    /// ```
+    /// # use portreeve_policy::{Endpoint, Engine, Options};
+    /// let mut engine = Engine::new(Options::default());
+    /// engine.begin_batch();
+    /// engine.upsert_endpoint(Endpoint::new("shop-1", "default", "app=shop".parse()?));
+    /// engine.upsert_endpoint(Endpoint::new("shop-2", "default", "app=shop".parse()?));
+    /// let change = engine.end_batch();
+    /// assert_eq!((change.revision, change.endpoints.len()), (1, 2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn begin_batch(&mut self) {
+        self.batch.get_or_insert_default();
+    }
+
+    /// Computes what was changed since [`Engine::begin_batch`]. Errors and warnings of single changes were
+    /// returned by those.
+    pub fn end_batch(&mut self) -> Change {
+        match self.batch.take() {
+            Some(batch) if batch.is_begun => self.finish(batch.touched),
+            _ => Change { revision: self.revision, ..Change::default() },
+        }
     }
 
     /// Adds the objects of some documents, or puts them in the place of those of the same kind and
@@ -323,12 +359,6 @@ impl Engine {
     #[must_use]
     pub fn addresses_revision(&self) -> u64 {
         self.registry.placements
-    }
-
-    /// An identity's labels in one line, joined by commas.
-    #[must_use]
-    pub fn labels(&self, identity: Identity) -> String {
-        self.registry.identities().labels(identity).to_owned()
     }
 
     /// How many changes there were.

@@ -63,6 +63,9 @@ impl Engine {
     }
 
     pub(super) fn tell(&mut self, change: Change) -> Change {
+        if self.batch.is_some() {
+            return change;
+        }
         for observer in &mut self.observers {
             observer(&change);
         }
@@ -71,6 +74,11 @@ impl Engine {
 
     /// Computes the policy of every workload that is concerned.
     pub(super) fn settle(&mut self, touched: Touched) -> Change {
+        if let Some(batch) = &mut self.batch {
+            batch.is_begun = true;
+            batch.touched.add(touched);
+            return Change { revision: self.revision + 1, ..Change::default() };
+        }
         self.revision += 1;
         let mut change = Change { revision: self.revision, ..Change::default() };
         let identities = self.registry.identities();

@@ -24,6 +24,18 @@ pub(super) struct Touched {
     pub(super) ports: bool,
 }
 
+impl Touched {
+    /// This change and another one.
+    pub(super) fn add(&mut self, other: Self) {
+        let Self { endpoints, selections, services, groups, ports } = other;
+        self.endpoints.extend(endpoints);
+        self.selections.extend(selections);
+        self.services |= services;
+        self.groups |= groups;
+        self.ports |= ports;
+    }
+}
+
 /// Everybody, with those who hold them.
 pub(super) struct Registry {
     identities: Arc<Identities>,

@@ -60,6 +60,50 @@ fn a_policy_concerns_the_workloads_that_it_selects() {
 }
 
 #[test]
+fn a_batch_is_computed_once_and_says_what_single_changes_say() {
+    let change = |engine: &mut Engine| {
+        let source = policy("p", "shop", "ingress", "{fromEndpoints: [{matchLabels: {app: c}}]}");
+        engine.apply([source]).unwrap();
+        engine.upsert_peer("c", peer("10.0.0.3/32", "app=c"));
+        engine.upsert_endpoint(Endpoint::new("shop-2", "default", "app=shop".parse().unwrap()));
+        engine.remove_peer("a");
+        engine.remove_endpoint("bank");
+        let again = policy("q", "shop", "ingress", "{fromEndpoints: [{matchLabels: {app: b}}]}");
+        engine.apply([again]).unwrap();
+        engine.remove(&name("q"));
+    };
+    let (mut single, mut batched) = (engine(), engine());
+    let told = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = told.clone();
+    batched.subscribe(move |_| {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    });
+    change(&mut single);
+    let before = batched.revision();
+    batched.begin_batch();
+    change(&mut batched);
+    assert!(allows(&batched, "shop", INGRESS, "10.0.0.2"), "policies are what they were");
+    assert!(!allows(&batched, "shop-2", INGRESS, "10.0.0.3"), "who is new may do nothing");
+    let change = batched.end_batch();
+    assert_eq!(change.endpoints, ["shop", "shop-2"]);
+    assert_eq!((change.revision, batched.revision()), (before + 1, before + 1));
+    assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 1);
+    for endpoint in ["shop", "shop-2"] {
+        for peer in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
+            let expected = allows(&single, endpoint, INGRESS, peer);
+            assert_eq!(allows(&batched, endpoint, INGRESS, peer), expected, "{endpoint} {peer}");
+            assert_eq!(expected, peer == "10.0.0.3");
+        }
+    }
+    assert!(batched.policy("bank").is_none());
+    // Nothing is no change.
+    batched.begin_batch();
+    assert_eq!(batched.end_batch().revision, before + 1);
+    batched.upsert_peer("d", peer("10.0.0.4/32", "app=d"));
+    assert_eq!(batched.revision(), before + 2, "and single changes are complete again");
+}
+
+#[test]
 fn a_peer_concerns_the_workloads_whose_rules_are_about_it() {
     let mut engine = engine();
     let source = policy("p", "shop", "ingress", "{fromEndpoints: [{matchLabels: {app: c}}]}");

@@ -62,10 +62,16 @@ impl Daemon {
         daemon.args(["run", "--config"]).arg(self.path("node.yaml"));
         self.process = daemon.stderr(messages).spawn().expect("the daemon runs");
         let began = Instant::now();
-        while !self.text(&["status"]).contains("all that is wanted is in force") {
+        while !self.is_settled() {
             assert!(began.elapsed().as_secs() < 10, "{}", self.messages());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Whether all that is wanted is in force.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.text(&["status"]).contains("all that is wanted is in force")
     }
 
     /// Sends the daemon a signal.

@@ -7,12 +7,14 @@
 //!  away   10.61.0.9 fd61::9 ──veth── paw ┘  (another host; its cable is not judged)
 //! ```
 
+use std::process::Stdio;
 use std::time::Instant;
 
 use portreeve_tests::node::NEEDS;
 use portreeve_tests::node::daemon::Daemon;
 use portreeve_tests::node::net::Net;
-use portreeve_tests::{Need, eventually, trial};
+use portreeve_tests::sidecar::node_binary;
+use portreeve_tests::{Need, eventually, needed, trial};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -23,8 +25,16 @@ pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
         trial("who_is_refused_is_told_at_once", &needs, told),
         trial("the_tables_show_what_is_in_force", &needs, tables),
         trial("a_policy_that_changes_is_in_force_for_the_next_request", &needs, changed),
+        trial("one_who_comes_again_under_the_same_interface_is_judged_again", &needs, comes_again),
+        trial(
+            "what_changes_while_the_daemon_is_away_is_in_force_for_open_connections",
+            &needs,
+            away,
+        ),
         trial("killed_and_started_again_it_takes_over_and_lets_nothing_in", &needs, killed),
+        trial("a_workload_is_found_by_its_network_namespace", &needs, by_namespace),
         trial("after_an_orderly_end_what_needs_reading_is_refused", &needs, ended),
+        trial("what_is_detached_judges_nothing_and_can_be_set_up_again", &needs, detached),
     ]
 }
 
@@ -99,6 +109,44 @@ fn changed() {
     assert_eq!(node.status("client", "10.60.0.3", 8080, "/private"), "403");
 }
 
+fn comes_again() {
+    let node = Node::new();
+    assert_eq!(node.status("client", "10.60.0.3", 8081, "/any"), "200");
+    let shows =
+        |what| eventually(what, || node.daemon.text(&["status"]).contains(what).then_some(()));
+    for _ in 0..2 {
+        node.net.ip("node", "link del psh\n");
+        shows("there is no interface `psh`");
+        node.net.routed("node", "psh", "shop", "10.60.0.3", "fd60::3");
+        shows("all that is wanted is in force");
+        for shop in ["10.60.0.3", "[fd60::3]"] {
+            assert_eq!(node.status("client", shop, 8081, "/any"), "200", "{shop}");
+            assert_eq!(node.status("client", shop, 8080, "/private"), "403", "{shop}");
+            assert_eq!(node.status("away", shop, 8081, "/any"), "refused", "{shop}");
+        }
+    }
+}
+
+fn away() {
+    let mut node = Node::new();
+    let mut curl = node.net.inside("client", &needed("curl"));
+    // Two requests on one connection, the second one after the daemon has come back.
+    curl.args(["--silent", "--max-time", "20", "--rate", "12/m", "--output", "/dev/null"]);
+    curl.args(["--write-out", "%{http_code} %{num_connects}\n"]);
+    curl.args(["http://10.60.0.3:8081/a", "--output", "/dev/null", "http://10.60.0.3:8081/b"]);
+    let curl = curl.stdout(Stdio::piped()).spawn().expect("curl runs");
+    eventually("the first request", || {
+        node.daemon.rows("ct").iter().any(|row| row[3] == "10.60.0.3:8081").then_some(())
+    });
+    node.daemon.signal(Signal::KILL);
+    node.daemon.wait();
+    node.daemon.write("shop.yaml", &SHOP.replace("8081", "8082"));
+    node.daemon.start(&node.net);
+    let said = curl.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.starts_with("200 1\n000"), "{said}");
+}
+
 fn killed() {
     let mut node = Node::new();
     for _ in 0..3 {
@@ -114,6 +162,22 @@ fn killed() {
     }
 }
 
+fn by_namespace() {
+    let node = Node::new();
+    let place = node.net.path("shop");
+    let shop = format!("netns: {}", place.display());
+    node.daemon.write("workloads.yaml", &WORKLOADS.replace("interface: psh", &shop));
+    eventually("it is attached by that", || {
+        let shown = node.daemon.text(&["endpoint", "list"]);
+        (shown.contains("netns:") && node.daemon.is_settled()).then_some(())
+    });
+    for shop in ["10.60.0.3", "[fd60::3]"] {
+        assert_eq!(node.status("client", shop, 8080, "/public/a"), "200", "{shop}");
+        assert_eq!(node.status("client", shop, 8080, "/private"), "403", "{shop}");
+        assert_eq!(node.status("client", shop, 9999, "/"), "refused", "{shop}");
+    }
+}
+
 fn ended() {
     let mut node = Node::new();
     node.daemon.signal(Signal::TERM);
@@ -121,6 +185,45 @@ fn ended() {
     assert!(ended.success(), "{ended}: {}", node.daemon.messages());
     assert_eq!(node.status("client", "10.60.0.3", 8081, "/any"), "200");
     assert_eq!(node.status("client", "10.60.0.3", 8080, "/public/a"), "refused");
+    assert_eq!(node.status("client", "10.60.0.3", 9999, "/"), "refused");
+}
+
+fn detached() {
+    let mut node = Node::new();
+    let detach = |node: &Node| {
+        let mut detach = node.net.inside("node", node_binary());
+        detach.args(["detach", "--bpffs"]).arg(node.daemon.path("bpf"));
+        let output = detach.stdout(Stdio::piped()).stderr(Stdio::piped()).output();
+        let output = output.expect("it runs");
+        let [said, error] = [output.stdout, output.stderr].map(String::from_utf8);
+        (output.status.code(), said.expect("text") + &error.expect("text"))
+    };
+    let (code, said) = detach(&node);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&format!("process {}", node.daemon.pid())), "{said}");
+    // A second daemon is told what to change.
+    let mut second = node.net.inside("node", node_binary());
+    std::fs::create_dir(node.daemon.path("second")).expect("a folder");
+    let config =
+        "objects: ../objects/\nstate: state/\nsocket: node.sock\nkernel: {bpffs: ../bpf}\n";
+    let file = node.daemon.path("second/node.yaml");
+    std::fs::write(&file, config).expect("a file");
+    second.args(["run", "--config"]).arg(&file);
+    let output = second.stderr(Stdio::piped()).output().expect("it runs");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("instance `node` is in use by process"), "{error}");
+    assert!(error.contains("`kernel.instance`"), "{error}");
+
+    node.daemon.signal(Signal::TERM);
+    node.daemon.wait();
+    assert_eq!(node.status("client", "10.60.0.3", 9999, "/"), "refused");
+    let (code, said) = detach(&node);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.starts_with("node: ") && said.contains("`portreeve0`"), "{said}");
+    assert_eq!(node.status("client", "10.60.0.3", 9999, "/"), "200");
+    let (code, said) = detach(&node);
+    assert!(code == Some(0) && said.starts_with("nothing is set up"), "{said}");
+    node.daemon.start(&node.net);
     assert_eq!(node.status("client", "10.60.0.3", 9999, "/"), "refused");
 }
 

@@ -1,0 +1,50 @@
+//! What is needed before anything is set up, and taking away all that was.
+
+use std::path::Path;
+
+use super::device;
+use super::error::NodeError;
+use crate::error::SetupError;
+use crate::instance::{Folder, InstanceName};
+use crate::preflight::{self, Missing};
+
+/// What was taken away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeRemoved {
+    /// Programs that were attached to interfaces, by the names of their links.
+    pub programs: Vec<String>,
+    /// Maps.
+    pub maps: Vec<String>,
+    /// The device, the rules and the routes that lead packets to the proxy.
+    pub device: bool,
+}
+
+impl NodeRemoved {
+    /// Whether there was nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What has to be there first: privileges, and a bpf file system at `bpffs`.
+#[must_use]
+pub fn missing(bpffs: &Path) -> Vec<Missing> {
+    preflight::missing_on_a_node(bpffs)
+}
+
+/// See [`NodeKernel::remove`](super::NodeKernel::remove).
+pub(super) fn remove(bpffs: &Path, instance: &InstanceName) -> Result<NodeRemoved, NodeError> {
+    let folder = Folder::of_node(bpffs, instance);
+    let mut removed = NodeRemoved::default();
+    if folder.exists() {
+        let _owner = folder.take()?;
+        let unpinned = folder.remove().map_err(SetupError::file("can't remove", folder.path()))?;
+        (removed.programs, removed.maps) = (unpinned.links, unpinned.maps);
+    }
+    // The folder above is there as long as another instance is.
+    if !folder.path().parent().is_some_and(Path::exists) {
+        removed.device = device::remove()?;
+    }
+    Ok(removed)
+}

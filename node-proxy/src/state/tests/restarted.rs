@@ -1,0 +1,106 @@
+//! What a node knows, and does not know, when it has been started again.
+
+use super::*;
+use crate::datapath::NumbersInUse;
+
+#[test]
+fn a_workload_that_can_not_be_read_at_the_start_is_closed_and_nothing_is_taken_for_left_over() {
+    let mut bench = Bench::new();
+    two(&bench);
+    bench.step();
+    let shop = workload("shop", "shop", SHOP);
+    bench.write("shop.yaml", &shop.replace("addresses:", "adresses:"));
+    assert_eq!(bench.step(), NOTHING, "the version before stays");
+    bench.restart();
+    let told = bench.step();
+    assert_eq!(told[0], "endpoint 2 closed", "{told:?}");
+    assert!(!told.iter().any(|line| line.starts_with("keep")), "{told:?}");
+    let status = bench.node.status();
+    assert!(!status.synced);
+    let error = "Workload default/shop can't be read, and may be one of them";
+    assert!(status.errors.iter().any(|line| line.contains(error)), "{:?}", status.errors);
+    bench.write("shop.yaml", &shop);
+    let told = bench.step();
+    for line in [
+        "endpoint 2 default/shop at veth0 identity 257",
+        "policy 2",
+        "keep endpoints 1,2",
+        "keep addresses",
+    ] {
+        assert!(told.iter().any(|told| told == line), "{line} in {told:?}");
+    }
+    assert!(bench.node.status().synced && bench.node.status().errors.is_empty());
+}
+
+#[test]
+fn a_workload_that_can_not_be_read_and_is_removed_then_is_left_over() {
+    let mut bench = Bench::new();
+    two(&bench);
+    bench.step();
+    bench.write("shop.yaml", &workload("shop", "shop", SHOP).replace("addresses:", "adresses:"));
+    bench.restart();
+    bench.step();
+    bench.remove("shop.yaml");
+    assert_eq!(bench.step(), ["keep endpoints 1", "keep addresses"]);
+}
+
+#[test]
+fn a_namespace_that_can_not_be_read_at_the_start_closes_what_is_in_it_and_what_it_may_be_denied() {
+    let mut bench = Bench::new();
+    two(&bench);
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: red, labels: {team: red}}\n";
+    let denied = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: \
+                  p}\nspec:\n  endpointSelector: {matchLabels: {app: shop}}\n  ingress: \
+                  [{fromEntities: [all]}]\n  ingressDeny: [{fromEndpoints: [{matchLabels: \
+                  {\"k8s:io.cilium.k8s.namespace.labels.team\": red}}]}]\n";
+    let in_red =
+        |name, spec| workload(name, name, spec).replace("labels:", "namespace: red, labels:");
+    bench.write("policy.yaml", denied);
+    bench.write("peer.yaml", &in_red("peer", "addresses: [10.1.0.1]"));
+    bench.write("own.yaml", &in_red("own", "addresses: [10.0.0.9], interface: veth2"));
+    bench.write("namespace.yaml", namespace);
+    bench.step();
+    assert!(!bench.allows("default/shop", "10.1.0.1") && bench.allows("red/own", "10.0.0.8"));
+    bench.write("namespace.yaml", &namespace.replace("team: red", "team: [red]"));
+    assert_eq!(bench.step(), NOTHING);
+    assert!(bench.allows("red/own", "10.0.0.8"), "the version before is in force");
+
+    bench.restart();
+    let told = bench.step();
+    assert!(!told.iter().any(|line| line.starts_with("keep")), "{told:?}");
+    assert!(!bench.allows("red/own", "10.0.0.8"), "it is not known what it would be");
+    assert!(!bench.allows("default/shop", "10.1.0.1"), "nor whom it would be denied");
+    assert!(bench.allows("default/shop", "10.0.0.8"), "others are not concerned");
+    assert!(bench.allows("default/bank", "192.0.2.1"), "nor are directions that were open");
+    assert!(bench.node.object_errors()[0].closed_for_it);
+    bench.write("namespace.yaml", namespace);
+    let told = bench.step();
+    assert!(told.contains(&"keep addresses".to_owned()), "{told:?}");
+    assert!(!bench.allows("default/shop", "10.1.0.1") && bench.allows("red/own", "10.0.0.8"));
+    assert_eq!(bench.node.status().policies, 1);
+}
+
+#[test]
+fn numbers_begin_above_those_that_the_kernel_has_when_the_folder_is_empty() {
+    let mut bench = Bench::new();
+    two(&bench);
+    bench.step();
+    bench.state = tempfile::tempdir().unwrap();
+    bench.told.in_use(NumbersInUse {
+        endpoints: [1, 2].into(),
+        identities: [9, 256, 257, 1 << 24].into(),
+    });
+    bench.restart();
+    let told = bench.step();
+    for line in [
+        "endpoint 3 default/bank at veth1 identity 258",
+        "endpoint 4 default/shop at veth0 identity 259",
+        "keep endpoints 3,4",
+    ] {
+        assert!(told.iter().any(|told| told == line), "{line} in {told:?}");
+    }
+    // Those of the folder stay as they are.
+    bench.restart();
+    let told = bench.step();
+    assert!(told.contains(&"endpoint 3 default/bank at veth1 identity 258".to_owned()), "{told:?}");
+}

@@ -1,0 +1,76 @@
+//! Why the datapath can't be set up or taken away, and what to do about it.
+
+use std::fmt::Write as _;
+use std::io::ErrorKind::{AddrInUse, PermissionDenied};
+
+use portreeve_core::StartError;
+use portreeve_ebpf::node::NodeError;
+use portreeve_ebpf::{Missing, SetupError};
+
+use crate::command::Failure;
+
+const WITHOUT: &str = "`--datapath none` computes and shows policy, and enforces nothing";
+
+/// Something has to be there first; `None`: it is.
+pub(crate) fn missing(missing: &[Missing]) -> Option<Failure> {
+    if missing.is_empty() {
+        return None;
+    }
+    let mut text = "the programs inside of the kernel can't be set up yet:".to_owned();
+    for one in missing {
+        let _ = write!(text, "\n  {one}: {}", one.hint());
+    }
+    Some(Failure::new(format!("{text}\n  hint: {WITHOUT}")))
+}
+
+/// The kernel, or what is pinned there.
+pub(crate) fn kernel(error: &NodeError) -> Failure {
+    let NodeError::Setup(SetupError::InUse { instance, holder }) = error else {
+        return Failure::new(format!("the programs inside of the kernel can't be set up: {error}"));
+    };
+    let by = holder.map_or("a process that can't be seen from here".to_owned(), |process| {
+        format!("process {process}")
+    });
+    Failure::new(format!(
+        "instance `{instance}` is in use by {by}\n  hint: end it first, or choose another \
+         `kernel.instance` in the configuration file"
+    ))
+}
+
+/// The proxy that all workloads share.
+pub(crate) fn proxy(error: &StartError) -> Failure {
+    let hint = match error {
+        StartError::Admin { source, .. } if source.kind() == AddrInUse => {
+            "choose another address with `--admin` or the key `admin`, or `off`"
+        }
+        StartError::Admin { source, .. } if source.kind() == PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE"
+        }
+        _ => return Failure::new(error),
+    };
+    Failure::new(format!("{error}\n  hint: {hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_trouble_has_a_hint_of_its_own() {
+        let in_use = |kind: std::io::ErrorKind| StartError::Admin {
+            address: ([127, 0, 0, 1], 15000).into(),
+            source: kind.into(),
+        };
+        assert!(proxy(&in_use(AddrInUse)).message.contains("`--admin`"));
+        assert!(proxy(&in_use(PermissionDenied)).message.contains("CAP_NET_BIND_SERVICE"));
+        let taken = SetupError::InUse { instance: "node".to_owned(), holder: Some(7) };
+        let said = kernel(&taken.into()).message;
+        assert!(said.contains("process 7") && said.contains("kernel.instance"), "{said}");
+        let nobody = missing(&[]);
+        assert!(nobody.is_none());
+        let lacking = [Missing::Capabilities(vec!["CAP_BPF"]), Missing::Bpffs("/nowhere".into())];
+        let said = missing(&lacking).expect("something is missing").message;
+        assert!(said.contains("run it as root") && said.contains("mount -t bpf"), "{said}");
+        assert!(said.ends_with(WITHOUT), "{said}");
+    }
+}
