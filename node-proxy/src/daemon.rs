@@ -128,6 +128,7 @@ fn open_datapath(config: &Config) -> Result<Carried, Failure> {
     datapath
         .serve_processes(config.kernel.cgroup.as_deref())
         .map_err(|error| Failure::new(format!("services can't be had at `connect()`: {error}")))?;
+    datapath.share_out_connections().map_err(Failure::new)?;
     tracing::info!("services are answered from outside by {devices:?}, at {addresses:?}");
     let mut proxy = NodeConfig::new(Vec::new());
     proxy.access_log = AccessLogConfig::default();

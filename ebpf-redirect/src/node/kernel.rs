@@ -277,6 +277,30 @@ impl NodeKernel {
         result
     }
 
+    /// Gives those who are named these flags, of those in `mask`, and everybody else none of them.
+    pub(super) fn set_flags(
+        &self,
+        mask: u32,
+        wanted: &BTreeMap<u32, u32>,
+    ) -> Result<(), NodeError> {
+        let State { attached, .. } = &mut *lock(&self.state);
+        for (interface, entry) in attached.iter_mut() {
+            let own = wanted.get(&entry.endpoint).copied().unwrap_or_default();
+            let flags = entry.flags & !mask | own & mask;
+            if flags != entry.flags {
+                let entry_now = EndpointEntry { flags, ..*entry };
+                put("ENDPOINTS", &self.maps.endpoints, interface, &entry_now)?;
+                *entry = entry_now;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many connections can be kept.
+    pub(super) fn room_for_connections(&self) -> usize {
+        self.maps.tracked.capacity() as usize
+    }
+
     /// Says which revision is in force.
     fn set_revision(
         &self,

@@ -5,6 +5,7 @@
 //! | `settings.rs` | what is asked for |
 //! | `kernel.rs` | [`NodeKernel`]: all that is done with it |
 //! | `balance.rs` | services, and the devices that lead outside |
+//! | `crowd.rs` | who has how many connections |
 //! | `dial.rs` | services at the system call |
 //! | `policy.rs` | [`NodePolicyTable`]: an endpoint's policy as entries of the kernel's trie |
 //! | `policies.rs`, `revisions.rs` | the tries in force, and by which numbers they are told apart |
@@ -20,6 +21,7 @@
 //! runs, and who starts next takes maps and links over.
 
 mod balance;
+mod crowd;
 mod device;
 mod dial;
 mod error;
@@ -41,6 +43,7 @@ pub use portreeve_ebpf_common::node::{
     endpoint_flags, mark, scope, state, translation,
 };
 
+pub use self::crowd::Crowd;
 pub use self::error::NodeError;
 pub use self::kernel::{Fill, NodeKernel};
 pub use self::policy::NodePolicyTable;

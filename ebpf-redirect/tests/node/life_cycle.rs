@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_restart_under_traffic_is_not_seen", restart),
     ("an_interface_that_is_gone_is_forgotten", interface_gone),
     ("a_full_map_is_closed_and_says_so", full),
+    ("one_who_opens_very_many_connections_leaves_the_others_theirs", crowded),
     ("what_has_less_room_is_not_taken_over", less_room),
 ];
 
@@ -109,4 +110,47 @@ fn found(_: &mut Node) {
     ip(&format!("link add second type veth peer name eth1 netns {thread}"));
     let several = host_end(&workloads[0].namespace).expect_err("which?");
     assert_eq!(several.to_string(), "several interfaces of this host lead there");
+}
+
+fn crowded(node: &mut Node) {
+    use std::net::IpAddr;
+
+    use super::packets::{DROP, ENDPOINT, PASS, own, packet, prepare, run};
+    let [a, b] = [1, 2].map(|number| node.workload(number, 0));
+    b.serve(80);
+    node.rules(&a, 1, &[(Direction::Egress, 102, TCP, 80, Verdict::Allow)]);
+    node.rules(&b, 1, &[(Direction::Ingress, 101, TCP, 80, Verdict::Allow)]);
+    let mut stream = a.connect((b.v4(), 80)).expect("it may");
+    prepare(node, 0);
+    let all = super::net::policy(1, &[(Direction::Egress, 0, TCP, 0, Verdict::Allow)]);
+    node.kernel().set_policy(ENDPOINT, &all).expect("room");
+    let to = IpAddr::from([10, 7, 0, 1]);
+    let opens = |port| packet(own(to), to, portreeve_policy::Protocol::Tcp, port, 80);
+    let look = |node: &Node| {
+        let census = node.kernel().census().expect("counted");
+        node.kernel().share_out(&census).expect("written")
+    };
+    // As many as there is room for, if nobody looked; somebody does every few hundred.
+    let (mut port, mut refused) = (1000, 0);
+    for _ in 0..16 {
+        for _ in 0..256 {
+            port += 1;
+            refused += i32::from(run(node, true, &opens(port), 1).0 == DROP);
+        }
+        look(node);
+    }
+    assert!(refused > 256, "{refused}");
+    let counters = node.kernel().counters().expect("counters");
+    assert_eq!(
+        counters.get(Reason::Crowded, Direction::Egress),
+        u64::from(refused.cast_unsigned())
+    );
+    assert!(answers(&mut stream), "the others keep theirs");
+    assert!(a.connect((b.v6(), 80)).is_ok(), "and get more");
+    // Once they are gone, more may come.
+    node.kernel().remove_endpoint(ENDPOINT).expect("removed");
+    prepare(node, 0);
+    node.kernel().set_policy(ENDPOINT, &all).expect("room");
+    assert!(look(node).is_empty());
+    assert_eq!(run(node, true, &opens(1), 1).0, PASS);
 }

@@ -17,6 +17,7 @@ use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::balancing::Balancing;
+use super::census::Census;
 use super::listing;
 use super::{
     Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, Listing, MapFill,
@@ -36,6 +37,7 @@ pub struct EbpfDatapath {
     /// Who is where.
     ipcache: BTreeMap<IpNet, u32>,
     balancing: Balancing,
+    census: Option<Census>,
 }
 
 /// An interface as it was when an endpoint was attached.
@@ -61,6 +63,7 @@ impl EbpfDatapath {
             policies: BTreeMap::new(),
             ipcache: BTreeMap::new(),
             balancing: Balancing::default(),
+            census: None,
         })
     }
 
@@ -85,6 +88,15 @@ impl EbpfDatapath {
         self.kernel.set_node_addresses(v4, v6).map_err(|error| failed(&error))?;
         self.kernel.set_outside(&numbers).map_err(|error| failed(&error))?;
         self.balancing = Balancing::new(addresses.to_vec());
+        Ok(())
+    }
+
+    /// Sees to it that no workload has so many connections that those of others are forgotten.
+    ///
+    /// # Errors
+    /// When there can't be another thread.
+    pub fn share_out_connections(&mut self) -> std::io::Result<()> {
+        self.census = Some(Census::start(self.kernel.clone())?);
         Ok(())
     }
 

@@ -93,6 +93,7 @@ pub(super) fn describe(reason: Reason) -> &'static str {
         Reason::NoBackend => "no_backend",
         Reason::TurnedBack => "turned_back",
         Reason::Translated => "translated",
+        Reason::Crowded => "too_many_connections",
     }
 }
 

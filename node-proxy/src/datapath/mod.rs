@@ -11,6 +11,7 @@
 //! | `recording.rs` | [`Recording`]: writes down what it is told, fails when a test wants it to |
 
 mod balancing;
+mod census;
 mod ebpf;
 mod links;
 mod listing;

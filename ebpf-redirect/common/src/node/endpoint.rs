@@ -36,6 +36,10 @@ pub mod endpoint_flags {
     /// The interface is a bridge's port, or another device's part: what is for a socket of this host is not
     /// let go on there. Set by the loader.
     pub const PART_OF_ANOTHER: u32 = 8;
+    /// The workload has opened more connections than its share: no more, until there are fewer.
+    pub const CROWDED_OUT: u32 = 16;
+    /// Others have opened more to it.
+    pub const CROWDED_IN: u32 = 32;
 }
 
 /// Marks of packets. None of them comes out of a workload: a mark ends with its network namespace.

@@ -84,11 +84,13 @@ pub enum Reason {
     TurnedBack = 17,
     /// It was turned to a backend, or what comes back to the service.
     Translated = 18,
+    /// There is room for more connections, but not for more of this workload.
+    Crowded = 19,
 }
 
 impl Reason {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Forwarded,
         Self::ToProxy,
         Self::Opened,
@@ -108,9 +110,10 @@ impl Reason {
         Self::NoBackend,
         Self::TurnedBack,
         Self::Translated,
+        Self::Crowded,
     ];
     /// How many counters there are: each reason once for each direction.
-    pub const COUNTERS: u32 = 2 * (Self::Translated as u32 + 1);
+    pub const COUNTERS: u32 = 2 * (Self::Crowded as u32 + 1);
 
     /// The place of a reason's counter.
     #[inline(always)]
@@ -144,6 +147,6 @@ mod tests {
         for (place, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, place);
         }
-        assert_eq!(Reason::Translated.counter(crate::Direction::Ingress) + 1, Reason::COUNTERS);
+        assert_eq!(Reason::Crowded.counter(crate::Direction::Ingress) + 1, Reason::COUNTERS);
     }
 }

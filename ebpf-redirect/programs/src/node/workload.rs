@@ -172,6 +172,7 @@ fn drop(
             | Reason::NoPolicy
             | Reason::ProxyAway
             | Reason::NoBackend
+            | Reason::Crowded
     );
     if !judged || endpoint.flags & endpoint_flags::TOLD_AT_ONCE == 0 {
         return DROP;
@@ -438,6 +439,13 @@ fn fresh(
     }
     if is_icmp(key.protocol) && !packet.is_echo() {
         return Reason::Forwarded;
+    }
+    let crowded = match way {
+        Direction::Egress => endpoint_flags::CROWDED_OUT,
+        Direction::Ingress => endpoint_flags::CROWDED_IN,
+    };
+    if endpoint.flags & crowded != 0 {
+        return Reason::Crowded;
     }
     if !open(key, state, now, bytes, way, judged) {
         return Reason::MapFull;
