@@ -179,6 +179,12 @@ impl NodeKernel {
                 remove("TRACKED", &self.maps.tracked, &key)?;
             }
         }
+        let translated = &self.maps.translated;
+        for ends in translated.keys().map_err(MapError::system("can't read", "TRANSLATED"))? {
+            if ends.scope == endpoint {
+                remove("TRANSLATED", translated, &ends)?;
+            }
+        }
         self.set_own_addresses(endpoint, &[])?;
         for (interface, entry) in self.endpoints()? {
             if entry.endpoint == endpoint {

@@ -103,6 +103,10 @@ fn backends(node: &mut Node) {
     let counters = node.kernel().counters().expect("counters");
     assert!(counters.get(Reason::Translated, Direction::Egress) > 0);
     assert!(counters.get(Reason::Translated, Direction::Ingress) > 0);
+    // What is known of a workload goes with it.
+    assert!(!node.kernel().translations().expect("read").is_empty());
+    node.kernel().remove_endpoint(1).expect("removed");
+    assert_eq!(node.kernel().translations().expect("read"), []);
 }
 
 /// Says its number to who comes.
