@@ -47,12 +47,13 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
         make_folder(folder)?;
     }
     let server = Server::listen(&config.socket).map_err(Failure::new)?;
-    let node = open_node(&config)?;
-    tracing::info!("objects are read from {}", source.name());
-    tracing::info!("status socket: {}", config.socket.display());
+    // Before any is attached, so that nothing that becomes of it is missed.
     let links = Links::listen().map_err(|error| {
         Failure::new(format!("can't listen for interfaces that come and go: {error}"))
     })?;
+    let node = open_node(&config)?;
+    tracing::info!("objects are read from {}", source.name());
+    tracing::info!("status socket: {}", config.socket.display());
     let followed = runtime.block_on(async {
         let answers = tokio::spawn(server.serve(node.clone()));
         let followed = follow(&node, source, &again, &links, &mut signals).await;

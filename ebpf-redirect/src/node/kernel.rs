@@ -50,6 +50,8 @@ pub struct NodeKernel {
 struct State {
     /// As in `ENDPOINTS`.
     attached: BTreeMap<u32, EndpointEntry>,
+    /// As in `OWN`, by endpoint: there are many, and each is asked for its own.
+    own: BTreeMap<u32, BTreeSet<Address>>,
     revisions: Revisions,
 }
 
@@ -97,7 +99,13 @@ impl NodeKernel {
         let entries = entries.map_err(MapError::system("can't read", "ENDPOINTS"))?;
         let attached = entries.iter().copied().collect();
         let revisions = Revisions::after(maps.revisions()?);
-        let state = Mutex::new(State { attached, revisions });
+        let mut own: BTreeMap<u32, BTreeSet<Address>> = BTreeMap::new();
+        for (address, endpoint) in
+            maps.own.entries().map_err(MapError::system("can't read", "OWN"))?
+        {
+            own.entry(endpoint).or_default().insert(address);
+        }
+        let state = Mutex::new(State { attached, own, revisions });
         let kernel = Self { folder, programs, maps, device, state, netlink, _owner: owner };
         kernel.hold("device", TO_PROXY, attach_type::TCX_INGRESS, device)?;
         for (interface, _) in entries {
@@ -199,8 +207,7 @@ impl NodeKernel {
     /// # Errors
     /// When maps can't be read.
     pub fn known_endpoints(&self) -> Result<BTreeSet<u32>, NodeError> {
-        let own = self.maps.own.entries().map_err(MapError::system("can't read", "OWN"))?;
-        let mut all: BTreeSet<u32> = own.into_iter().map(|(_, endpoint)| endpoint).collect();
+        let mut all: BTreeSet<u32> = lock(&self.state).own.keys().copied().collect();
         all.extend(self.maps.policies.endpoints()?);
         all.extend(self.endpoints()?.into_iter().map(|(_, entry)| entry.endpoint));
         Ok(all)
@@ -219,16 +226,21 @@ impl NodeKernel {
     /// # Errors
     /// When there is no room.
     pub fn set_own_addresses(&self, endpoint: u32, addresses: &[IpAddr]) -> Result<(), NodeError> {
+        let own = &mut lock(&self.state).own;
         let wanted: BTreeSet<Address> = addresses.iter().copied().map(address).collect();
         for address in &wanted {
             put("OWN", &self.maps.own, address, &endpoint)?;
-        }
-        let all = self.maps.own.entries().map_err(MapError::system("can't read", "OWN"))?;
-        for (address, owner) in all {
-            if owner == endpoint && !wanted.contains(&address) {
-                remove("OWN", &self.maps.own, &address)?;
+            for others in own.values_mut() {
+                others.remove(address);
             }
+            own.entry(endpoint).or_default().insert(*address);
         }
+        let before = own.get(&endpoint).cloned().unwrap_or_default();
+        for address in before.difference(&wanted) {
+            remove("OWN", &self.maps.own, address)?;
+            own.entry(endpoint).or_default().remove(address);
+        }
+        own.retain(|_, addresses| !addresses.is_empty());
         Ok(())
     }
 
@@ -258,7 +270,7 @@ impl NodeKernel {
     /// # Errors
     /// When there is no room.
     pub fn set_policy(&self, endpoint: u32, policy: &NodePolicyTable) -> Result<(), NodeError> {
-        let State { attached, revisions } = &mut *lock(&self.state);
+        let State { attached, revisions, .. } = &mut *lock(&self.state);
         let revision = if policy.is_empty() { 0 } else { revisions.next() };
         self.maps.policies.set(endpoint, policy, revision)?;
         self.set_revision(attached, endpoint, revision)
@@ -270,7 +282,7 @@ impl NodeKernel {
     /// # Errors
     /// When maps can't be written. Connections of some endpoints are not judged again then; call it again.
     pub fn rejudge(&self) -> Result<(), NodeError> {
-        let State { attached, revisions } = &mut *lock(&self.state);
+        let State { attached, revisions, .. } = &mut *lock(&self.state);
         let revision = revisions.next();
         let mut result = Ok(());
         for endpoint in self.maps.policies.endpoints()? {
