@@ -43,6 +43,8 @@ pub struct EbpfDatapath {
 /// An interface as it was when an endpoint was attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Interface {
+    /// How it was named.
+    attachment: Attachment,
     name: String,
     number: u32,
 }
@@ -119,6 +121,20 @@ impl EbpfDatapath {
         self.kernel.set_cgroup(cgroup).map_err(|error| failed(&error))
     }
 
+    /// Whether nobody has the same interface by other words: one may say its name, another its namespace.
+    /// Who has it by the same ones has given it up, and is told where he goes after this one.
+    fn check_is_free(&self, id: EndpointId, wanted: &Interface) -> Result<(), DatapathError> {
+        let taken = self.interfaces.iter().find(|(other, own)| {
+            **other != id && own.number == wanted.number && own.attachment != wanted.attachment
+        });
+        let Some((other, own)) = taken else { return Ok(()) };
+        let Interface { attachment, name, .. } = wanted;
+        Err(DatapathError(format!(
+            "`{attachment}` is the interface `{name}`, and so is `{}`, endpoint {other}'s already",
+            own.attachment
+        )))
+    }
+
     /// The programs and maps themselves.
     #[must_use]
     pub fn kernel(&self) -> Arc<NodeKernel> {
@@ -133,7 +149,7 @@ fn interface(attachment: &Attachment) -> Result<Interface, DatapathError> {
             let number = interface_number(name).ok_or_else(|| {
                 DatapathError(format!("there is no interface `{name}` on this host"))
             })?;
-            Ok(Interface { name: name.clone(), number })
+            Ok(Interface { attachment: attachment.clone(), name: name.clone(), number })
         }
         Attachment::NetworkNamespace(path) => {
             let failed = |error: &dyn std::fmt::Display| {
@@ -141,7 +157,8 @@ fn interface(attachment: &Attachment) -> Result<Interface, DatapathError> {
             };
             let number = host_end(path).map_err(|error| failed(&error))?;
             let name = any_socket().and_then(|any| index_to_name(&any, number));
-            Ok(Interface { name: name.map_err(|error| failed(&error))?, number })
+            let name = name.map_err(|error| failed(&error))?;
+            Ok(Interface { attachment: attachment.clone(), name, number })
         }
     }
 }
@@ -170,12 +187,7 @@ impl Datapath for EbpfDatapath {
 
     fn endpoint_put(&mut self, endpoint: &EndpointSpec) -> Result<(), DatapathError> {
         let wanted = interface(&endpoint.attachment)?;
-        let mut others = self.interfaces.iter().filter(|(id, _)| **id != endpoint.id);
-        if let Some((other, _)) = others.find(|(_, other)| other.number == wanted.number) {
-            // One may say its name, another its namespace.
-            let Interface { name, .. } = wanted;
-            return Err(DatapathError(format!("interface `{name}` is endpoint {other}'s already")));
-        }
+        self.check_is_free(endpoint.id, &wanted)?;
         // First whose addresses they are: there is no moment in which another may send from them.
         let addressed = self.kernel.set_own_addresses(endpoint.id, &endpoint.addresses);
         addressed.map_err(|error| failed(&error))?;
@@ -280,7 +292,7 @@ impl Datapath for EbpfDatapath {
 
     fn status(&self) -> DatapathStatus {
         let maps = self.kernel.status().unwrap_or_default();
-        let attached = self.interfaces.iter().map(|(id, Interface { name, number })| {
+        let attached = self.interfaces.iter().map(|(id, Interface { name, number, .. })| {
             format!("interface {name} ({number}), ingress and egress (TCX): endpoint {id}")
         });
         DatapathStatus {

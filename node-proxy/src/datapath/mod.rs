@@ -143,7 +143,7 @@ pub trait Datapath: Send {
     /// name. Each is returned once.
     fn lost(&mut self) -> Vec<EndpointId>;
 
-    /// The highest numbers that are in use from a time before the process began.
+    /// Numbers that are in use from a time before the process began.
     ///
     /// # Errors
     /// When that can't be told.

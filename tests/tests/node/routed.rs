@@ -33,6 +33,7 @@ pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
         ),
         trial("killed_and_started_again_it_takes_over_and_lets_nothing_in", &needs, killed),
         trial("a_workload_is_found_by_its_network_namespace", &needs, by_namespace),
+        trial("two_who_change_places_are_both_attached", &needs, places),
         trial("after_an_orderly_end_what_needs_reading_is_refused", &needs, ended),
         trial("what_is_detached_judges_nothing_and_can_be_set_up_again", &needs, detached),
     ]
@@ -176,6 +177,44 @@ fn by_namespace() {
         assert_eq!(node.status("client", shop, 8080, "/private"), "403", "{shop}");
         assert_eq!(node.status("client", shop, 9999, "/"), "refused", "{shop}");
     }
+}
+
+fn places() {
+    let node = Node::new();
+    let attached = |pairs: &[(&str, &str)]| {
+        let rows = node.daemon.json(&["endpoint", "list"]);
+        let is_at = |(name, at): &(&str, &str)| {
+            let mut rows = rows.as_array().expect("a list").iter();
+            rows.any(|row| {
+                row["name"] == *name && row["attachment"] == *at && row["error"].is_null()
+            })
+        };
+        (node.daemon.is_settled() && pairs.iter().all(is_at)).then_some(())
+    };
+    let swapped = WORKLOADS.replace("psh", "third").replace("pcl", "psh").replace("third", "pcl");
+    node.daemon.write("workloads.yaml", &swapped);
+    eventually("the other way round", || {
+        attached(&[("default/client", "psh"), ("default/shop", "pcl")])
+    });
+    // Neither has the addresses of the other.
+    assert_ne!(node.status("client", "10.60.0.3", 8081, "/any"), "200");
+    node.daemon.write("workloads.yaml", WORKLOADS);
+    eventually("as it was", || attached(&[("default/client", "pcl"), ("default/shop", "psh")]));
+    assert_eq!(node.status("client", "10.60.0.3", 8081, "/any"), "200");
+    assert_eq!(node.status("away", "10.60.0.3", 8081, "/any"), "refused");
+    // One of them is named twice, by other words.
+    let shop = node.net.path("shop");
+    let also = format!(
+        "---\napiVersion: portreeve.dev/v1alpha1\nkind: Workload\nmetadata: {{name: also}}\nspec: \
+         {{addresses: [10.60.0.9], netns: {}}}\n",
+        shop.display()
+    );
+    node.daemon.write("also.yaml", &also);
+    eventually("the conflict", || {
+        node.daemon.text(&["status"]).contains("and so is").then_some(())
+    });
+    assert_eq!(node.status("client", "10.60.0.3", 8081, "/any"), "200");
+    assert_eq!(node.status("away", "10.60.0.3", 8081, "/any"), "refused");
 }
 
 fn ended() {
