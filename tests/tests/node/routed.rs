@@ -228,7 +228,7 @@ fn detached() {
 }
 
 /// What there is on the node.
-const WORKLOADS: &str = "
+pub(super) const WORKLOADS: &str = "
 apiVersion: portreeve.dev/v1alpha1
 kind: Workload
 metadata: {name: client, namespace: default, labels: {app: client}}
@@ -240,7 +240,7 @@ metadata: {name: shop, namespace: default, labels: {app: shop}}
 spec: {addresses: [10.60.0.3, 'fd60::3'], interface: psh}
 ";
 
-const SHOP: &str = "
+pub(super) const SHOP: &str = "
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
 metadata: {name: shop, namespace: default}
