@@ -1,6 +1,6 @@
 //! What a node's datapath costs: `cargo run --release -p portreeve-benches --bin node`, as root. `--quick`
-//! measures less often; a word measures only what has it in its name: verdict, traffic, change, memory. What
-//! services cost is not among them yet.
+//! measures less often; a word measures only what has it in its name: verdict, traffic, services, change,
+//! memory.
 //!
 //! Traffic is compared between two workloads with programs on their interfaces and two without, in turns, so
 //! that noise meets both; medians of the ratios of all rounds are shown.
@@ -15,6 +15,7 @@ use std::time::Instant;
 use portreeve_benches::Failure;
 use portreeve_benches::node::daemon::Daemon;
 use portreeve_benches::node::ground::{Ground, Workload, interfaces, without_interfaces};
+use portreeve_benches::node::services::{self, By};
 use portreeve_benches::node::verdict::{Packet, Verdicts};
 use portreeve_benches::process::sibling;
 use portreeve_benches::redirect::worker::{self, Work};
@@ -34,10 +35,12 @@ fn main() -> Result<(), Failure> {
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let only: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
     let binary = sibling("portreeve-node").ok_or("no daemon")?;
-    let bench = Bench { ground: Ground::enter()?, binary, rounds: if quick { 3 } else { 45 } };
-    let parts: [(&str, Part); 4] = [
+    let (rounds, many) = if quick { (3, 1000) } else { (45, 10_000) };
+    let bench = Bench { ground: Ground::enter()?, binary, rounds, many };
+    let parts: [(&str, Part); 5] = [
         ("verdict", Bench::verdict),
         ("traffic", Bench::traffic),
+        ("services", Bench::services),
         ("change", Bench::change),
         ("memory", Bench::memory),
     ];
@@ -56,6 +59,8 @@ struct Bench {
     ground: Ground,
     binary: PathBuf,
     rounds: usize,
+    /// So many services are many.
+    many: u32,
 }
 
 impl Bench {
@@ -88,12 +93,7 @@ impl Bench {
 
     /// Aim: at least 0.95 of the throughput, at most 1 / 0.95 of the time.
     fn traffic(&self) -> Result<(), Failure> {
-        let [a, b, c, d] = [1, 2, 3, 4].map(Workload::new);
-        let (a, b, c, d) = (a?, b?, c?, d?);
-        for server in [&b, &d] {
-            serve(server)?;
-        }
-        let objects = [workload("client", &a), workload("shop", &b)].concat();
+        let ([a, b, c, d], objects) = pairs(1)?;
         let objects = [("workloads.yaml", objects.as_str()), ("policy.yaml", TRAFFIC)];
         let _daemon = Daemon::start(&self.ground, &self.binary, "traffic", &objects)?;
         println!("Ratios to the same without programs, medians of {} rounds.\n", self.rounds);
@@ -133,6 +133,53 @@ impl Bench {
         }
         let [without, with] = all.map(median);
         println!("| {what} | {without:.1} {0} | {with:.1} {0} | {1:.3} |", unit.0, median(ratios));
+        Ok(())
+    }
+
+    /// Aim: flat.
+    fn services(&self) -> Result<(), Failure> {
+        let ([a, b, c, d], objects) = pairs(11)?;
+        println!(
+            "connect to a service, medians of {} rounds; in brackets to plain ones.\n",
+            self.rounds
+        );
+        println!("| services | plain | programs | nftables, a map | nftables, rule by rule |");
+        println!("| --- | --- | --- | --- | --- |");
+        for (name, count) in [("one-service", 1), ("services", self.many)] {
+            let services = services::objects(count, SocketAddr::new(b.address, TAKEN));
+            let files = [
+                ("workloads.yaml", objects.as_str()),
+                ("policy.yaml", TRAFFIC),
+                ("services.yaml", &services),
+            ];
+            let _daemon = Daemon::start(&self.ground, &self.binary, name, &files)?;
+            let plain = SocketAddr::new(d.address, TAKEN);
+            services::rules(count, plain, &c.cable, [&a.cable, &b.cable])?;
+            let asked = [
+                (&c, plain),
+                (&a, services::address(By::Programs, count)),
+                (&c, services::address(By::Map, count)),
+                (&c, services::address(By::Rules, count)),
+            ];
+            let mut took = [const { Vec::new() }; 4];
+            for round in 0..=self.rounds {
+                for ((client, to), took) in asked.into_iter().zip(&mut took) {
+                    let once = client.run(move || worker::measure_here(Work::Connect(500), to))?;
+                    let once = once.map_err(|error| format!("connecting to {to}: {error}"))?;
+                    if round > 0 {
+                        took.push(once / 1000.0);
+                    }
+                }
+            }
+            let [plain, programs, map, rules] = took.map(median);
+            println!(
+                "| {count} | {plain:.1} µs | {programs:.1} µs ({:.2}) | {map:.1} µs ({:.2}) | \
+                 {rules:.1} µs ({:.2}) |",
+                programs / plain,
+                map / plain,
+                rules / plain
+            );
+        }
         Ok(())
     }
 
@@ -216,6 +263,16 @@ spec:
   - fromEndpoints: [{matchLabels: {app: a1}}]
     toPorts: [{ports: [{port: 'PORT', protocol: TCP}]}]
 ";
+
+/// Two workloads that are judged, and two that aren't, clients and servers; the first two as objects.
+fn pairs(first: u8) -> Result<([Workload; 4], String), Failure> {
+    let [a, b, c, d] = [0, 1, 2, 3].map(|number| Workload::new(first + number));
+    let all = [a?, b?, c?, d?];
+    serve(&all[1])?;
+    serve(&all[3])?;
+    let objects = [workload("client", &all[0]), workload("shop", &all[1])].concat();
+    Ok((all, objects))
+}
 
 /// A workload as an object.
 fn workload(app: &str, workload: &Workload) -> String {

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use aya::maps::loaded_maps;
 
-use super::ground::Ground;
+use super::ground::{Ground, unmount};
 use crate::Failure;
 
 /// The longest wait for a node with all of its workloads.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A daemon with its folder; it ends with this value.
+/// A daemon with its folder; it ends with this value, and so does what it has attached.
 pub struct Daemon {
     child: Child,
     folder: PathBuf,
@@ -134,6 +134,8 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // What is pinned would go on judging.
+        unmount(&self.folder.join("bpf"));
     }
 }
 

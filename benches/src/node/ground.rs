@@ -68,10 +68,14 @@ impl Ground {
 impl Drop for Ground {
     fn drop(&mut self) {
         for entry in fs::read_dir(self.folder.path()).into_iter().flatten().flatten() {
-            let bpffs = entry.path().join("bpf");
-            let _ = Command::new("umount").arg("--lazy").arg(bpffs).stderr(Stdio::null()).status();
+            unmount(&entry.path());
         }
     }
+}
+
+/// Unmounts a bpffs, if it is one, and so removes what is pinned there.
+pub(super) fn unmount(bpffs: &Path) {
+    let _ = Command::new("umount").arg("--lazy").arg(bpffs).stderr(Stdio::null()).status();
 }
 
 type Job = Box<dyn FnOnce() + Send>;
