@@ -13,23 +13,13 @@ use super::routed::{Node, SHOP, WORKLOADS};
 
 pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
     let needs = [&NEEDS[..], &[Need::Program("curl"), Need::Program("nginx")]].concat();
-    let and = |more: Need| [&needs[..], &[more]].concat();
     vec![
-        trial("interface_gone_is_shown_and_the_others_go_on", &and(UNNOTICED), interface_gone),
-        trial("workload_restarted_is_judged_again_within_a_second", &and(UNNOTICED), restarted),
+        trial("interface_gone_is_shown_and_the_others_go_on", &needs, interface_gone),
+        trial("workload_restarted_is_judged_again_within_a_second", &needs, restarted),
         trial("address_reused_by_another_has_none_of_the_old_permissions", &needs, address_reused),
-        trial(
-            "address_reused_under_other_labels_ends_connections",
-            &and(NOT_ASKED_AGAIN),
-            other_labels,
-        ),
+        trial("address_reused_under_other_labels_ends_connections", &needs, other_labels),
     ]
 }
-
-const UNNOTICED: Need = Need::Mended("the daemon looks for interfaces when objects change only");
-const NOT_ASKED_AGAIN: Need = Need::Mended(
-    "open connections are judged again when policy changes, and not when identities do",
-);
 
 fn interface_gone() {
     let node = Node::new();
