@@ -101,19 +101,20 @@ fn memory(pid: u32) -> u64 {
 
 /// A program of this workspace, built in the same profile.
 pub fn sibling(name: &str) -> Option<PathBuf> {
-    let build = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--release",
-            "--quiet",
-            "-p",
-            if name == "portreeve" { name } else { env!("CARGO_PKG_NAME") },
-        ])
-        .status();
+    let (profile, flag) = match cfg!(debug_assertions) {
+        true => ("debug", None),
+        false => ("release", Some("--release")),
+    };
+    let package = match name {
+        "portreeve" | "portreeve-node" => name,
+        _ => env!("CARGO_PKG_NAME"),
+    };
+    let mut build = Command::new(env!("CARGO"));
+    let build = build.arg("build").args(flag).args(["--quiet", "-p", package]).status();
     assert!(build.is_ok_and(|status| status.success()), "{name} does not build");
     let own = std::env::current_exe().ok()?;
     let target = own.ancestors().nth(2)?;
-    Some(target.join("release").join(name))
+    Some(target.join(profile).join(name))
 }
 
 /// A command on one core.

@@ -71,7 +71,7 @@ impl Daemon {
     /// Whether all that is wanted is in force.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.text(&["status"]).contains("all that is wanted is in force")
+        self.ask("status").is_some_and(|status| status["settled"] == true)
     }
 
     /// Sends the daemon a signal.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`bridged`] | the same on a bridge |
 //! | [`cases`] | the policy cases, on a wire |
+//! | [`changes`] | interfaces and addresses that go, come and change hands |
 //! | [`kafka`] | a real Kafka client and a real broker |
 //! | [`nodes`] | two nodes, and a host outside |
 //! | [`routed`] | workloads that the node routes for |
@@ -11,6 +12,7 @@
 
 mod bridged;
 mod cases;
+mod changes;
 mod kafka;
 mod nodes;
 mod routed;
@@ -24,6 +26,7 @@ fn main() {
         nodes::trials(),
         services::trials(),
         kafka::trials(),
+        changes::trials(),
         cases::trials(),
     ];
     let tests = tests.into_iter().flatten().collect();

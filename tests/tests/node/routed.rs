@@ -113,13 +113,13 @@ fn changed() {
 fn comes_again() {
     let node = Node::new();
     assert_eq!(node.status("client", "10.60.0.3", 8081, "/any"), "200");
-    let shows =
-        |what| eventually(what, || node.daemon.text(&["status"]).contains(what).then_some(()));
     for _ in 0..2 {
         node.net.ip("node", "link del psh\n");
-        shows("there is no interface `psh`");
+        eventually("the loss", || {
+            node.daemon.text(&["status"]).contains("there is no interface `psh`").then_some(())
+        });
         node.net.routed("node", "psh", "shop", "10.60.0.3", "fd60::3");
-        shows("all that is wanted is in force");
+        eventually("the interface", || node.daemon.is_settled().then_some(()));
         for shop in ["10.60.0.3", "[fd60::3]"] {
             assert_eq!(node.status("client", shop, 8081, "/any"), "200", "{shop}");
             assert_eq!(node.status("client", shop, 8080, "/private"), "403", "{shop}");
@@ -267,7 +267,7 @@ fn detached() {
 }
 
 /// What there is on the node.
-const WORKLOADS: &str = "
+pub(super) const WORKLOADS: &str = "
 apiVersion: portreeve.dev/v1alpha1
 kind: Workload
 metadata: {name: client, namespace: default, labels: {app: client}}
@@ -279,7 +279,7 @@ metadata: {name: shop, namespace: default, labels: {app: shop}}
 spec: {addresses: [10.60.0.3, 'fd60::3'], interface: psh}
 ";
 
-const SHOP: &str = "
+pub(super) const SHOP: &str = "
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
 metadata: {name: shop, namespace: default}
