@@ -173,6 +173,11 @@ impl Endpoints {
         self.table.load().parties(client, destination)
     }
 
+    /// The endpoint of this name.
+    pub(crate) fn known(&self, name: &str) -> Option<Arc<Known>> {
+        self.table.load().get(name).cloned()
+    }
+
     /// Calls `each` with every endpoint.
     pub(crate) fn for_each(&self, each: impl FnMut(&Arc<Known>)) {
         self.table.load().iter().for_each(each);

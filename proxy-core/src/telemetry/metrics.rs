@@ -14,11 +14,10 @@ use super::counters::{
 };
 use super::grpc;
 use super::kafka;
-use super::kernel;
+use super::kernel::{self, Kernel};
 use super::names::metric as name;
 use super::record::{ConnectOutcome, Method, Refused, TimeoutPhase, Verdict};
 use crate::endpoints::Quota;
-use crate::redirection::KernelCounters;
 use crate::snapshot::Snapshot;
 
 /// Rules that get a series; a policy may have many more.
@@ -39,7 +38,7 @@ pub(super) struct Sources {
     pub(super) lines_lost: u64,
     pub(super) started: SystemTime,
     /// `None`: nothing in the kernel feeds this proxy, or it does not answer.
-    pub(super) kernel: Option<KernelCounters>,
+    pub(super) kernel: Option<Kernel>,
 }
 
 /// The numbers of one endpoint.
