@@ -23,6 +23,7 @@ use super::{
     Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, Listing, MapFill,
     NumbersInUse, ServiceName, ServiceSpec, Table,
 };
+use crate::events::Names;
 use crate::objects::Attachment;
 
 /// Programs on the interfaces of workloads, as [`NodeKernel`] has them.
@@ -34,6 +35,8 @@ pub struct EbpfDatapath {
     interfaces: BTreeMap<EndpointId, Interface>,
     /// The revision of each endpoint's policy in force, and how many entries it has.
     policies: BTreeMap<EndpointId, (u64, usize)>,
+    /// What the numbers in the kernel's events stand for.
+    names: Arc<Names>,
     /// Who is where.
     ipcache: BTreeMap<IpNet, u32>,
     balancing: Balancing,
@@ -61,6 +64,7 @@ impl EbpfDatapath {
             flags: endpoint_flags::ENFORCED | told,
             interfaces: BTreeMap::new(),
             policies: BTreeMap::new(),
+            names: Arc::default(),
             ipcache: BTreeMap::new(),
             balancing: Balancing::default(),
             census: None,
@@ -124,6 +128,12 @@ impl EbpfDatapath {
     pub fn kernel(&self) -> Arc<NodeKernel> {
         self.kernel.clone()
     }
+
+    /// What the numbers in the kernel's events stand for.
+    #[must_use]
+    pub fn names(&self) -> Arc<Names> {
+        self.names.clone()
+    }
 }
 
 /// The interface that a workload is attached by.
@@ -169,6 +179,7 @@ impl Datapath for EbpfDatapath {
     }
 
     fn endpoint_put(&mut self, endpoint: &EndpointSpec) -> Result<(), DatapathError> {
+        self.names.endpoint(endpoint.id, &endpoint.name);
         let wanted = interface(&endpoint.attachment)?;
         let mut others = self.interfaces.iter().filter(|(id, _)| **id != endpoint.id);
         if let Some((other, _)) = others.find(|(_, other)| other.number == wanted.number) {
@@ -187,6 +198,7 @@ impl Datapath for EbpfDatapath {
     }
 
     fn endpoint_removed(&mut self, id: EndpointId) -> Result<(), DatapathError> {
+        self.names.no_policy(id);
         self.kernel.remove_endpoint(id).map_err(|error| failed(&error))?;
         self.interfaces.remove(&id);
         self.policies.remove(&id);
@@ -195,6 +207,7 @@ impl Datapath for EbpfDatapath {
 
     fn endpoint_closed(&mut self, id: EndpointId) -> Result<(), DatapathError> {
         self.policies.remove(&id);
+        self.names.no_policy(id);
         self.kernel.remove_policy(id).map_err(|error| failed(&error))
     }
 
@@ -207,7 +220,10 @@ impl Datapath for EbpfDatapath {
         let table = NodePolicyTable::new(policy, |protocol, verdict| {
             kernel_verdict(protocol, &carried_out(protocol, verdict))
         });
-        self.kernel.set_policy(id, &table).map_err(|error| failed(&error))?;
+        // What is told in between is of either.
+        self.names.no_policy(id);
+        let first = self.kernel.set_policy(id, &table).map_err(|error| failed(&error))?;
+        self.names.policy(id, first, policy);
         self.policies.insert(id, (revision, table.len()));
         Ok(())
     }
@@ -258,6 +274,7 @@ impl Datapath for EbpfDatapath {
     }
 
     fn keep_addresses(&mut self) -> Result<(), DatapathError> {
+        self.names.complete();
         let known = self.ipcache.iter().map(|(prefix, identity)| (*prefix, *identity));
         self.kernel.sync_identities(known).map_err(|error| failed(&error))?;
         self.rejudge()

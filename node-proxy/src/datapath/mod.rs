@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `mod.rs` | [`Datapath`], [`Proxying`], and what they are told |
 //! | `ebpf.rs`, `listing.rs` | [`EbpfDatapath`]: programs on the workloads' interfaces, and what their maps hold |
+//! | `counting.rs` | [`counting`]: what they have counted, for the metrics |
 //! | `links.rs` | [`Links`]: when interfaces come or go |
 //! | `shared_proxy.rs` | [`SharedProxy`]: the proxy to which they hand connections |
 //! | `none.rs` | [`NoDatapath`]: nothing is carried out, and it says so |
@@ -12,6 +13,7 @@
 
 mod balancing;
 mod census;
+mod counting;
 mod ebpf;
 mod links;
 mod listing;
@@ -28,6 +30,7 @@ use ipnet::IpNet;
 use portreeve_policy::{EndpointPolicy, Identity, Protocol};
 use serde::Serialize;
 
+pub use self::counting::counting;
 pub use self::ebpf::EbpfDatapath;
 pub use self::links::Links;
 pub use self::none::NoDatapath;

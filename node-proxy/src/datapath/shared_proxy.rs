@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use portreeve_core::redirection::NodeReporter;
 use portreeve_core::{
     EndpointConfig, EndpointLimits, Endpoints, ListenerConfig, NodeConfig, NodeProxy, NodeRemote,
     StartError, Transparent, UpstreamConfig, UpstreamSource,
@@ -49,6 +50,12 @@ impl SharedProxy {
         })?;
         let remote = proxy.remote();
         Ok(Self { endpoints, names: BTreeMap::new(), proxy: Some(proxy), remote })
+    }
+
+    /// Takes down what the kernel has decided, as long as there is a proxy.
+    #[must_use]
+    pub fn reporter(&self) -> Option<NodeReporter> {
+        self.proxy.as_ref().map(NodeProxy::reporter)
     }
 }
 

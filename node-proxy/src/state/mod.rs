@@ -43,6 +43,7 @@ use self::leftovers::Leftovers;
 pub use self::news::{News, NewsSender};
 use self::people::People;
 pub use self::policy_rows::PolicyRow;
+pub(crate) use self::policy_rows::short;
 use self::services::Services;
 pub use self::view::{EndpointDetail, EndpointRow, IdentityRow, ObjectError, ServiceRow, Status};
 use crate::datapath::{Datapath, DatapathError, Proxying};
