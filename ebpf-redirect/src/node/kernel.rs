@@ -285,6 +285,15 @@ impl NodeKernel {
         result
     }
 
+    /// Has programs tell of new connections of these endpoints, and of nobody else's.
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn tell_flows(&self, of: impl IntoIterator<Item = u32>) -> Result<(), NodeError> {
+        let wanted = of.into_iter().map(|endpoint| (endpoint, endpoint_flags::TELL_FLOWS));
+        self.set_flags(endpoint_flags::TELL_FLOWS, &wanted.collect())
+    }
+
     /// Gives those who are named these flags, of those in `mask`, and everybody else none of them.
     pub(super) fn set_flags(
         &self,

@@ -135,7 +135,10 @@ async fn converse(stream: UnixStream, node: &Mutex<Node>) -> io::Result<()> {
         let answer = match serde_json::from_str::<Request>(&line) {
             Ok(Request::Monitor(wanted)) => {
                 let news = Watching::new(wanted, lock(node).news());
-                return monitor(read.into_inner().into_inner(), write, news).await;
+                lock(node).tell_flows();
+                let told = monitor(read.into_inner().into_inner(), write, news).await;
+                lock(node).tell_flows();
+                return told;
             }
             Ok(request) => answer(&lock(node), &request),
             Err(error) => {

@@ -152,6 +152,9 @@ pub trait Datapath: Send {
     /// When that can't be told.
     fn numbers_in_use(&self) -> Result<NumbersInUse, DatapathError>;
 
+    /// Whether somebody wants to see every connection that is opened.
+    fn tell_flows(&mut self, _wanted: bool) {}
+
     /// What is attached, and how full its maps are.
     fn status(&self) -> DatapathStatus;
 

@@ -51,6 +51,12 @@ impl Flows {
         self.opened.subscribe()
     }
 
+    /// Whether anybody listens to connections that are opened.
+    #[must_use]
+    pub fn is_opened_wanted(&self) -> bool {
+        self.opened.receiver_count() > 0
+    }
+
     fn tell_dropped(&self, news: impl FnOnce() -> News) {
         tell(&self.dropped, news);
     }

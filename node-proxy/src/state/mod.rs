@@ -171,6 +171,11 @@ impl Node {
         &*self.datapath
     }
 
+    /// Has the kernel tell of connections that are opened, if anybody listens.
+    pub fn tell_flows(&mut self) {
+        self.datapath.tell_flows(self.news.flows().is_opened_wanted());
+    }
+
     /// The proxy.
     pub fn proxy(&mut self) -> &mut dyn Proxying {
         &mut *self.proxy

@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use portreeve_policy::TrafficDirection;
+use portreeve_policy::{Protocol, TrafficDirection};
 
 pub use self::access_log::{AccessLogConfig, AccessLogMode, Sink};
 use self::counters::Counters;
@@ -255,7 +255,7 @@ impl WorkerTelemetry {
     }
 
     /// The same of a node, where a connection that passes is told of, too, and is worth a line if a policy
-    /// in audit mode would deny it. Whether there is a line to be written; it is, if it `may` be.
+    /// in audit mode would deny it. One over TCP is turned to the proxy then, which tells of it. Whether there is a line to be written; it is, if it `may` be.
     pub(crate) fn node_kernel_decided(
         &self,
         record: &ConnectionRecord<'_>,
@@ -264,6 +264,7 @@ impl WorkerTelemetry {
     ) -> bool {
         match record.verdict {
             Verdict::Allow => return false,
+            Verdict::Audit if decision.protocol == Protocol::Tcp => return false,
             Verdict::Deny => self.counters.kernel().of(decision.direction, decision.reason).add(1),
             Verdict::Audit => self.counters.connection(record.direction).audited.add(1),
         }
