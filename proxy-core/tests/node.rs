@@ -444,3 +444,63 @@ async fn a_connection_that_would_hold_more_than_its_endpoint_may_is_cut() {
     }
     panic!("alice holds {}, bob {}:\n{metrics}", held("alice"), held("bob"));
 }
+
+#[tokio::test]
+async fn whose_policy_denies_is_told_when_it_has_changed_under_way() {
+    let node = Node::start(SHOP, |_| {}).await;
+    node.add("alice", ALICE, asks("alice", "/.*"));
+    // A connection that is no longer allowed may be cut before a request on it is judged: so there are many.
+    let many = "GET /b HTTP/1.1\r\nHost: shop\r\n\r\n".repeat(500);
+    for _ in 0..100 {
+        node.add("shop", SHOP, answers("shop", "/.*"));
+        let mut alice = node.connect(ALICE).await;
+        assert_eq!(ask(&mut alice, "/a").await, 200);
+        alice.write_all(many.as_bytes()).await.expect("sent");
+        alice.read_exact(&mut [0; 128]).await.expect("the first answers");
+        let none = policy("shop", "ingress: [{}]");
+        node.endpoints.set_policy("shop", none).expect("it is there");
+        while matches!(alice.read(&mut [0; 4096]).await, Ok(1..)) {}
+        let heard = node.heard();
+        let denied: Vec<_> = heard.iter().filter(|line| line.contains(" Deny ")).collect();
+        assert!(denied.iter().all(|line| line.starts_with("shop ingress")), "{denied:?}");
+        if !denied.is_empty() {
+            return;
+        }
+    }
+    panic!("it was always cut first");
+}
+
+#[tokio::test]
+async fn an_address_that_somebody_has_left_is_not_taken_for_one_outside() {
+    let node = Node::start(SHOP, |_| {}).await;
+    node.add("alice", ALICE, asks("alice", "/.*"));
+    assert_eq!(ask(&mut node.connect(ALICE).await, "/").await, 200, "nobody was ever there");
+    node.add("shop", SHOP, answers("shop", "/.*"));
+    assert!(node.endpoints.remove("shop"));
+    node.refuses(ALICE).await;
+    // Who takes an address and goes by another name leaves the rest of the first one's.
+    node.add("shop", SHOP, answers("shop", "/.*"));
+    assert_eq!(ask(&mut node.connect(ALICE).await, "/").await, 200);
+    node.add("shop", BOB, answers("shop", "/.*"));
+    node.refuses(ALICE).await;
+    node.endpoints.elsewhere(|address| address == ip(SHOP));
+    assert_eq!(ask(&mut node.connect(ALICE).await, "/").await, 200);
+}
+
+#[tokio::test]
+async fn who_comes_later_judges_connections_that_were_there_before() {
+    let node = Node::start(SHOP, |_| {}).await;
+    node.add("alice", ALICE, asks("alice", "/.*"));
+    let mut alice = node.connect(ALICE).await;
+    assert_eq!(ask(&mut alice, "/private").await, 200);
+    // Somebody else's coming is no concern of hers.
+    node.add("bob", BOB, asks("bob", "/.*"));
+    assert_eq!(ask(&mut alice, "/private").await, 200);
+    node.add("shop", SHOP, answers("shop", "/public"));
+    ends(&mut alice).await;
+    let mut alice = node.connect(ALICE).await;
+    assert_eq!((ask(&mut alice, "/public").await, ask(&mut alice, "/private").await), (200, 403));
+    // What is known of who was there stays known.
+    node.add("shop", SHOP, answers("shop", "/private"));
+    assert_eq!((ask(&mut alice, "/public").await, ask(&mut alice, "/private").await), (403, 200));
+}

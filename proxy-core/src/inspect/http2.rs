@@ -118,6 +118,10 @@ impl Inspect for Http2Session {
     fn adopt(&mut self, action: Action) -> bool {
         self.policy.adopt(action)
     }
+
+    fn suits(far: &Action) -> bool {
+        HttpPolicy::suits(far)
+    }
 }
 
 impl Asked for View<'_> {

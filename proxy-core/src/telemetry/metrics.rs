@@ -10,13 +10,13 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::counters::{
-    CLASSES, Connections, Counter, Counters, DIRECTIONS, Histogram, LIMITS, LIMITS_OF_ANY, Summed,
+    CLASSES, Connections, Counter, Counters, DIRECTIONS, Histogram, LIMITS_OF_ANY, Summed,
 };
 use super::grpc;
 use super::kafka;
 use super::kernel::{self, Kernel};
 use super::names::metric as name;
-use super::record::{ConnectOutcome, Method, Refused, TimeoutPhase, Verdict};
+use super::record::{ConnectOutcome, Limit, Method, Refused, TimeoutPhase, Verdict};
 use crate::endpoints::Quota;
 use crate::snapshot::Snapshot;
 
@@ -241,7 +241,7 @@ impl Sources {
             Ok(())
         })?;
         self.counters(to, name::LIMITS_HIT, |group, family| {
-            for (index, limit) in LIMITS.iter().enumerate() {
+            for (index, limit) in Limit::NAMES.iter().enumerate() {
                 let (labels, sum) = ([("limit", *limit)], group.sum(|w| &w.limits[index]));
                 match index < LIMITS_OF_ANY {
                     true => family.add(&labels, sum)?,

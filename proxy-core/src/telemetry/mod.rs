@@ -45,8 +45,8 @@ pub use self::log_writer::TelemetryError;
 use self::metrics::Group;
 pub(crate) use self::record::{
     ByKernel, ConnectOutcome, ConnectionRecord, ConnectionStats, GrpcCall, HttpRecord, HttpVersion,
-    KafkaRecord, LoggedTopics, Method, Party, Refused, RefusedRecord, RequestId, TimeoutPhase,
-    Verdict,
+    KafkaRecord, Limit, LoggedTopics, Method, Party, Refused, RefusedRecord, RequestId,
+    TimeoutPhase, Verdict,
 };
 use crate::endpoints::Endpoints;
 use crate::observer::{Flow, Observing};
@@ -390,7 +390,7 @@ impl WorkerTelemetry {
     }
 
     /// A connection refused because of a limit of the proxy, or for want of a destination.
-    pub(crate) fn limit_hit(&self, limit: &'static str) {
+    pub(crate) fn limit_hit(&self, limit: Limit) {
         self.counters.limit(limit).add(1);
     }
 

@@ -114,7 +114,7 @@ impl KafkaSession {
     /// What the near policy says.
     fn judge(&self, view: &View<'_>) -> RequestVerdict {
         match &self.rules {
-            _ if self.connection.revoked() => RequestVerdict::denied_connection(),
+            _ if self.connection.near_revoked() => RequestVerdict::denied_connection(),
             None => RequestVerdict::allowed_connection(),
             Some(rules) => rules.decide(view),
         }
@@ -124,6 +124,7 @@ impl KafkaSession {
     fn judge_far(&self, view: &View<'_>) -> Option<RequestVerdict> {
         let far = self.connection.far()?;
         Some(match reading::kafka(&far.verdict.action) {
+            _ if far.side.revoked => RequestVerdict::denied_connection(),
             Ruled::Freely => RequestVerdict::allowed_connection(),
             Ruled::By(rules) => rules.decide(view),
             Ruled::Not => RequestVerdict::denied_connection(),
@@ -362,8 +363,11 @@ impl Inspect for KafkaSession {
             Ruled::By(rules) => self.rules = Some(rules.clone()),
             Ruled::Not => return false,
         }
-        let far = self.connection.far();
-        far.is_none_or(|far| !matches!(reading::kafka(&far.verdict.action), Ruled::Not))
+        true
+    }
+
+    fn suits(far: &Action) -> bool {
+        !matches!(reading::kafka(far), Ruled::Not)
     }
 
     fn give_up(&mut self) {
