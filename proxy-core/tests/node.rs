@@ -368,7 +368,8 @@ async fn offsets(client: &mut TcpStream, topic: &str) -> i16 {
 
 #[tokio::test]
 async fn of_kafka_too_each_topic_is_judged_by_both() {
-    let node = Node::start(SHOP, |_| {}).await;
+    let admin = |config: &mut NodeConfig| config.admin = Some(local("127.0.0.1"));
+    let node = Node::start(SHOP, admin).await;
     node.add("alice", ALICE, topics("alice", "egress", ["both", "hers"]));
     node.add("shop", SHOP, topics("shop", "ingress", ["both", "its"]));
     let mut alice = node.connect(ALICE).await;
@@ -386,6 +387,98 @@ async fn of_kafka_too_each_topic_is_judged_by_both() {
             "shop ingress Allow ListOffsets rule_allows",
         ]
     );
+    // Each counts what it was asked: not the shop, of what alice may not.
+    let metrics = node.metrics().await;
+    for (series, alice, shop) in [
+        (
+            "topic_decisions_total{endpoint=W,topic=\"both\",role=\"consume\",verdict=\"allow\"}",
+            1,
+            1,
+        ),
+        (
+            "topic_decisions_total{endpoint=W,topic=\"hers\",role=\"consume\",verdict=\"deny\"}",
+            0,
+            1,
+        ),
+        ("topic_decisions_total{endpoint=W,topic=\"its\",role=\"consume\",verdict=\"deny\"}", 1, 0),
+        ("responses_total{endpoint=W,api=\"ListOffsets\",error=\"NONE\"}", 1, 1),
+    ] {
+        for (whose, count) in
+            [("\"alice\",direction=\"egress\"", alice), ("\"shop\",direction=\"ingress\"", shop)]
+        {
+            let series = format!("portreeve_kafka_{}", series.replace('W', whose));
+            match count {
+                0 => assert!(!metrics.contains(&series), "{series} is in\n{metrics}"),
+                count => {
+                    let line = format!("{series} {count}\n");
+                    assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
+                }
+            }
+        }
+    }
+}
+
+/// Answers every gRPC call with OK.
+async fn serve_grpc(address: &str) -> SocketAddr {
+    let listener = TcpListener::bind(local(address)).await.expect("a port");
+    let at = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut calls = h2::server::handshake(stream).await.expect("a preface");
+            tokio::spawn(async move {
+                while let Some(Ok((_, mut respond))) = calls.accept().await {
+                    let head = http::Response::builder()
+                        .header("content-type", "application/grpc")
+                        .header("grpc-status", "0")
+                        .body(())
+                        .expect("a head");
+                    respond.send_response(head, true).expect("sent");
+                }
+            });
+        }
+    });
+    at
+}
+
+#[tokio::test]
+async fn calls_are_counted_for_both_endpoints_that_have_judged_them() {
+    let upstream = serve_grpc(SHOP).await;
+    let node = Node::start(SHOP, |config| {
+        config.admin = Some(local("127.0.0.1"));
+        config.listeners[0].upstream = UpstreamConfig::Fixed(upstream);
+    })
+    .await;
+    node.add("alice", ALICE, asks("alice", "/shop.*"));
+    node.add("shop", SHOP, answers("shop", "/shop.Orders/Get"));
+    let alice = node.connect(ALICE).await;
+    let (mut calls, connection) = h2::client::handshake(alice).await.expect("a preface");
+    tokio::spawn(connection);
+    for (method, status) in [("Get", "0"), ("Put", "7"), ("Get", "0")] {
+        let call = http::Request::post(format!("http://shop/shop.Orders/{method}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .expect("a head");
+        let (answer, _) = calls.send_request(call, true).expect("sent");
+        let answer = answer.await.expect("an answer");
+        assert_eq!(answer.headers()["grpc-status"], status, "{method}");
+    }
+    let expected = |whose: &str, method: &str, verdict: &str, status: &str, count: u32| {
+        format!(
+            "portreeve_grpc_requests_total{{endpoint={whose},service=\"shop.Orders\",\
+             method=\"{method}\",verdict=\"{verdict}\",status=\"{status}\"}} {count}\n"
+        )
+    };
+    let (alice, shop) = ("\"alice\",direction=\"egress\"", "\"shop\",direction=\"ingress\"");
+    let metrics = node.metrics().await;
+    for series in [
+        expected(alice, "Get", "allow", "OK", 2),
+        expected(shop, "Get", "allow", "OK", 2),
+        expected(alice, "Put", "allow", "PERMISSION_DENIED", 1),
+        expected(shop, "Put", "deny", "PERMISSION_DENIED", 1),
+    ] {
+        assert!(metrics.contains(&series), "{series} is not in\n{metrics}");
+    }
 }
 
 #[tokio::test]

@@ -281,7 +281,14 @@ impl Connection {
         }
     }
 
-    /// So many bytes are held for it now. `false`: its endpoint may not have that many.
+    /// Whether its endpoint may have only so many bytes held for it.
+    pub(super) fn counts_held(&self) -> bool {
+        self.on_node.is_some()
+    }
+
+    /// So many bytes are held for it now. `false`: its endpoint may not have that many. The near one is
+    /// charged for both ways, for it has opened the connection or is alone here: a server that were
+    /// charged for what it does not take could be robbed of its limit by any client that sends.
     pub(super) fn holds(&mut self, bytes: usize) -> bool {
         let Some(on_node) = &mut self.on_node else { return true };
         if on_node.held == bytes {

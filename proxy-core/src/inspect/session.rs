@@ -76,6 +76,10 @@ impl<I: Inspect> Session for I {
         }
     }
 
+    fn counts_held(&self) -> bool {
+        self.connection().counts_held()
+    }
+
     fn holds(&mut self, bytes: usize) -> bool {
         self.connection_mut().holds(bytes)
     }

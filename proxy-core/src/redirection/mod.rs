@@ -7,7 +7,7 @@
 //! | `mod.rs` | [`Redirection`], and [`KernelCounters`] |
 //! | `bypass.rs` | the proxy's own connections to the workload, which must not be turned to it again |
 //! | `as_client.rs` | the proxy's connections in the name of its clients |
-//! | `source_ports.rs` | which ports these come from |
+//! | `source_ports.rs` | which ports both come from |
 //! | `report.rs` | [`Reporter`]: what the kernel has decided, into the access log and the metrics |
 //! | `node_report.rs` | [`NodeReporter`]: the same for the endpoints of a node, and no more of it than fits |
 //! | `node_counters.rs` | [`KernelCounting`]: what the programs of a node have counted |
