@@ -66,17 +66,28 @@ fn protocol(number: u8) -> Protocol {
 }
 
 fn reason(number: u8) -> KernelReason {
-    match Reason::ALL.get(usize::from(number)) {
-        Some(Reason::PolicyChanged) => KernelReason::PolicyChanged,
-        Some(Reason::NoPolicy | Reason::NoEndpoint) => KernelReason::NotReady,
-        Some(Reason::Spoofed) => KernelReason::SpoofedSource,
-        Some(Reason::Malformed) => KernelReason::Malformed,
-        Some(Reason::NotTracked) => KernelReason::NotTracked,
-        Some(Reason::Fragment) => KernelReason::Fragment,
-        Some(Reason::ProxyAway) => KernelReason::ProxyAway,
-        Some(Reason::MapFull) => KernelReason::MapFull,
-        Some(Reason::OtherLink) => KernelReason::NotIp,
-        _ => KernelReason::Policy,
+    let Some(reason) = Reason::ALL.get(usize::from(number)) else { return KernelReason::Policy };
+    match reason {
+        Reason::Policy => KernelReason::Policy,
+        Reason::PolicyChanged => KernelReason::PolicyChanged,
+        Reason::NoPolicy | Reason::NoEndpoint => KernelReason::NotReady,
+        Reason::Spoofed => KernelReason::SpoofedSource,
+        Reason::Malformed => KernelReason::Malformed,
+        Reason::NotTracked => KernelReason::NotTracked,
+        Reason::Fragment => KernelReason::Fragment,
+        Reason::ProxyAway => KernelReason::ProxyAway,
+        Reason::MapFull => KernelReason::MapFull,
+        Reason::OtherLink => KernelReason::NotIp,
+        Reason::NoBackend => KernelReason::NoBackend,
+        Reason::Crowded => KernelReason::TooManyConnections,
+        // Of a connection that passes it is policy that says so.
+        Reason::Forwarded
+        | Reason::ToProxy
+        | Reason::Opened
+        | Reason::EventLost
+        | Reason::Answered
+        | Reason::TurnedBack
+        | Reason::Translated => KernelReason::Policy,
     }
 }
 
@@ -134,6 +145,8 @@ mod tests {
             "proxy_away",
             "map_full",
             "not_ip",
+            "no_backend",
+            "too_many_connections",
         ];
         assert_eq!(names, expected);
     }

@@ -77,11 +77,13 @@ pub enum KernelReason {
     Fragment,
     /// Of a node: neither IPv4, IPv6, nor ARP.
     NotIp,
+    /// Of a node: there is room for more connections, but not for more of this workload.
+    TooManyConnections,
 }
 
 impl KernelReason {
     /// Every reason there is.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Policy,
         Self::NotReady,
         Self::ProxyAway,
@@ -95,6 +97,7 @@ impl KernelReason {
         Self::NotTracked,
         Self::Fragment,
         Self::NotIp,
+        Self::TooManyConnections,
     ];
 
     /// A stable name, for log and metrics.
@@ -114,6 +117,7 @@ impl KernelReason {
             Self::NotTracked => "not_tracked",
             Self::Fragment => "fragment",
             Self::NotIp => "not_ip",
+            Self::TooManyConnections => "too_many_connections",
         }
     }
 }
