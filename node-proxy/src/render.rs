@@ -48,6 +48,16 @@ pub(crate) fn endpoint(answer: &Value) -> String {
         ("Error", "error"),
     ];
     let mut out = fields_of(answer, &fields);
+    let limit = |name: &str| cell(&answer["limits"][name]);
+    let (connections, share) = (limit("connections"), limit("cpu_share"));
+    line(
+        &mut out,
+        format_args!(
+            "{:<18} {connections} connections, {} bytes held, share of time {share}",
+            "Limits:",
+            limit("buffered_bytes")
+        ),
+    );
     for rule in answer["rules"].as_array().into_iter().flatten() {
         line(&mut out, format_args!("Rule:              {}", cell(rule)));
     }

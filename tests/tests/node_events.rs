@@ -26,6 +26,7 @@ fn main() {
         trial("denials_are_counted_for_each_endpoint", &needs, counted),
         trial("events_that_do_not_fit_the_ring_are_counted", &needs, lost),
         trial("who_has_nothing_to_read_sleeps", &needs, idle),
+        trial("a_workloads_object_limits_what_it_uses_of_the_proxy", &needs, limited),
     ];
     let arguments = libtest_mimic::Arguments { test_threads: Some(1), ..arguments };
     libtest_mimic::run(&arguments, tests).exit();
@@ -231,6 +232,33 @@ fn idle() {
     assert!(before > 0, "the thread is there");
     std::thread::sleep(Duration::from_secs(3));
     assert!(switches() - before <= 1, "{before}, then {}", switches());
+}
+
+fn limited() {
+    let node = Node::new();
+    let http =
+        SHOP.replace("protocol: TCP}]", "protocol: TCP}]\n      rules: {http: [{method: GET}]}");
+    node.daemon.write("shop.yaml", &http);
+    eventually("the new policy", || {
+        (node.daemon.text(&["policy", "get", "shop"]).contains("inspect http")).then_some(())
+    });
+    let detail = node.daemon.json(&["endpoint", "get", "client"]);
+    assert_eq!(detail["limits"]["connections"], 8192, "{detail}");
+    assert_eq!(node.net.status("client", "10.60.0.3", 8081, "/"), "200");
+    let none = WORKLOADS.replace("interface: pcl", "interface: pcl, limits: {connections: 0}");
+    node.daemon.write("workloads.yaml", &none);
+    eventually("the limit", || {
+        let detail = node.daemon.json(&["endpoint", "get", "client"]);
+        (detail["limits"]["connections"] == 0 && detail["realised"] == detail["revision"])
+            .then_some(())
+    });
+    assert_ne!(node.net.status("client", "10.60.0.3", 8081, "/"), "200");
+    let hit = "portreeve_limits_hit_total{endpoint=\"default/client\",limit=\"connections\"} ";
+    assert!(node.metrics().contains(hit));
+    node.daemon.write("workloads.yaml", WORKLOADS);
+    eventually("no limit", || {
+        (node.net.status("client", "10.60.0.3", 8081, "/") == "200").then_some(())
+    });
 }
 
 fn labels(party: &Value) -> String {

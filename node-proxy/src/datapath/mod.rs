@@ -27,6 +27,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use portreeve_core::EndpointLimits;
 use portreeve_policy::{EndpointPolicy, Identity, Protocol};
 use serde::Serialize;
 
@@ -221,6 +222,8 @@ pub struct EndpointSpec {
     pub addresses: Vec<IpAddr>,
     /// Its own identity.
     pub identity: Identity,
+    /// What it may use of the proxy.
+    pub limits: EndpointLimits,
 }
 
 /// A service's namespace and name.

@@ -45,7 +45,9 @@ use self::people::People;
 pub use self::policy_rows::PolicyRow;
 pub(crate) use self::policy_rows::short;
 use self::services::Services;
-pub use self::view::{EndpointDetail, EndpointRow, IdentityRow, ObjectError, ServiceRow, Status};
+pub use self::view::{
+    EndpointDetail, EndpointRow, IdentityRow, LimitsView, ObjectError, ServiceRow, Status,
+};
 use crate::datapath::{Datapath, DatapathError, Proxying};
 use crate::identities::{EndpointIds, Identities, StateError};
 use crate::objects::ObjectKey;
