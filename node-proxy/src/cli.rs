@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
-use crate::api::BpfTable;
+use crate::api::{BpfTable, WatchType};
 use crate::config::Admin;
 
 const EXIT_CODES: &str = "\
@@ -32,7 +32,9 @@ Examples:
 const MONITOR_EXAMPLES: &str = "\
 Examples:
   portreeve-node monitor
-  portreeve-node monitor --output json | jq -r 'select(.event == \"endpoint-failed\").error'";
+  portreeve-node monitor --type drop --endpoint default/shop-1
+  portreeve-node monitor --type open --type drop
+  portreeve-node monitor --output json | jq -r 'select(.event == \"dropped\") | .source.address'";
 
 const ENDPOINT_EXAMPLES: &str = "\
 Examples:
@@ -75,12 +77,26 @@ pub(crate) enum Command {
     Detach(DetachArguments),
     /// Show what happens, as it happens
     #[command(after_help = MONITOR_EXAMPLES)]
-    Monitor(AskArguments),
+    Monitor(MonitorArguments),
     /// Configuration files: a commented example, a check
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Print the version
     Version,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MonitorArguments {
+    /// Only what is about this endpoint: `namespace/name`, its number, or its name
+    #[arg(long, value_name = "ENDPOINT")]
+    pub(crate) endpoint: Option<String>,
+
+    /// Only this, and may be given several times [default: drop and change]
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub(crate) types: Vec<WatchType>,
+
+    #[command(flatten)]
+    pub(crate) ask: AskArguments,
 }
 
 #[derive(Debug, Subcommand)]

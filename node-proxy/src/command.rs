@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::api::{Client, ClientError, Request};
+use crate::api::{Client, ClientError, Request, Watch};
 use crate::cli::{
     AskArguments, AskEndpointArguments, Cli, Command, ConfigCommand, EndpointCommand,
-    IdentityCommand, Output, PolicyCommand, ServiceCommand,
+    IdentityCommand, MonitorArguments, Output, PolicyCommand, ServiceCommand,
 };
 use crate::source::Folder;
 use crate::{config, daemon, detach, render};
@@ -38,7 +38,7 @@ pub fn main() -> ExitCode {
             show(&bpf.ask, &Request::BpfList { table: bpf.table }, render::listing)
         }
         Command::Detach(arguments) => detach::run(&arguments),
-        Command::Monitor(ask) => monitor(&ask),
+        Command::Monitor(arguments) => monitor(arguments),
         Command::Config(ConfigCommand::Example) => print(config::EXAMPLE).map(drop),
         Command::Config(ConfigCommand::Check { file }) => check(&file),
         Command::Version => {
@@ -109,9 +109,9 @@ fn show(
     print(&text).map(drop)
 }
 
-fn monitor(ask: &AskArguments) -> Result<(), Failure> {
+fn monitor(MonitorArguments { endpoint, types, ask }: MonitorArguments) -> Result<(), Failure> {
     let mut client = Client::connect(&ask.socket)?;
-    client.send(&Request::Monitor)?;
+    client.send(&Request::Monitor(Watch { endpoint, types }))?;
     while let Some(news) = client.next()? {
         let line = match ask.output {
             Output::Table => render::news(&news),

@@ -19,7 +19,10 @@ use crate::api::Server;
 use crate::cli::{DatapathKind, RunArguments};
 use crate::command::Failure;
 use crate::config::{self, Config, Refusals};
-use crate::datapath::{Datapath, EbpfDatapath, Links, NoDatapath, Proxying, SharedProxy, outside};
+use crate::datapath::{
+    Datapath, EbpfDatapath, Links, NoDatapath, Proxying, SharedProxy, counting, outside,
+};
+use crate::events::{Reader, Told};
 use crate::logging;
 use crate::source::{Batch, Source, WatchedFolder};
 use crate::state::{Node, NodeOptions};
@@ -51,7 +54,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let links = Links::listen().map_err(|error| {
         Failure::new(format!("can't listen for interfaces that come and go: {error}"))
     })?;
-    let node = open_node(&config)?;
+    let (node, _reader) = open_node(&config)?;
     tracing::info!("objects are read from {}", source.name());
     tracing::info!("status socket: {}", config.socket.display());
     let followed = runtime.block_on(async {
@@ -70,16 +73,19 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open_node(config: &Config) -> Result<Arc<Mutex<Node>>, Failure> {
+/// The node, and who reads what its kernel tells: to be dropped first.
+fn open_node(config: &Config) -> Result<(Arc<Mutex<Node>>, Option<Reader>), Failure> {
     let options = NodeOptions {
         name: config.node.clone(),
         policy: config.policy.clone(),
         identity_linger: config.identity_linger,
     };
-    let (datapath, proxy) = open_datapath(config)?;
+    let Carried { datapath, proxy, told } = open_datapath(config)?;
     let node = Node::open(options, &config.state, datapath, proxy, Instant::now())
         .map_err(|error| Failure::config(format!("error: {error}")))?;
-    Ok(Arc::new(Mutex::new(node)))
+    let flows = node.news().flows().clone();
+    let reader = told.map(|told| Reader::start(told, flows).map_err(Failure::new));
+    Ok((Arc::new(Mutex::new(node)), reader.transpose()?))
 }
 
 /// Before anything is begun: whether what is wanted can be at all.
@@ -93,9 +99,13 @@ fn check_datapath(config: &Config) -> Result<(), Failure> {
     }
 }
 
-type Carried = (Box<dyn Datapath>, Box<dyn Proxying>);
-
 /// What carries policy out.
+struct Carried {
+    datapath: Box<dyn Datapath>,
+    proxy: Box<dyn Proxying>,
+    told: Option<Told>,
+}
+
 fn open_datapath(config: &Config) -> Result<Carried, Failure> {
     if config.datapath == DatapathKind::None {
         // Nobody is to believe that policy is in force when it is not.
@@ -103,7 +113,8 @@ fn open_datapath(config: &Config) -> Result<Carried, Failure> {
             "NOTHING IS ENFORCED: running without a datapath, as asked. Identities and policies \
              are computed and shown; every packet passes as if there were none"
         );
-        return Ok((Box::new(NoDatapath), Box::new(NoDatapath)));
+        let (datapath, proxy) = (Box::new(NoDatapath), Box::new(NoDatapath));
+        return Ok(Carried { datapath, proxy, told: None });
     }
     let instance = config
         .kernel
@@ -135,9 +146,12 @@ fn open_datapath(config: &Config) -> Result<Carried, Failure> {
     proxy.access_log = AccessLogConfig::default();
     proxy.admin = config.admin;
     proxy.limits.drain_timeout = config.drain_timeout;
+    proxy.kernel = counting(datapath.kernel());
     let proxy =
         SharedProxy::start(proxy, &datapath.kernel()).map_err(|error| trouble::proxy(&error))?;
-    Ok((Box::new(datapath), Box::new(proxy)))
+    let (kernel, names) = (datapath.kernel(), datapath.names());
+    let told = proxy.reporter().map(|reporter| Told { kernel, names, reporter });
+    Ok(Carried { datapath: Box::new(datapath), proxy: Box::new(proxy), told })
 }
 
 /// What can't be read at the start could be anything, and nothing is known of what it was.

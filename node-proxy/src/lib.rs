@@ -8,6 +8,7 @@
 //! | [`identities`] | numbers that outlive the process |
 //! | [`state`] | all of it folded together; what is wanted, and what is in force |
 //! | [`datapath`] | who carries it out: traits for the kernel's side and for the proxy |
+//! | [`events`] | what the kernel tells of, packet by packet |
 //! | [`api`] | the status socket |
 //! | `cli`, `command`, `render` | the command line |
 //! | `config`, `daemon`, `logging` | `portreeve-node run` |
@@ -21,6 +22,7 @@ mod config;
 mod daemon;
 pub mod datapath;
 mod detach;
+pub mod events;
 pub mod identities;
 mod logging;
 pub mod objects;

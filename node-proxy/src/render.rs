@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use crate::state::short;
+
 /// JSON, as it came.
 pub(crate) fn json(answer: &Value) -> String {
     let text = serde_json::to_string_pretty(answer).unwrap_or_else(|_| answer.to_string());
@@ -46,6 +48,16 @@ pub(crate) fn endpoint(answer: &Value) -> String {
         ("Error", "error"),
     ];
     let mut out = fields_of(answer, &fields);
+    let limit = |name: &str| cell(&answer["limits"][name]);
+    let (connections, share) = (limit("connections"), limit("cpu_share"));
+    line(
+        &mut out,
+        format_args!(
+            "{:<18} {connections} connections, {} bytes held, share of time {share}",
+            "Limits:",
+            limit("buffered_bytes")
+        ),
+    );
     for rule in answer["rules"].as_array().into_iter().flatten() {
         line(&mut out, format_args!("Rule:              {}", cell(rule)));
     }
@@ -177,6 +189,9 @@ fn object_error(out: &mut String, error: &Value) {
 
 /// A line of `monitor`.
 pub(crate) fn news(news: &Value) -> String {
+    if matches!(news["event"].as_str(), Some("dropped" | "opened")) {
+        return packet(news);
+    }
     let mut out = cell(&news["event"]);
     for (name, value) in news.as_object().into_iter().flatten() {
         if name != "event" {
@@ -186,6 +201,44 @@ pub(crate) fn news(news: &Value) -> String {
         }
     }
     out + "\n"
+}
+
+/// `time event endpoint direction: protocol source (who) -> destination (who): why`
+fn packet(news: &Value) -> String {
+    let text = |name: &str| cell(&news[name]);
+    let endpoint = match news["endpoint"].as_str() {
+        Some(name) => name.to_owned(),
+        None => format!("endpoint {}", text("id")),
+    };
+    let party = |name: &str| {
+        let party = &news[name];
+        format!("{} ({})", cell(&party["address"]), called(party))
+    };
+    let event = match (news["event"].as_str(), news["verdict"].as_str()) {
+        (Some("opened"), Some("audit")) => "opened, would be denied,".to_owned(),
+        _ => text("event"),
+    };
+    let mut out = format!(
+        "{} {event} {endpoint} {}: {} {} -> {}: {}",
+        text("time"),
+        text("direction"),
+        text("protocol"),
+        party("source"),
+        party("destination"),
+        text("reason"),
+    );
+    if news["policy"].as_str().is_some_and(|policy| !policy.is_empty()) {
+        let _ = write!(out, " by {} {}", text("policy"), text("rule"));
+    }
+    out + "\n"
+}
+
+/// Who somebody is: the labels, or the number if they have none.
+fn called(party: &Value) -> String {
+    match party["labels"].as_str() {
+        None | Some("") => format!("identity {}", cell(&party["identity"])),
+        Some(labels) => short(&labels.split(',').map(portreeve_policy::Label::of).collect()),
+    }
 }
 
 fn fields_of(answer: &Value, fields: &[(&str, &str)]) -> String {

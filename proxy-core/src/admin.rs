@@ -91,11 +91,11 @@ async fn answer(request: Request<Incoming>, control: &Control) -> Answer {
         "/metrics" => metrics(control),
         "/policy" => as_json(&match &control.policies {
             Policies::One(one) => one.policy_status(),
-            Policies::Many(endpoints) => endpoints_status(endpoints),
+            Policies::Many(endpoints, _) => endpoints_status(endpoints),
         }),
         "/config_dump" => match &control.policies {
             Policies::One(one) => as_json(&one.config_dump()),
-            Policies::Many(_) => text(StatusCode::NOT_FOUND, "the proxy of a node has none\n"),
+            Policies::Many(..) => text(StatusCode::NOT_FOUND, "the proxy of a node has none\n"),
         },
         "/reload" => reload(control).await,
         "/drain" => {
@@ -148,7 +148,9 @@ fn metrics(control: &Control) -> Answer {
             });
             telemetry.render_metrics(&one.snapshots.load(), ready, kernel)
         }
-        Policies::Many(endpoints) => telemetry.render_node_metrics(endpoints, ready),
+        Policies::Many(endpoints, kernel) => {
+            telemetry.render_node_metrics(endpoints, ready, kernel.read())
+        }
     };
     let mut answer = text(StatusCode::OK, body);
     answer.headers_mut().insert(

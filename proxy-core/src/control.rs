@@ -13,6 +13,7 @@ use crate::admin;
 use crate::config::ProxyConfig;
 use crate::endpoints::Endpoints;
 use crate::policy_loader::{Admit, LoadError, PolicyLoader};
+use crate::redirection::KernelCounting;
 use crate::runtime::Stage;
 use crate::snapshot::SnapshotStore;
 use crate::telemetry::Telemetry;
@@ -47,7 +48,7 @@ pub(crate) enum Policies {
     /// One workload's, which this thread loads.
     One(OnePolicy),
     /// Those of a node's endpoints, which the program sets.
-    Many(Arc<Endpoints>),
+    Many(Arc<Endpoints>, KernelCounting),
 }
 
 /// The policy of one workload.
@@ -114,7 +115,7 @@ impl Policies {
         match self {
             Self::One(one) => one.obey(command),
             // Dropping the answer's sender would say that the proxy ends.
-            Self::Many(_) => {
+            Self::Many(..) => {
                 if let Command::Reload(Some(answer)) = command {
                     let text = "policies are set by the program that runs this proxy";
                     let _ = answer.send(Err(text.to_owned()));

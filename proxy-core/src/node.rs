@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::listener::Bound;
 use crate::observer::Observing;
 use crate::proxy::{Remote, StartError};
-use crate::redirection::AsClient;
+use crate::redirection::{AsClient, KernelCounting, NodeReporter};
 use crate::telemetry::{AccessLogConfig, AccessLogMode, Telemetry};
 
 /// Everything that the proxy of a node needs to know, besides its endpoints.
@@ -38,6 +38,8 @@ pub struct NodeConfig {
     pub observer: Observing,
     /// How upstream connections are opened.
     pub upstream_source: UpstreamSource,
+    /// Who knows what programs inside of the kernel have counted, for the metrics.
+    pub kernel: KernelCounting,
 }
 
 impl NodeConfig {
@@ -53,6 +55,7 @@ impl NodeConfig {
             admin: None,
             observer: Observing::default(),
             upstream_source: UpstreamSource::default(),
+            kernel: KernelCounting::default(),
         }
     }
 }
@@ -69,7 +72,10 @@ pub struct UpstreamSource {
 
 /// A running proxy of a node.
 #[derive(Debug)]
-pub struct NodeProxy(Running);
+pub struct NodeProxy {
+    running: Running,
+    endpoints: Arc<Endpoints>,
+}
 
 impl NodeProxy {
     /// Binds all addresses and starts to serve the endpoints that there are and will be. When it returns,
@@ -109,36 +115,43 @@ impl NodeProxy {
             joins_sockets: false,
             whose: Whose::Many(endpoints.clone()),
         };
-        crew.start(listening, Policies::Many(endpoints), None).map(Self)
+        let policies = Policies::Many(endpoints.clone(), config.kernel);
+        Ok(Self { running: crew.start(listening, policies, None)?, endpoints })
     }
 
     /// Where each listener listens, in the order of the configuration.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
-        &self.0.addresses
+        &self.running.addresses
     }
 
     /// Where the admin server listens.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.0.admin
+        self.running.admin
     }
 
     /// A way to steer the proxy from another thread.
     #[must_use]
     pub fn remote(&self) -> NodeRemote {
-        NodeRemote(self.0.remote())
+        NodeRemote(self.running.remote())
+    }
+
+    /// Takes down what the kernel has decided; to be dropped before [`NodeProxy::join`].
+    #[must_use]
+    pub fn reporter(&self) -> NodeReporter {
+        NodeReporter::new(self.running.telemetry.clone(), self.endpoints.clone())
     }
 
     /// Waits until all connections have ended. The access log is still written, until
     /// [`NodeProxy::join`].
     pub async fn drained(&mut self) {
-        self.0.drained().await;
+        self.running.drained().await;
     }
 
     /// Waits until the proxy has drained. Returns at once only if it already has.
     pub fn join(self) {
-        self.0.join();
+        self.running.join();
     }
 }
 

@@ -368,7 +368,8 @@ async fn offsets(client: &mut TcpStream, topic: &str) -> i16 {
 
 #[tokio::test]
 async fn of_kafka_too_each_topic_is_judged_by_both() {
-    let node = Node::start(SHOP, |_| {}).await;
+    let admin = |config: &mut NodeConfig| config.admin = Some(local("127.0.0.1"));
+    let node = Node::start(SHOP, admin).await;
     node.add("alice", ALICE, topics("alice", "egress", ["both", "hers"]));
     node.add("shop", SHOP, topics("shop", "ingress", ["both", "its"]));
     let mut alice = node.connect(ALICE).await;
@@ -386,6 +387,98 @@ async fn of_kafka_too_each_topic_is_judged_by_both() {
             "shop ingress Allow ListOffsets rule_allows",
         ]
     );
+    // Each counts what it was asked: not the shop, of what alice may not.
+    let metrics = node.metrics().await;
+    for (series, alice, shop) in [
+        (
+            "topic_decisions_total{endpoint=W,topic=\"both\",role=\"consume\",verdict=\"allow\"}",
+            1,
+            1,
+        ),
+        (
+            "topic_decisions_total{endpoint=W,topic=\"hers\",role=\"consume\",verdict=\"deny\"}",
+            0,
+            1,
+        ),
+        ("topic_decisions_total{endpoint=W,topic=\"its\",role=\"consume\",verdict=\"deny\"}", 1, 0),
+        ("responses_total{endpoint=W,api=\"ListOffsets\",error=\"NONE\"}", 1, 1),
+    ] {
+        for (whose, count) in
+            [("\"alice\",direction=\"egress\"", alice), ("\"shop\",direction=\"ingress\"", shop)]
+        {
+            let series = format!("portreeve_kafka_{}", series.replace('W', whose));
+            match count {
+                0 => assert!(!metrics.contains(&series), "{series} is in\n{metrics}"),
+                count => {
+                    let line = format!("{series} {count}\n");
+                    assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
+                }
+            }
+        }
+    }
+}
+
+/// Answers every gRPC call with OK.
+async fn serve_grpc(address: &str) -> SocketAddr {
+    let listener = TcpListener::bind(local(address)).await.expect("a port");
+    let at = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut calls = h2::server::handshake(stream).await.expect("a preface");
+            tokio::spawn(async move {
+                while let Some(Ok((_, mut respond))) = calls.accept().await {
+                    let head = http::Response::builder()
+                        .header("content-type", "application/grpc")
+                        .header("grpc-status", "0")
+                        .body(())
+                        .expect("a head");
+                    respond.send_response(head, true).expect("sent");
+                }
+            });
+        }
+    });
+    at
+}
+
+#[tokio::test]
+async fn calls_are_counted_for_both_endpoints_that_have_judged_them() {
+    let upstream = serve_grpc(SHOP).await;
+    let node = Node::start(SHOP, |config| {
+        config.admin = Some(local("127.0.0.1"));
+        config.listeners[0].upstream = UpstreamConfig::Fixed(upstream);
+    })
+    .await;
+    node.add("alice", ALICE, asks("alice", "/shop.*"));
+    node.add("shop", SHOP, answers("shop", "/shop.Orders/Get"));
+    let alice = node.connect(ALICE).await;
+    let (mut calls, connection) = h2::client::handshake(alice).await.expect("a preface");
+    tokio::spawn(connection);
+    for (method, status) in [("Get", "0"), ("Put", "7"), ("Get", "0")] {
+        let call = http::Request::post(format!("http://shop/shop.Orders/{method}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .expect("a head");
+        let (answer, _) = calls.send_request(call, true).expect("sent");
+        let answer = answer.await.expect("an answer");
+        assert_eq!(answer.headers()["grpc-status"], status, "{method}");
+    }
+    let expected = |whose: &str, method: &str, verdict: &str, status: &str, count: u32| {
+        format!(
+            "portreeve_grpc_requests_total{{endpoint={whose},service=\"shop.Orders\",\
+             method=\"{method}\",verdict=\"{verdict}\",status=\"{status}\"}} {count}\n"
+        )
+    };
+    let (alice, shop) = ("\"alice\",direction=\"egress\"", "\"shop\",direction=\"ingress\"");
+    let metrics = node.metrics().await;
+    for series in [
+        expected(alice, "Get", "allow", "OK", 2),
+        expected(shop, "Get", "allow", "OK", 2),
+        expected(alice, "Put", "allow", "PERMISSION_DENIED", 1),
+        expected(shop, "Put", "deny", "PERMISSION_DENIED", 1),
+    ] {
+        assert!(metrics.contains(&series), "{series} is not in\n{metrics}");
+    }
 }
 
 #[tokio::test]
@@ -443,4 +536,64 @@ async fn a_connection_that_would_hold_more_than_its_endpoint_may_is_cut() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("alice holds {}, bob {}:\n{metrics}", held("alice"), held("bob"));
+}
+
+#[tokio::test]
+async fn whose_policy_denies_is_told_when_it_has_changed_under_way() {
+    let node = Node::start(SHOP, |_| {}).await;
+    node.add("alice", ALICE, asks("alice", "/.*"));
+    // A connection that is no longer allowed may be cut before a request on it is judged: so there are many.
+    let many = "GET /b HTTP/1.1\r\nHost: shop\r\n\r\n".repeat(500);
+    for _ in 0..100 {
+        node.add("shop", SHOP, answers("shop", "/.*"));
+        let mut alice = node.connect(ALICE).await;
+        assert_eq!(ask(&mut alice, "/a").await, 200);
+        alice.write_all(many.as_bytes()).await.expect("sent");
+        alice.read_exact(&mut [0; 128]).await.expect("the first answers");
+        let none = policy("shop", "ingress: [{}]");
+        node.endpoints.set_policy("shop", none).expect("it is there");
+        while matches!(alice.read(&mut [0; 4096]).await, Ok(1..)) {}
+        let heard = node.heard();
+        let denied: Vec<_> = heard.iter().filter(|line| line.contains(" Deny ")).collect();
+        assert!(denied.iter().all(|line| line.starts_with("shop ingress")), "{denied:?}");
+        if !denied.is_empty() {
+            return;
+        }
+    }
+    panic!("it was always cut first");
+}
+
+#[tokio::test]
+async fn an_address_that_somebody_has_left_is_not_taken_for_one_outside() {
+    let node = Node::start(SHOP, |_| {}).await;
+    node.add("alice", ALICE, asks("alice", "/.*"));
+    assert_eq!(ask(&mut node.connect(ALICE).await, "/").await, 200, "nobody was ever there");
+    node.add("shop", SHOP, answers("shop", "/.*"));
+    assert!(node.endpoints.remove("shop"));
+    node.refuses(ALICE).await;
+    // Who takes an address and goes by another name leaves the rest of the first one's.
+    node.add("shop", SHOP, answers("shop", "/.*"));
+    assert_eq!(ask(&mut node.connect(ALICE).await, "/").await, 200);
+    node.add("shop", BOB, answers("shop", "/.*"));
+    node.refuses(ALICE).await;
+    node.endpoints.elsewhere(|address| address == ip(SHOP));
+    assert_eq!(ask(&mut node.connect(ALICE).await, "/").await, 200);
+}
+
+#[tokio::test]
+async fn who_comes_later_judges_connections_that_were_there_before() {
+    let node = Node::start(SHOP, |_| {}).await;
+    node.add("alice", ALICE, asks("alice", "/.*"));
+    let mut alice = node.connect(ALICE).await;
+    assert_eq!(ask(&mut alice, "/private").await, 200);
+    // Somebody else's coming is no concern of hers.
+    node.add("bob", BOB, asks("bob", "/.*"));
+    assert_eq!(ask(&mut alice, "/private").await, 200);
+    node.add("shop", SHOP, answers("shop", "/public"));
+    ends(&mut alice).await;
+    let mut alice = node.connect(ALICE).await;
+    assert_eq!((ask(&mut alice, "/public").await, ask(&mut alice, "/private").await), (200, 403));
+    // What is known of who was there stays known.
+    node.add("shop", SHOP, answers("shop", "/private"));
+    assert_eq!((ask(&mut alice, "/public").await, ask(&mut alice, "/private").await), (403, 200));
 }

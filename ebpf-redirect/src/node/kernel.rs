@@ -265,15 +265,17 @@ impl NodeKernel {
         Ok(self.maps.identities.sync(identities.into_iter())?)
     }
 
-    /// Puts an endpoint's policy in force, for connections that are open, too.
+    /// Puts an endpoint's policy in force, for connections that are open, too. Returns the revision that
+    /// events name it by, or a higher one after [`rejudge`](Self::rejudge).
     ///
     /// # Errors
     /// When there is no room.
-    pub fn set_policy(&self, endpoint: u32, policy: &NodePolicyTable) -> Result<(), NodeError> {
+    pub fn set_policy(&self, endpoint: u32, policy: &NodePolicyTable) -> Result<u32, NodeError> {
         let State { attached, revisions, .. } = &mut *lock(&self.state);
         let revision = if policy.is_empty() { 0 } else { revisions.next() };
         self.maps.policies.set(endpoint, policy, revision)?;
-        self.set_revision(attached, endpoint, revision)
+        self.set_revision(attached, endpoint, revision)?;
+        Ok(revision)
     }
 
     /// Has all connections judged once more, each at its next packet: addresses have other identities than
@@ -293,6 +295,15 @@ impl NodeKernel {
             result = result.and(told);
         }
         result
+    }
+
+    /// Has programs tell of new connections of these endpoints, and of nobody else's.
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn tell_flows(&self, of: impl IntoIterator<Item = u32>) -> Result<(), NodeError> {
+        let wanted = of.into_iter().map(|endpoint| (endpoint, endpoint_flags::TELL_FLOWS));
+        self.set_flags(endpoint_flags::TELL_FLOWS, &wanted.collect())
     }
 
     /// Gives those who are named these flags, of those in `mask`, and everybody else none of them.

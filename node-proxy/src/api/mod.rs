@@ -14,12 +14,14 @@
 //! | --- | --- |
 //! | `mod.rs` | [`Request`], [`Answer`] |
 //! | `server.rs` | the daemon's side |
+//! | `watch.rs` | what happens, for one who watches |
 //! | `client.rs` | the command line's side |
 
 mod client;
 mod server;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -57,7 +59,31 @@ pub enum Request {
         table: BpfTable,
     },
     /// What happens from now on.
-    Monitor,
+    Monitor(Watch),
+}
+
+/// What one who watches wants to see.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Watch {
+    /// Only what is about this endpoint: `namespace/name`, its number, or its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Only this; none: [`WatchType::USUAL`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<WatchType>,
+}
+
+/// Kinds of what happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum WatchType {
+    /// Packets that the kernel drops.
+    Drop,
+    /// Connections that are opened in the kernel.
+    Open,
+    /// Objects, policies, addresses and services that come into force.
+    Change,
 }
 
 /// A table of the datapath.
@@ -179,7 +205,7 @@ pub fn answer(node: &Node, request: &Request) -> Answer {
                 },
             ),
         },
-        Request::Monitor => {
+        Request::Monitor(_) => {
             Answer::refuse(RefusalCode::BadRequest, "monitor has no one answer".to_owned())
         }
     }

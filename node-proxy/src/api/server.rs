@@ -13,10 +13,10 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::sync::broadcast::error::RecvError;
 
+use super::watch::Watching;
 use super::{Answer, RefusalCode, Request, answer};
-use crate::state::{News, Node};
+use crate::state::Node;
 
 /// A request is a line, and no longer than this.
 const REQUEST_BYTES: u64 = 64 * 1024;
@@ -133,8 +133,12 @@ async fn converse(stream: UnixStream, node: &Mutex<Node>) -> io::Result<()> {
         }
         read.get_mut().set_limit(REQUEST_BYTES);
         let answer = match serde_json::from_str::<Request>(&line) {
-            Ok(Request::Monitor) => {
-                return monitor(read.into_inner().into_inner(), write, node).await;
+            Ok(Request::Monitor(wanted)) => {
+                let news = Watching::new(wanted, lock(node).news());
+                lock(node).tell_flows();
+                let told = monitor(read.into_inner().into_inner(), write, news).await;
+                lock(node).tell_flows();
+                return told;
             }
             Ok(request) => answer(&lock(node), &request),
             Err(error) => {
@@ -149,9 +153,8 @@ async fn converse(stream: UnixStream, node: &Mutex<Node>) -> io::Result<()> {
 async fn monitor(
     mut read: OwnedReadHalf,
     mut write: OwnedWriteHalf,
-    node: &Mutex<Node>,
+    mut news: Watching,
 ) -> io::Result<()> {
-    let mut news = lock(node).news().listen();
     // So that who listens knows from when on.
     write
         .write_all(Answer::Ok(serde_json::json!({ "event": "listening" })).line().as_bytes())
@@ -159,17 +162,13 @@ async fn monitor(
     let mut ignored = [0; 64];
     loop {
         let told = tokio::select! {
-            told = news.recv() => told,
+            told = news.next() => told,
             read = read.read(&mut ignored) => match read? {
                 0 => return Ok(()),
                 _ => continue,
             },
         };
-        let told = match told {
-            Ok(told) => told,
-            Err(RecvError::Lagged(count)) => News::Lost { count },
-            Err(RecvError::Closed) => return Ok(()),
-        };
+        let Some(told) = told else { return Ok(()) };
         write.write_all(Answer::of(told).line().as_bytes()).await?;
     }
 }

@@ -1,5 +1,6 @@
 //! The kernel's side of a node, by programs on the interfaces of its workloads.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -12,7 +13,7 @@ use portreeve_ebpf::kernel_verdict;
 use portreeve_ebpf::node::{
     NodeError, NodeKernel, NodePolicyTable, NodeSettings, endpoint_flags, host_end,
 };
-use portreeve_policy::{EndpointPolicy, Identity};
+use portreeve_policy::{EndpointPolicy, Identity, Protocol};
 use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::{AddressFamily, SocketType, socket};
 
@@ -23,6 +24,7 @@ use super::{
     Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, Listing, MapFill,
     NumbersInUse, ServiceName, ServiceSpec, Table,
 };
+use crate::events::Names;
 use crate::objects::Attachment;
 
 /// Programs on the interfaces of workloads, as [`NodeKernel`] has them.
@@ -34,6 +36,12 @@ pub struct EbpfDatapath {
     interfaces: BTreeMap<EndpointId, Interface>,
     /// The revision of each endpoint's policy in force, and how many entries it has.
     policies: BTreeMap<EndpointId, (u64, usize)>,
+    /// What the numbers in the kernel's events stand for.
+    names: Arc<Names>,
+    /// Endpoints of which something passes that a policy in audit mode would deny.
+    audited: BTreeSet<EndpointId>,
+    /// Somebody wants to see every connection.
+    is_watched: bool,
     /// Who is where.
     ipcache: BTreeMap<IpNet, u32>,
     balancing: Balancing,
@@ -63,6 +71,9 @@ impl EbpfDatapath {
             flags: endpoint_flags::ENFORCED | told,
             interfaces: BTreeMap::new(),
             policies: BTreeMap::new(),
+            names: Arc::default(),
+            audited: BTreeSet::new(),
+            is_watched: false,
             ipcache: BTreeMap::new(),
             balancing: Balancing::default(),
             census: None,
@@ -140,6 +151,27 @@ impl EbpfDatapath {
     pub fn kernel(&self) -> Arc<NodeKernel> {
         self.kernel.clone()
     }
+
+    /// What the kernel does besides judging. Of connections that pass it tells only where somebody hears
+    /// it: whoever watches, or the log, where policy is tried out.
+    fn flags(&self, id: EndpointId) -> u32 {
+        match self.is_watched || self.audited.contains(&id) {
+            true => self.flags | endpoint_flags::TELL_FLOWS,
+            false => self.flags,
+        }
+    }
+
+    /// Has the kernel know of whom it is to tell.
+    fn tell_of_flows(&self) -> Result<(), NodeError> {
+        let all = self.interfaces.keys().copied();
+        self.kernel.tell_flows(all.filter(|id| self.flags(*id) & endpoint_flags::TELL_FLOWS != 0))
+    }
+
+    /// What the numbers in the kernel's events stand for.
+    #[must_use]
+    pub fn names(&self) -> Arc<Names> {
+        self.names.clone()
+    }
 }
 
 /// The interface that a workload is attached by.
@@ -186,12 +218,14 @@ impl Datapath for EbpfDatapath {
     }
 
     fn endpoint_put(&mut self, endpoint: &EndpointSpec) -> Result<(), DatapathError> {
+        self.names.endpoint(endpoint.id, &endpoint.name);
         let wanted = interface(&endpoint.attachment)?;
         self.check_is_free(endpoint.id, &wanted)?;
         // First whose addresses they are: there is no moment in which another may send from them.
         let addressed = self.kernel.set_own_addresses(endpoint.id, &endpoint.addresses);
         addressed.map_err(|error| failed(&error))?;
-        let attached = self.kernel.attach(wanted.number, endpoint.id, self.flags);
+        let flags = self.flags(endpoint.id);
+        let attached = self.kernel.attach(wanted.number, endpoint.id, flags);
         attached.map_err(|error| failed(&error))?;
         // One that it had before may be another's in a moment: that is known when all have been told.
         self.interfaces.insert(endpoint.id, wanted);
@@ -199,14 +233,17 @@ impl Datapath for EbpfDatapath {
     }
 
     fn endpoint_removed(&mut self, id: EndpointId) -> Result<(), DatapathError> {
+        self.names.no_policy(id);
         self.kernel.remove_endpoint(id).map_err(|error| failed(&error))?;
         self.interfaces.remove(&id);
         self.policies.remove(&id);
+        self.audited.remove(&id);
         Ok(())
     }
 
     fn endpoint_closed(&mut self, id: EndpointId) -> Result<(), DatapathError> {
         self.policies.remove(&id);
+        self.names.no_policy(id);
         self.kernel.remove_policy(id).map_err(|error| failed(&error))
     }
 
@@ -216,10 +253,23 @@ impl Datapath for EbpfDatapath {
         revision: u64,
         policy: &EndpointPolicy,
     ) -> Result<(), DatapathError> {
+        let audits = Cell::new(false);
         let table = NodePolicyTable::new(policy, |protocol, verdict| {
+            // Over TCP it goes to the proxy, which tells of it.
+            audits.set(audits.get() || (verdict.audited && protocol != Protocol::Tcp));
             kernel_verdict(protocol, &carried_out(protocol, verdict))
         });
-        self.kernel.set_policy(id, &table).map_err(|error| failed(&error))?;
+        // What is told in between is of either.
+        self.names.no_policy(id);
+        let first = self.kernel.set_policy(id, &table).map_err(|error| failed(&error))?;
+        self.names.policy(id, first, policy);
+        let changed = match audits.get() {
+            true => self.audited.insert(id),
+            false => self.audited.remove(&id),
+        };
+        if changed {
+            self.tell_of_flows().map_err(|error| failed(&error))?;
+        }
         self.policies.insert(id, (revision, table.len()));
         Ok(())
     }
@@ -270,6 +320,7 @@ impl Datapath for EbpfDatapath {
     }
 
     fn keep_addresses(&mut self) -> Result<(), DatapathError> {
+        self.names.complete();
         let known = self.ipcache.iter().map(|(prefix, identity)| (*prefix, *identity));
         self.kernel.sync_identities(known).map_err(|error| failed(&error))?;
         self.rejudge()
@@ -288,6 +339,13 @@ impl Datapath for EbpfDatapath {
         let endpoints = self.kernel.known_endpoints().map_err(|error| failed(&error))?;
         let identities = self.kernel.known_identities().map_err(|error| failed(&error))?;
         Ok(NumbersInUse { endpoints, identities })
+    }
+
+    fn tell_flows(&mut self, wanted: bool) {
+        self.is_watched = wanted;
+        if let Err(error) = self.tell_of_flows() {
+            tracing::warn!("connections that are opened can't be shown: {error}");
+        }
     }
 
     fn status(&self) -> DatapathStatus {

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `mod.rs` | [`Datapath`], [`Proxying`], and what they are told |
 //! | `ebpf.rs`, `listing.rs` | [`EbpfDatapath`]: programs on the workloads' interfaces, and what their maps hold |
+//! | `counting.rs` | [`counting`]: what they have counted, for the metrics |
 //! | `links.rs` | [`Links`]: when interfaces come or go |
 //! | `shared_proxy.rs` | [`SharedProxy`]: the proxy to which they hand connections |
 //! | `none.rs` | [`NoDatapath`]: nothing is carried out, and it says so |
@@ -12,6 +13,7 @@
 
 mod balancing;
 mod census;
+mod counting;
 mod ebpf;
 mod links;
 mod listing;
@@ -25,9 +27,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use portreeve_core::EndpointLimits;
 use portreeve_policy::{EndpointPolicy, Identity, Protocol};
 use serde::Serialize;
 
+pub use self::counting::counting;
 pub use self::ebpf::EbpfDatapath;
 pub use self::links::Links;
 pub use self::none::NoDatapath;
@@ -149,6 +153,9 @@ pub trait Datapath: Send {
     /// When that can't be told.
     fn numbers_in_use(&self) -> Result<NumbersInUse, DatapathError>;
 
+    /// Whether somebody wants to see every connection that is opened.
+    fn tell_flows(&mut self, _wanted: bool) {}
+
     /// What is attached, and how full its maps are.
     fn status(&self) -> DatapathStatus;
 
@@ -215,6 +222,8 @@ pub struct EndpointSpec {
     pub addresses: Vec<IpAddr>,
     /// Its own identity.
     pub identity: Identity,
+    /// What it may use of the proxy.
+    pub limits: EndpointLimits,
 }
 
 /// A service's namespace and name.

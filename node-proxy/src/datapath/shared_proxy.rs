@@ -5,9 +5,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use portreeve_core::redirection::NodeReporter;
 use portreeve_core::{
-    EndpointConfig, EndpointLimits, Endpoints, ListenerConfig, NodeConfig, NodeProxy, NodeRemote,
-    StartError, Transparent, UpstreamConfig, UpstreamSource,
+    EndpointConfig, Endpoints, ListenerConfig, NodeConfig, NodeProxy, NodeRemote, StartError,
+    Transparent, UpstreamConfig, UpstreamSource,
 };
 use portreeve_ebpf::ListenerSlot;
 use portreeve_ebpf::node::{NodeKernel, mark};
@@ -31,6 +32,9 @@ const LISTENERS: [(&str, TrafficDirection, bool, ListenerSlot); 4] = [
     ("ingress-v6", TrafficDirection::Ingress, false, ListenerSlot::InboundV6),
 ];
 
+/// Identities of workloads (Cilium `pkg/identity/numericidentity.go`); those of prefixes come after.
+const LABELLED: std::ops::Range<u32> = 256..1 << 24;
+
 impl SharedProxy {
     /// Starts a proxy, and has the kernel hand connections to it. `settings` is completed: its listeners,
     /// and where its upstream connections seem to come from, are the kernel's affair.
@@ -49,6 +53,12 @@ impl SharedProxy {
         })?;
         let remote = proxy.remote();
         Ok(Self { endpoints, names: BTreeMap::new(), proxy: Some(proxy), remote })
+    }
+
+    /// Takes down what the kernel has decided, as long as there is a proxy.
+    #[must_use]
+    pub fn reporter(&self) -> Option<NodeReporter> {
+        self.proxy.as_ref().map(NodeProxy::reporter)
     }
 }
 
@@ -96,7 +106,7 @@ impl Proxying for SharedProxy {
         let config = EndpointConfig {
             name: endpoint.name.clone(),
             addresses: endpoint.addresses.clone(),
-            limits: EndpointLimits::default(),
+            limits: endpoint.limits.clone(),
         };
         self.endpoints.upsert(config, policy);
         self.names.insert(endpoint.id, endpoint.name.clone());
@@ -113,16 +123,22 @@ impl Proxying for SharedProxy {
         &mut self,
         policies: &mut dyn Iterator<Item = (EndpointId, EndpointPolicy)>,
     ) {
+        let (mut any, mut all_known) = (None, true);
         for (id, policy) in policies {
-            if let Some(name) = self.names.get(&id) {
-                // One that is gone has nothing to know.
-                let _ = self.endpoints.set_policy(name, policy);
-            }
+            let Some(name) = self.names.get(&id) else {
+                all_known = false;
+                continue;
+            };
+            any = Some(policy.clone());
+            // One that is gone has nothing to know.
+            let _ = self.endpoints.set_policy(name, policy);
         }
-    }
-
-    fn reopen_logs(&mut self) {
-        self.remote.reopen_logs();
+        // Where everybody is, all policies know. An address that somebody has left may be on another node by
+        // now; but not while it may be that of one who is here and not known to the proxy yet.
+        if let Some(policy) = any.filter(|_| all_known) {
+            let is_workloads = |address| LABELLED.contains(&policy.identify(address).get());
+            self.endpoints.elsewhere(is_workloads);
+        }
     }
 
     fn drain(&mut self) {

@@ -13,6 +13,7 @@
 //! alone. A field of our own kind that is not known is an error.
 
 mod fields;
+mod limits;
 mod read;
 mod service;
 mod slice;

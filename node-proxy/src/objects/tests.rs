@@ -23,6 +23,7 @@ spec:
   addresses: [10.0.0.7, '::ffff:10.0.0.8', 'fd00::7']
   interface: veth7f3a
   namedPorts: [{name: HTTP, port: 8080}, {name: dns, port: 53, protocol: UDP}]
+  limits: {bufferedBytes: 16Mi, cpuShare: 50}
 ")
     else {
         panic!()
@@ -33,6 +34,8 @@ spec:
     assert_eq!(shop.labels.to_string(), "k8s:app=shop,k8s:empty");
     assert_eq!((shop.named_ports[0].name.as_str(), shop.named_ports[0].port), ("http", 8080));
     assert_eq!(shop.named_ports[1].protocol, Protocol::Udp);
+    assert_eq!((shop.limits.buffered_bytes, shop.limits.cpu_share), (16 << 20, 50));
+    assert_eq!(shop.limits.connections, portreeve_core::EndpointLimits::default().connections);
 
     let Object::Workload(node) = one("
 apiVersion: portreeve.dev/v1alpha1

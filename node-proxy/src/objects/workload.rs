@@ -9,6 +9,7 @@
 //!   addresses: [10.0.0.7, "fd00::7"]
 //!   interface: veth7f3a        # the end on the host's side, or: netns: /run/netns/shop-1
 //!   namedPorts: [{name: http, port: 8080}]
+//!   limits: {connections: 500, bufferedBytes: 16Mi, cpuShare: 50}
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,11 +17,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use portreeve_core::EndpointLimits;
 use portreeve_policy::yaml::{Node, Reader};
 use portreeve_policy::{Labels, NamedPort};
 
 use super::read::field_of;
-use super::{ObjectKey, fields};
+use super::{ObjectKey, fields, limits};
 
 /// Somebody with labels and addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct Workload {
     pub attachment: Option<Attachment>,
     /// Ports that rules may call by name.
     pub named_ports: Vec<NamedPort>,
+    /// What it may use of the proxy that it shares with the others.
+    pub limits: EndpointLimits,
 }
 
 /// Where a workload of this node is attached.
@@ -108,6 +112,7 @@ pub(super) fn read(
     let mut workload = reader.field("spec", |reader| {
         let mut fields = reader.fields(spec)?;
         let attachment = attachment(reader, &mut fields);
+        let limits = limits::read(reader, fields.take("limits"));
         let named_ports = fields.take("namedPorts");
         let named_ports = fields::list(reader, named_ports, "namedPorts", fields::named_port);
         // For people: where it is, if it is elsewhere.
@@ -120,7 +125,7 @@ pub(super) fn read(
         });
         fields.finish(reader);
         let (name, labels) = (key.name.clone(), Labels::default());
-        Some(Workload { namespace, name, labels, prefixes, attachment, named_ports })
+        Some(Workload { namespace, name, labels, prefixes, attachment, named_ports, limits })
     })?;
     let reserved = labels.iter().any(|label| label.source == portreeve_policy::label::RESERVED);
     if reserved && workload.attachment.is_some() {

@@ -172,6 +172,7 @@ impl Node {
                     addresses: workload.addresses().collect(),
                     identity: policy
                         .map_or(portreeve_policy::Identity::UNKNOWN, |policy| policy.workload()),
+                    limits: workload.limits.clone(),
                 };
                 self.endpoints.put(spec, short(&labels), self.engine.revision());
             }

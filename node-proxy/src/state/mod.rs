@@ -43,8 +43,11 @@ use self::leftovers::Leftovers;
 pub use self::news::{News, NewsSender};
 use self::people::People;
 pub use self::policy_rows::PolicyRow;
+pub(crate) use self::policy_rows::short;
 use self::services::Services;
-pub use self::view::{EndpointDetail, EndpointRow, IdentityRow, ObjectError, ServiceRow, Status};
+pub use self::view::{
+    EndpointDetail, EndpointRow, IdentityRow, LimitsView, ObjectError, ServiceRow, Status,
+};
 use crate::datapath::{Datapath, DatapathError, Proxying};
 use crate::identities::{EndpointIds, Identities, StateError};
 use crate::objects::ObjectKey;
@@ -168,6 +171,11 @@ impl Node {
     #[must_use]
     pub fn datapath(&self) -> &dyn Datapath {
         &*self.datapath
+    }
+
+    /// Has the kernel tell of connections that are opened, if anybody listens.
+    pub fn tell_flows(&mut self) {
+        self.datapath.tell_flows(self.news.flows().is_opened_wanted());
     }
 
     /// The proxy.

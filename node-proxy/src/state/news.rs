@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
+use crate::events::{Flows, PacketNews};
+
 /// How many a reader may be behind before it loses some.
 const BEHIND: usize = 4096;
 
@@ -99,6 +101,15 @@ pub enum News {
         /// The labels it stood for.
         labels: String,
     },
+    /// The kernel dropped a packet.
+    Dropped(Box<PacketNews>),
+    /// A connection was opened, and goes on without the proxy or by it.
+    Opened(Box<PacketNews>),
+    /// So many of the above were lost on their way from the kernel; the packets were not.
+    EventsLost {
+        /// How many.
+        count: u64,
+    },
     /// Everything there is, is in force for the first time.
     Synced,
     /// The reader was too slow: so many were not told.
@@ -110,25 +121,34 @@ pub enum News {
 
 /// Tells those who listen.
 #[derive(Clone, Debug)]
-pub struct NewsSender(broadcast::Sender<News>);
+pub struct NewsSender {
+    all: broadcast::Sender<News>,
+    flows: Flows,
+}
 
 impl Default for NewsSender {
     fn default() -> Self {
-        Self(broadcast::Sender::new(BEHIND))
+        Self { all: broadcast::Sender::new(BEHIND), flows: Flows::default() }
     }
 }
 
 impl NewsSender {
-    /// Listens from now on.
+    /// Listens from now on, to all but what the kernel tells of.
     #[must_use]
     pub fn listen(&self) -> broadcast::Receiver<News> {
-        self.0.subscribe()
+        self.all.subscribe()
+    }
+
+    /// What the kernel tells of, packet by packet: it is apart, so that a flood washes nothing away.
+    #[must_use]
+    pub fn flows(&self) -> &Flows {
+        &self.flows
     }
 
     pub(super) fn tell(&self, news: impl FnOnce() -> News) {
-        if self.0.receiver_count() > 0 {
+        if self.all.receiver_count() > 0 {
             // The last one may have gone meanwhile.
-            let _ = self.0.send(news());
+            let _ = self.all.send(news());
         }
     }
 }

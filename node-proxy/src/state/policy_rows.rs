@@ -149,7 +149,7 @@ fn labels(text: &str) -> Labels {
 }
 
 /// Labels as a person calls a workload: its namespace, then what it was given itself.
-pub(super) fn short(labels: &Labels) -> String {
+pub(crate) fn short(labels: &Labels) -> String {
     let own = labels.iter().filter(|label| !label.key.starts_with(NAMESPACE_LABELS));
     own.cloned().collect::<Labels>().short()
 }

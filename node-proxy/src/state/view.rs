@@ -102,10 +102,23 @@ pub struct EndpointDetail {
     /// What is in its line.
     #[serde(flatten)]
     pub row: EndpointRow,
+    /// What it may use of the proxy that it shares with the others.
+    pub limits: LimitsView,
     /// The rules that decide about it.
     pub rules: Vec<String>,
     /// What it may do with whom.
     pub ports: Vec<PolicyRow>,
+}
+
+/// What an endpoint may use of the proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LimitsView {
+    /// Connections at once.
+    pub connections: usize,
+    /// Bytes that the proxy holds for them.
+    pub buffered_bytes: usize,
+    /// What it gets of a busy worker's time, in proportion to the others' shares.
+    pub cpu_share: u32,
 }
 
 /// A service, in a line.
@@ -258,8 +271,15 @@ impl Node {
         let policy = self.engine.policy(&name)?;
         let rule =
             |rule: &portreeve_policy::RuleOrigin| format!("{} {}", rule.policy(), rule.section());
+        let limits = &self.endpoints.all.get(&name)?.spec.limits;
+        let limits = LimitsView {
+            connections: limits.connections,
+            buffered_bytes: limits.buffered_bytes,
+            cpu_share: limits.cpu_share,
+        };
         Some(EndpointDetail {
             row: self.endpoint_row(&name)?,
+            limits,
             rules: policy.rules().iter().map(rule).collect(),
             ports: self.policy(&name).unwrap_or_default(),
         })

@@ -94,7 +94,6 @@ impl Registry {
             return None;
         };
         *self.held.entry(identity).or_default() += 1;
-        self.placements += 1;
         let identities = Arc::make_mut(&mut self.identities);
         if identities.add_labels(identity, labels, &mut self.index)
             && let Some(known) = identities.get(identity)

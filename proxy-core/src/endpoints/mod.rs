@@ -19,15 +19,16 @@ mod table;
 mod tests;
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use portreeve_policy::EndpointPolicy;
 use tokio::sync::watch;
 
 pub use self::quota::EndpointLimits;
-pub(crate) use self::quota::{Place, Quota};
+pub(crate) use self::quota::Quota;
 use self::table::Table;
 pub(crate) use self::table::{Known, Parties};
 use crate::snapshot::SnapshotStore;
@@ -73,7 +74,9 @@ pub struct Endpoints {
     table: ArcSwap<Table>,
     /// Held by who changes; the number of the next endpoint.
     next: Mutex<u64>,
-    /// Told when a policy was replaced or an endpoint has gone.
+    /// Rises whenever somebody has an address that was nobody's or another's.
+    arrivals: AtomicU64,
+    /// Told when a policy was replaced, or an endpoint has come or gone.
     changed: watch::Sender<()>,
 }
 
@@ -82,6 +85,7 @@ impl Default for Endpoints {
         Self {
             table: ArcSwap::from_pointee(Table::default()),
             next: Mutex::new(1),
+            arrivals: AtomicU64::new(0),
             changed: watch::Sender::new(()),
         }
     }
@@ -93,7 +97,8 @@ impl Endpoints {
     ///
     /// An endpoint that has lost an address begins anew, and one of whose addresses another has now is gone
     /// until it is named again: connections of who had the address before are closed, for it is another
-    /// workload's now.
+    /// workload's now. So are connections with an address that was nobody's: who is there now has not
+    /// judged them.
     pub fn upsert(&self, config: EndpointConfig, policy: EndpointPolicy) -> u64 {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let mut addresses: Vec<IpAddr> =
@@ -121,8 +126,12 @@ impl Endpoints {
                 (known, 1)
             }
         };
-        let (table, displaced) = table.with(Arc::new(known));
+        let arrives = table.is_new_to(&known);
+        let (table, displaced) = table.with(Arc::new(known), Instant::now());
         self.table.store(Arc::new(table));
+        if arrives {
+            self.arrivals.fetch_add(1, Ordering::Release);
+        }
         for gone in displaced {
             gone.snapshots.retire();
         }
@@ -144,13 +153,14 @@ impl Endpoints {
         Ok(revision)
     }
 
-    /// Takes an endpoint away: its connections are closed, and new ones of its addresses refused.
-    /// `false`: there was none of this name.
+    /// Takes an endpoint away: its connections are closed, and new ones from and to its addresses refused.
+    /// For ten minutes its addresses are taken for ones of this node: whoever comes next there may not be
+    /// known yet. `false`: there was none of this name.
     pub fn remove(&self, name: &str) -> bool {
         let _one_at_a_time = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let table = self.table.load();
         let Some(gone) = table.get(name).cloned() else { return false };
-        self.table.store(Arc::new(table.without(name)));
+        self.table.store(Arc::new(table.without(name, Instant::now())));
         gone.snapshots.retire();
         self.changed.send_replace(());
         true
@@ -171,6 +181,25 @@ impl Endpoints {
     /// Whose a connection is. Both addresses in their canonical form.
     pub(crate) fn parties(&self, client: IpAddr, destination: IpAddr) -> Parties {
         self.table.load().parties(client, destination)
+    }
+
+    /// These addresses are known to be elsewhere, whoever had them here.
+    pub fn elsewhere(&self, is_elsewhere: impl Fn(IpAddr) -> bool) {
+        let _one_at_a_time = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = self.table.load().without_departed(is_elsewhere) {
+            self.table.store(Arc::new(table));
+        }
+    }
+
+    /// How often somebody has come. To be asked before [`Endpoints::parties`]: who comes in between is
+    /// noticed later.
+    pub(crate) fn arrivals(&self) -> u64 {
+        self.arrivals.load(Ordering::Acquire)
+    }
+
+    /// The endpoint of this name.
+    pub(crate) fn known(&self, name: &str) -> Option<Arc<Known>> {
+        self.table.load().get(name).cloned()
     }
 
     /// Calls `each` with every endpoint.

@@ -1,6 +1,5 @@
 //! What one endpoint may use of the proxy that it shares with the others.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Bounds of one endpoint, over all workers.
@@ -90,21 +89,5 @@ impl Quota {
 
     pub(crate) fn buffered(&self) -> usize {
         self.buffered.load(Ordering::Relaxed)
-    }
-}
-
-/// The place of one connection, given back when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Place(Arc<Quota>);
-
-impl Place {
-    pub(crate) fn take(quota: &Arc<Quota>) -> Option<Self> {
-        quota.enter().then(|| Self(quota.clone()))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.leave();
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
@@ -61,13 +62,21 @@ pub(crate) struct Parties {
     pub(crate) client: Option<Arc<Known>>,
     /// Who has the destination's address: its ingress policy judges.
     pub(crate) server: Option<Arc<Known>>,
+    /// Somebody here had the destination's address a moment ago, and nobody is known to have it now.
+    pub(crate) server_departed: bool,
 }
+
+/// How long an address is taken for one of this node after who had it has gone. Its next owner may be
+/// here before anybody says so; and who has moved away is said to be elsewhere, or is so after a while.
+const DEPARTED: Duration = Duration::from_secs(600);
 
 /// All endpoints at one moment.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     by_name: BTreeMap<Arc<str>, Arc<Known>>,
     by_address: FxHashMap<IpAddr, Arc<Known>>,
+    /// When the last one who had it has gone.
+    departed: FxHashMap<IpAddr, Instant>,
 }
 
 impl Table {
@@ -80,15 +89,33 @@ impl Table {
     }
 
     pub(super) fn parties(&self, client: IpAddr, destination: IpAddr) -> Parties {
+        let server = self.by_address.get(&destination).cloned();
+        let departed = || self.departed.get(&destination).is_some_and(|at| at.elapsed() < DEPARTED);
         Parties {
             client: self.by_address.get(&client).cloned(),
-            server: self.by_address.get(&destination).cloned(),
+            server_departed: server.is_none() && departed(),
+            server,
         }
+    }
+
+    /// Whether it has an address that was nobody's, or another's.
+    pub(super) fn is_new_to(&self, known: &Known) -> bool {
+        known.addresses.iter().any(|address| {
+            self.by_address.get(address).is_none_or(|owner| owner.number != known.number)
+        })
+    }
+
+    /// The table without memory of addresses that are somewhere else; `None`: there is none of them.
+    pub(super) fn without_departed(&self, elsewhere: impl Fn(IpAddr) -> bool) -> Option<Self> {
+        let mut departed = self.departed.clone();
+        departed.retain(|address, _| !elsewhere(*address));
+        let (by_name, by_address) = (self.by_name.clone(), self.by_address.clone());
+        (departed.len() < self.departed.len()).then_some(Self { by_name, by_address, departed })
     }
 
     /// The table with this endpoint in the place of the one of its name, and the endpoints that are gone
     /// by that: the one it replaces, unless it is the same, and those whose addresses it has now.
-    pub(super) fn with(&self, known: Arc<Known>) -> (Self, Vec<Arc<Known>>) {
+    pub(super) fn with(&self, known: Arc<Known>, now: Instant) -> (Self, Vec<Arc<Known>>) {
         let mut displaced = Vec::new();
         let mut by_name = self.by_name.clone();
         for address in &known.addresses {
@@ -105,21 +132,27 @@ impl Table {
         {
             displaced.push(before);
         }
-        (Self::of(by_name), displaced)
+        (self.next(by_name, now), displaced)
     }
 
-    pub(super) fn without(&self, name: &str) -> Self {
+    pub(super) fn without(&self, name: &str, now: Instant) -> Self {
         let mut by_name = self.by_name.clone();
         by_name.remove(name);
-        Self::of(by_name)
+        self.next(by_name, now)
     }
 
-    fn of(by_name: BTreeMap<Arc<str>, Arc<Known>>) -> Self {
+    /// The table of those who are there now.
+    fn next(&self, by_name: BTreeMap<Arc<str>, Arc<Known>>, now: Instant) -> Self {
         let of_each = |known: &Arc<Known>| {
             let known = known.clone();
             known.addresses.clone().into_iter().map(move |address| (address, known.clone()))
         };
-        let by_address = by_name.values().flat_map(of_each).collect();
-        Self { by_name, by_address }
+        let by_address: FxHashMap<_, _> = by_name.values().flat_map(of_each).collect();
+        let before = self.departed.iter().map(|(address, at)| (*address, *at));
+        let before = before.filter(|(_, at)| now.saturating_duration_since(*at) < DEPARTED);
+        let gone = self.by_address.keys().map(|address| (*address, now));
+        let departed = before.chain(gone);
+        let departed = departed.filter(|(address, _)| !by_address.contains_key(address)).collect();
+        Self { by_name, by_address, departed }
     }
 }

@@ -77,10 +77,9 @@ fn an_address_given_to_another_leaves_who_had_it_unknown() {
 #[test]
 fn what_is_taken_of_a_limit_is_given_back() {
     let limits = EndpointLimits { connections: 2, buffered_bytes: 100, cpu_share: 0 };
-    let quota = Arc::new(Quota::new(&limits));
-    let first = Place::take(&quota);
-    assert!(first.is_some() && quota.enter() && !quota.enter() && Place::take(&quota).is_none());
-    drop(first);
+    let quota = Quota::new(&limits);
+    assert!(quota.enter() && quota.enter() && !quota.enter() && !quota.enter());
+    quota.leave();
     assert_eq!(quota.connections(), 1);
     assert!(quota.enter());
     assert!(quota.hold(0, 60) && !quota.hold(0, 60) && quota.hold(60, 40) && quota.hold(60, 0));

@@ -15,7 +15,7 @@ use crate::listener::Settings;
 use crate::redirection::{Target, Way};
 use crate::runtime::{Joined, Judges, Moment, Registration, Tenant, Worker};
 use crate::snapshot::Snapshot;
-use crate::telemetry::{ConnectOutcome, ConnectionStats, Party, Verdict, WorkerTelemetry};
+use crate::telemetry::{ConnectOutcome, ConnectionStats, Limit, Party, Verdict, WorkerTelemetry};
 
 /// A client connection under policy.
 pub(crate) struct Connection {
@@ -35,6 +35,8 @@ pub(crate) struct Connection {
 struct OnNode {
     /// The other end is an endpoint, too.
     far: Option<Far>,
+    /// Who had come when it was asked whose the other end is.
+    arrivals: u64,
     /// Bytes held for it, as its endpoint's quota knows.
     held: usize,
 }
@@ -57,16 +59,17 @@ impl Connection {
         let ends = Ends { client, upstream };
         let far = match judges.far {
             Some(tenant) => match tenant.registry.join(registration) {
-                Ok(joined) => Some((joined, tenant)),
-                Err(_) => return Err(tenant.telemetry.clone()),
+                Some(joined) => Some((joined, tenant)),
+                None => return Err(tenant.telemetry.clone()),
             },
             None => None,
         };
-        let (tenant, direction) = judges.near;
+        let (arrivals, (tenant, direction)) = (judges.arrivals, judges.near);
         let near = Side::new(tenant, direction, &ends, port);
         let on_node = near.tenant.among_others.is_some().then(|| {
             Box::new(OnNode {
                 far: far.map(|(joined, tenant)| Far::new(tenant, joined, &ends, port)),
+                arrivals,
                 held: 0,
             })
         });
@@ -100,12 +103,20 @@ impl Connection {
 
     /// Policy no longer allows it.
     pub(super) fn revoked(&self) -> bool {
+        self.near.revoked || self.far().is_some_and(|far| far.side.revoked)
+    }
+
+    /// The near policy no longer allows it: the far one is not asked any more.
+    pub(super) fn near_revoked(&self) -> bool {
         self.near.revoked
     }
 
-    /// It goes on only if `it_may`.
-    pub(super) fn goes_on(&mut self, it_may: bool) {
-        self.near.revoked |= !it_may;
+    /// It goes on only if both sides say so.
+    pub(super) fn goes_on(&mut self, near: bool, far: bool) {
+        self.near.revoked |= !near;
+        if let Some(other) = self.far_mut() {
+            other.side.revoked |= !far;
+        }
     }
 
     /// The server's side, where it is an endpoint of this node, too.
@@ -138,9 +149,10 @@ impl Connection {
         (self.worker().index, self.sequence)
     }
 
-    /// Whether a newer policy is in force than the one this connection was judged by.
+    /// Whether it has to be judged anew: a newer policy is in force than the one it was judged by, or
+    /// somebody has come who may be at its other end.
     pub(super) fn outdated(&self) -> bool {
-        self.near.outdated() || self.far().is_some_and(|far| far.side.outdated())
+        self.near.outdated() || self.on_node.as_ref().is_some_and(|on_node| on_node.outdated(self))
     }
 
     /// A number that rises with every policy that it is judged by.
@@ -149,19 +161,34 @@ impl Connection {
         self.near.snapshot.revision + far
     }
 
-    /// Takes the policy in force and judges anew.
+    /// Takes the policies in force and judges anew: what the near one says. The far one's word is in
+    /// [`Connection::far`].
     pub(super) fn renew(&mut self) -> ConnectionVerdict {
         let ends = self.ends;
         self.near.renew(&ends);
-        let mut verdict = self.verdict();
         if let Some(far) = self.far_mut() {
             far.side.renew(&ends);
             far.verdict = far.side.verdict();
-            if matches!(far.verdict.action, Action::Deny) {
-                verdict.action = Action::Deny;
-            }
         }
-        verdict
+        self.look_for_others();
+        self.verdict()
+    }
+
+    /// Ends it if its other end is somebody's by now who has not judged it: his policy may want to read
+    /// what nobody has read.
+    fn look_for_others(&mut self) {
+        let Some(among_others) = &self.near.tenant.among_others else { return };
+        let Some(on_node) = &mut self.on_node else { return };
+        on_node.arrivals = among_others.endpoints.arrivals();
+        if on_node.far.is_some() {
+            return;
+        }
+        let (client, upstream) = (self.ends.client.ip(), self.ends.upstream.ip());
+        let parties = among_others.endpoints.parties(client, upstream);
+        self.near.revoked |= match self.near.direction {
+            TrafficDirection::Egress => parties.server.is_some(),
+            TrafficDirection::Ingress => parties.client.is_some(),
+        };
     }
 
     /// What the near policy says of this connection, as far as this proxy can carry it out.
@@ -254,7 +281,14 @@ impl Connection {
         }
     }
 
-    /// So many bytes are held for it now. `false`: its endpoint may not have that many.
+    /// Whether its endpoint may have only so many bytes held for it.
+    pub(super) fn counts_held(&self) -> bool {
+        self.on_node.is_some()
+    }
+
+    /// So many bytes are held for it now. `false`: its endpoint may not have that many. The near one is
+    /// charged for both ways, for it has opened the connection or is alone here: a server that were
+    /// charged for what it does not take could be robbed of its limit by any client that sends.
     pub(super) fn holds(&mut self, bytes: usize) -> bool {
         let Some(on_node) = &mut self.on_node else { return true };
         if on_node.held == bytes {
@@ -264,7 +298,7 @@ impl Connection {
         let Some(among_others) = &self.near.tenant.among_others else { return true };
         let fits = among_others.quota.hold(before, bytes);
         if !fits {
-            self.near.telemetry().limit_hit("buffers");
+            self.near.telemetry().limit_hit(Limit::Buffers);
         }
         fits
     }
@@ -299,6 +333,16 @@ impl Connection {
         snapshot: &'a Snapshot,
     ) -> (Party<'a>, Party<'a>) {
         far.side.parties_in(snapshot, &self.ends)
+    }
+}
+
+impl OnNode {
+    fn outdated(&self, connection: &Connection) -> bool {
+        match (&self.far, &connection.near.tenant.among_others) {
+            (Some(far), _) => far.side.outdated(),
+            (None, Some(among_others)) => among_others.endpoints.arrivals() != self.arrivals,
+            (None, None) => false,
+        }
     }
 }
 

@@ -78,10 +78,11 @@ impl HttpPolicy {
     ) -> Judged {
         if self.connection.outdated() {
             let action = self.connection.renew().action;
-            let goes_on = self.adopt(action);
-            self.connection.goes_on(goes_on);
+            let near = self.adopt(action);
+            let far = self.connection.far().is_none_or(|far| Self::suits(&far.verdict.action));
+            self.connection.goes_on(near, far);
         }
-        if self.connection.revoked() {
+        if self.connection.near_revoked() {
             return RequestVerdict::denied_connection().into();
         }
         let near = match &self.rules {
@@ -91,6 +92,7 @@ impl HttpPolicy {
         match self.connection.far() {
             Some(far) if near.outcome != Outcome::Deny => {
                 let far = match reading::http(&far.verdict.action) {
+                    _ if far.side.revoked => RequestVerdict::denied_connection(),
                     Ruled::Freely => RequestVerdict::allowed_connection(),
                     Ruled::By(rules) => rules.decide(request, edit),
                     Ruled::Not => RequestVerdict::denied_connection(),
@@ -101,15 +103,19 @@ impl HttpPolicy {
         }
     }
 
-    /// Takes on what a new policy says of the connection; `false`: that it may not go on.
+    /// Takes on what a new near policy says of the connection; `false`: that it may not go on.
     pub(super) fn adopt(&mut self, action: Action) -> bool {
         match reading::http(&action) {
             Ruled::Freely => self.rules = None,
             Ruled::By(rules) => self.rules = Some(rules.clone()),
             Ruled::Not => return false,
         }
-        let far = self.connection.far();
-        far.is_none_or(|far| !matches!(reading::http(&far.verdict.action), Ruled::Not))
+        true
+    }
+
+    /// Whether it may go on with what a far policy says of it.
+    pub(super) fn suits(far: &Action) -> bool {
+        !matches!(reading::http(far), Ruled::Not)
     }
 
     /// A request has been judged; `by` is `None` for what the proxy answers whatever policy says.

@@ -79,6 +79,10 @@ impl Inspect for HttpSession {
         self.policy.adopt(action)
     }
 
+    fn suits(far: &Action) -> bool {
+        HttpPolicy::suits(far)
+    }
+
     fn give_up(&mut self) {
         while let Some(exchange) = self.in_flight.pop() {
             let cut = Answered {

@@ -13,7 +13,7 @@ use super::in_flight::Exchange;
 use super::session::Inspect;
 use crate::http2::{Decision, Edits, Judge, Passed};
 use crate::runtime::Worker;
-use crate::telemetry::{GrpcCall, HttpVersion, MethodCounters, Refused, Verdict};
+use crate::telemetry::{GrpcCall, HttpVersion, MethodCounters, Refused, Verdict, WorkerTelemetry};
 use crate::view::View;
 
 /// Methods whose counters a connection keeps at hand; further ones are looked up again.
@@ -24,6 +24,8 @@ pub(super) struct Http2Session {
     policy: HttpPolicy,
     /// The path that names each, and its counters.
     methods: Vec<(Box<[u8]>, Arc<MethodCounters>)>,
+    /// Those of the other end, if that is an endpoint, too.
+    far_methods: Vec<(Box<[u8]>, Arc<MethodCounters>)>,
 }
 
 /// What is remembered of a request until it is over.
@@ -31,32 +33,49 @@ pub(super) struct Ticket {
     exchange: Exchange,
     /// Of a gRPC call.
     method: Option<Arc<MethodCounters>>,
+    /// The same of the other end, if that was asked.
+    far_method: Option<Arc<MethodCounters>>,
 }
 
 impl Http2Session {
     pub(super) fn new(policy: HttpPolicy) -> Self {
-        Self { policy, methods: Vec::new() }
+        Self { policy, methods: Vec::new(), far_methods: Vec::new() }
     }
 
     pub(super) fn worker(&self) -> &Worker {
         self.policy.connection.worker()
     }
 
-    fn opened(&mut self, request: &View<'_>, verdict: Verdict) -> Option<Arc<MethodCounters>> {
+    fn ticket(&mut self, request: &View<'_>, verdict: Verdict, exchange: Exchange) -> Ticket {
         if !request.0.grpc {
-            return None;
+            return Ticket { exchange, method: None, far_method: None };
         }
-        let path = request.path();
-        let known = self.methods.iter().find(|(known, _)| **known == *path);
-        if let Some((_, counters)) = known {
-            return Some(counters.clone());
-        }
-        let counters = self.policy.connection.telemetry().grpc_method(path, verdict);
-        if self.methods.len() < METHODS {
-            self.methods.push((path.into(), counters.clone()));
-        }
-        Some(counters)
+        let (path, connection) = (request.path(), &self.policy.connection);
+        let near = method(&mut self.methods, path, verdict, connection.telemetry());
+        let far_method =
+            exchange.far.as_ref().zip(connection.far()).map(|(by, far)| {
+                method(&mut self.far_methods, path, by.verdict, far.side.telemetry())
+            });
+        Ticket { exchange, method: Some(near), far_method }
     }
+}
+
+/// The counters of a method, from those at hand if they are there.
+fn method(
+    at_hand: &mut Vec<(Box<[u8]>, Arc<MethodCounters>)>,
+    path: &[u8],
+    verdict: Verdict,
+    telemetry: &WorkerTelemetry,
+) -> Arc<MethodCounters> {
+    let known = at_hand.iter().find(|(known, _)| **known == *path);
+    if let Some((_, counters)) = known {
+        return counters.clone();
+    }
+    let counters = telemetry.grpc_method(path, verdict);
+    if at_hand.len() < METHODS {
+        at_hand.push((path.into(), counters.clone()));
+    }
+    counters
 }
 
 impl Judge for Http2Session {
@@ -67,14 +86,14 @@ impl Judge for Http2Session {
         let judged = self.policy.judge(&view, &mut |edit| edits.note(edit));
         let verdict = verdict(judged.outcome());
         let exchange = self.policy.opened(&view, verdict, Some(&judged));
-        let ticket = Ticket { exchange, method: self.opened(&view, verdict) };
+        let ticket = self.ticket(&view, verdict, exchange);
         (if verdict == Verdict::Deny { Decision::Deny } else { Decision::Allow }, ticket)
     }
 
     fn answered_unasked(&mut self, request: &Request<'_>) -> Ticket {
         let view = View(request);
         let exchange = self.policy.opened(&view, Verdict::Deny, None);
-        Ticket { exchange, method: self.opened(&view, Verdict::Deny) }
+        self.ticket(&view, Verdict::Deny, exchange)
     }
 
     fn responded(&mut self, ticket: &mut Ticket) {
@@ -82,15 +101,21 @@ impl Judge for Http2Session {
     }
 
     fn finished(&mut self, ticket: Ticket, passed: &Passed) {
-        let Ticket { exchange, method } = ticket;
+        let Ticket { exchange, method, far_method } = ticket;
         let grpc = passed.grpc.map(|grpc| GrpcCall {
             status: grpc.status,
             request_messages: grpc.request_messages,
             response_messages: grpc.response_messages,
         });
+        let connection = &self.policy.connection;
+        let took = || connection.now.saturating_duration_since(exchange.began);
         if let (Some(method), Some(call)) = (method, &grpc) {
-            let took = self.policy.connection.now.saturating_duration_since(exchange.began);
-            method.count(self.policy.connection.direction(), exchange.verdict, call, took);
+            method.count(connection.direction(), exchange.verdict, call, took());
+        }
+        if let (Some(method), Some(by), Some(far), Some(call)) =
+            (far_method, &exchange.far, connection.far(), &grpc)
+        {
+            method.count(far.side.direction, by.verdict, call, took());
         }
         let Passed { status, local, request_bytes, response_bytes, .. } = *passed;
         let answered = Answered { status, local, request_bytes, response_bytes, grpc };
@@ -117,6 +142,10 @@ impl Inspect for Http2Session {
 
     fn adopt(&mut self, action: Action) -> bool {
         self.policy.adopt(action)
+    }
+
+    fn suits(far: &Action) -> bool {
+        HttpPolicy::suits(far)
     }
 }
 

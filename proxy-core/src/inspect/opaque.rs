@@ -51,7 +51,10 @@ impl Inspect for OpaqueSession {
     }
 
     fn adopt(&mut self, action: Action) -> bool {
-        let far = self.0.far().is_none_or(|far| reading::unread(&far.verdict.action));
-        far && reading::unread(&action)
+        reading::unread(&action)
+    }
+
+    fn suits(far: &Action) -> bool {
+        reading::unread(far)
     }
 }

@@ -21,8 +21,10 @@ pub(super) trait Inspect: Send + Unpin {
     fn connection(&self) -> &Connection;
     /// The same, to be changed.
     fn connection_mut(&mut self) -> &mut Connection;
-    /// Takes on what a new policy says of the connection. `false`: that it may not go on.
+    /// Takes on what a new near policy says of the connection. `false`: that it may not go on.
     fn adopt(&mut self, action: Action) -> bool;
+    /// Whether a connection that is read as this one is may go on with what a far policy says of it.
+    fn suits(far: &Action) -> bool;
     /// The connection is over: reports what was under way.
     fn give_up(&mut self) {}
 }
@@ -50,7 +52,7 @@ impl<I: Inspect> Session for I {
         let connection = self.connection_mut();
         connection.upstream_failed(error);
         // There is no way to say it in an unknown protocol but to hang up.
-        connection.goes_on(!I::OPAQUE);
+        connection.goes_on(!I::OPAQUE, true);
     }
 
     fn may_splice_client(&self) -> bool {
@@ -68,9 +70,14 @@ impl<I: Inspect> Session for I {
     fn review(&mut self) {
         if self.connection().outdated() {
             let action = self.connection_mut().renew().action;
-            let goes_on = self.adopt(action);
-            self.connection_mut().goes_on(goes_on);
+            let near = self.adopt(action);
+            let far = self.connection().far().is_none_or(|far| Self::suits(&far.verdict.action));
+            self.connection_mut().goes_on(near, far);
         }
+    }
+
+    fn counts_held(&self) -> bool {
+        self.connection().counts_held()
     }
 
     fn holds(&mut self, bytes: usize) -> bool {

@@ -26,7 +26,7 @@ pub(super) struct Side {
     /// The port that policy sees.
     port: u16,
     pub(super) direction: TrafficDirection,
-    /// Policy no longer allows the connection. It is about all of it; here it takes no room.
+    /// Its policy no longer allows the connection.
     pub(super) revoked: bool,
 }
 

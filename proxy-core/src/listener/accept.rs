@@ -3,18 +3,17 @@
 
 use std::error::Error;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portreeve_policy::TrafficDirection;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::original_destination::destination;
 use super::{Bound, Settings};
 use crate::inspect::{self, Connection};
-use crate::runtime::{Full, Judges, Registration, Stage, Tenants, Worker};
-use crate::telemetry::WorkerTelemetry;
+use crate::runtime::{Judges, Registration, Stage, Tenants, Worker};
+use crate::telemetry::{Limit, WorkerTelemetry};
 
 /// How long accepting pauses when the process has run out of file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -83,7 +82,7 @@ pub(super) fn open(
 ) {
     let worker = tenants.worker();
     if worker.crowd.is_full() {
-        worker.telemetry.limit_hit("connections");
+        worker.telemetry.limit_hit(Limit::Connections);
         reset(client);
         return;
     }
@@ -94,19 +93,18 @@ pub(super) fn open(
     let upstream = match destination(settings, &client, address) {
         Ok(upstream) => upstream,
         Err(error) => {
-            undirected(worker, address, "no_destination", &error);
+            undirected(worker, address, Limit::NoDestination, &error);
             reset(client);
             return;
         }
     };
-    let Some(judges) = tenants.judges(settings.direction, address.ip(), upstream.ip()) else {
-        let whose = match settings.direction {
-            TrafficDirection::Egress => address.ip(),
-            TrafficDirection::Ingress => upstream.ip(),
-        };
-        undirected(worker, address, "no_endpoint", &NoEndpoint(whose.to_canonical()));
-        reset(client);
-        return;
+    let judges = match tenants.judges(settings.direction, address.ip(), upstream.ip()) {
+        Ok(judges) => judges,
+        Err(error) => {
+            undirected(worker, address, Limit::NoEndpoint, &error);
+            reset(client);
+            return;
+        }
     };
     let share = judges.near.0.share();
     let began = share.map(|share| (share, Instant::now()));
@@ -115,7 +113,7 @@ pub(super) fn open(
             inspect::start(client, settings, connection, registration)
         }
         Err(full) => {
-            full.limit_hit("connections");
+            full.limit_hit(Limit::Connections);
             reset(client);
         }
     }
@@ -135,20 +133,12 @@ fn register(
     sequence: u64,
 ) -> Result<(Connection, Registration), Arc<WorkerTelemetry>> {
     let near = &judges.near.0;
-    let registration = near.registry.register().map_err(|full| match full {
-        Full::Worker => near.worker.telemetry.clone(),
-        Full::Endpoint => near.telemetry.clone(),
-    })?;
+    let registration = near.registry.register().ok_or_else(|| near.telemetry.clone())?;
     let connection = Connection::new(judges, settings, client, upstream, sequence, &registration)?;
     Ok((connection, registration))
 }
 
-/// A connection that nobody can be asked about.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} is not the address of an endpoint of this node")]
-struct NoEndpoint(IpAddr);
-
-fn undirected(worker: &Worker, client: SocketAddr, limit: &'static str, error: &dyn Error) {
+fn undirected(worker: &Worker, client: SocketAddr, limit: Limit, error: &dyn Error) {
     if let Some(held_back) = worker.undirected.pass(Instant::now()) {
         tracing::warn!(%client, held_back, "connection refused: {error}");
     }

@@ -7,11 +7,14 @@ use std::net::{IpAddr, SocketAddr};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::source_ports::SourcePorts;
+use super::source_ports::{SourcePorts, has_same_ends};
 use crate::node::UpstreamSource;
 
-/// Ports that are tried for one connection: another one may have the same two ends.
-const ATTEMPTS: usize = 64;
+/// Ports that are tried for one socket: somebody on this host may listen there.
+const PORTS: usize = 64;
+
+/// Connections that are tried: another one may have the same two ends.
+const CONNECTS: usize = 64;
 
 /// Opens connections in the client's name.
 #[derive(Debug)]
@@ -36,24 +39,18 @@ impl AsClient {
         if !self.source.client_address || client.is_ipv4() != to.is_ipv4() {
             return self.socket(to)?.connect(to).await;
         }
-        for port in std::iter::from_fn(|| self.ports.next()).take(ATTEMPTS) {
+        for _ in 0..CONNECTS {
             let socket = self.socket(to)?;
-            match bind(&socket, SocketAddr::new(client, port)) {
-                Err(error) if is_taken(&error) => continue,
-                bound => bound?,
+            match self.ports.bind(&socket, SocketAddr::new(client, 0), PORTS) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse => break,
+                bound => drop(bound?),
             }
             match socket.connect(to).await {
-                // Somebody's connection has the same two ends already.
-                Err(error) if is_taken(&error) => {}
+                Err(error) if has_same_ends(&error) => {}
                 connected => return connected,
             }
         }
-        let text = format!(
-            "no source port is left for a connection of {client} to {to}; \
-             `net.ipv4.ip_local_port_range` gives {}",
-            self.ports.len()
-        );
-        Err(io::Error::new(ErrorKind::AddrInUse, text))
+        Err(self.ports.exhausted(format_args!("a connection of {client} to {to}")))
     }
 
     fn socket(&self, to: SocketAddr) -> io::Result<TcpSocket> {
@@ -73,16 +70,6 @@ impl AsClient {
         }
         Ok(TcpSocket::from_std_stream(socket.into()))
     }
-}
-
-/// Shared with connections to other servers: one port would else serve one connection alone.
-fn bind(socket: &TcpSocket, from: SocketAddr) -> io::Result<()> {
-    socket.set_reuseaddr(true)?;
-    socket.bind(from)
-}
-
-fn is_taken(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable)
 }
 
 fn refused(what: &str, error: &io::Error) -> io::Error {

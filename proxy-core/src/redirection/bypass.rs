@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::source_ports::SourcePorts;
+use super::source_ports::{SourcePorts, has_same_ends};
 use super::{AsClient, Redirection};
 
 /// Ports that are tried for one connection. Of free ones there is nearly always one among the first
@@ -88,7 +88,7 @@ impl Bypass {
             drop(exemption);
             match connected {
                 // Somebody's connection has the same two ends already.
-                Err(error) if is_taken(&error) => {}
+                Err(error) if has_same_ends(&error) => {}
                 connected => return connected,
             }
         }
@@ -100,31 +100,16 @@ impl Bypass {
     /// that one.
     fn bind(&self, to: SocketAddr) -> io::Result<Option<(TcpSocket, SocketAddr)>> {
         let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // A port may have several connections, and those that are over do not count.
-        socket.set_reuseaddr(true)?;
-        let mut from = to;
-        for port in std::iter::from_fn(|| self.ports.next()).take(PORTS) {
-            from.set_port(port);
-            match socket.bind(from) {
-                Err(error) if error.kind() == ErrorKind::AddrInUse => {}
-                Err(error) if error.kind() == ErrorKind::AddrNotAvailable => return Ok(None),
-                bound => return bound.map(|()| Some((socket, from))),
-            }
+        match self.ports.bind(&socket, to, PORTS) {
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Ok(None),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => Err(self.exhausted(to)),
+            bound => bound.map(|from| Some((socket, from))),
         }
-        Err(self.exhausted(to))
     }
 
     fn exhausted(&self, to: SocketAddr) -> io::Error {
-        let text = format!(
-            "no source port is left for a connection to {to}; `net.ipv4.ip_local_port_range` gives {}",
-            self.ports.len()
-        );
-        io::Error::new(ErrorKind::AddrInUse, text)
+        self.ports.exhausted(format_args!("a connection to {to}"))
     }
-}
-
-fn is_taken(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable)
 }
 
 #[cfg(test)]

@@ -7,13 +7,17 @@
 //! | `mod.rs` | [`Redirection`], and [`KernelCounters`] |
 //! | `bypass.rs` | the proxy's own connections to the workload, which must not be turned to it again |
 //! | `as_client.rs` | the proxy's connections in the name of its clients |
-//! | `source_ports.rs` | which ports these come from |
+//! | `source_ports.rs` | which ports both come from |
 //! | `report.rs` | [`Reporter`]: what the kernel has decided, into the access log and the metrics |
+//! | `node_report.rs` | [`NodeReporter`]: the same for the endpoints of a node, and no more of it than fits |
+//! | `node_counters.rs` | [`KernelCounting`]: what the programs of a node have counted |
 
 mod as_client;
 mod bypass;
 #[cfg(test)]
 pub(crate) mod fake;
+mod node_counters;
+mod node_report;
 mod report;
 mod source_ports;
 
@@ -27,6 +31,8 @@ use portreeve_policy::{EndpointPolicy, TrafficDirection};
 
 pub(crate) use self::as_client::AsClient;
 pub(crate) use self::bypass::{Bypass, Target, Way};
+pub use self::node_counters::{KernelCounting, KernelPackets, NodeKernelCounters};
+pub use self::node_report::NodeReporter;
 pub use self::report::{KernelDecision, KernelReason, KernelVerdict, Reporter};
 
 /// Programs inside of the kernel that judge the workload's connections at L3 and L4, and turn to the

@@ -1,11 +1,17 @@
-//! Ports that the proxy's own connections to the workload come from.
+//! Ports that the proxy's own connections come from: to the workload that it serves, and in the name of
+//! clients.
 //!
 //! They are chosen here and not by the kernel: it gives no port twice to who binds before connecting,
 //! not even one of a connection that has just ended, and a busy proxy would be out of them in a minute.
 
+use std::fmt::Display;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::net::TcpSocket;
 
 /// What Linux takes unless told otherwise.
 const USUAL: (u16, u16) = (32_768, 60_999);
@@ -50,9 +56,36 @@ impl SourcePorts {
         Self { ports: (first..=last).filter(free).collect(), next: AtomicUsize::new(0) }
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.ports.len()
+    /// Gives a socket an end of its own: `from` with one of the first `most` ports that are free.
+    ///
+    /// # Errors
+    /// As binding does: `AddrNotAvailable` where the address is not one to be had; `AddrInUse` when none of
+    /// the ports is free.
+    pub(super) fn bind(
+        &self,
+        socket: &TcpSocket,
+        mut from: SocketAddr,
+        most: usize,
+    ) -> io::Result<SocketAddr> {
+        // A port may have several connections, and those that are over do not count.
+        socket.set_reuseaddr(true)?;
+        for port in std::iter::from_fn(|| self.next()).take(most) {
+            from.set_port(port);
+            match socket.bind(from) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+                bound => return bound.map(|()| from),
+            }
+        }
+        Err(ErrorKind::AddrInUse.into())
+    }
+
+    /// What is said when there is none left for a connection.
+    pub(super) fn exhausted(&self, connection: impl Display) -> io::Error {
+        let text = format!(
+            "no source port is left for {connection}; `net.ipv4.ip_local_port_range` gives {}",
+            self.ports.len()
+        );
+        io::Error::new(ErrorKind::AddrInUse, text)
     }
 
     /// The next one. No other connection gets it before all have had their turn.
@@ -60,6 +93,12 @@ impl SourcePorts {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         self.ports.get(turn.checked_rem(self.ports.len())?).copied()
     }
+}
+
+/// Whether connecting has failed because somebody's connection has the same two ends already. Of binding,
+/// `AddrNotAvailable` says something else: that the address is not this host's.
+pub(super) fn has_same_ends(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable)
 }
 
 fn span(text: &str) -> Option<(u16, u16)> {
@@ -81,11 +120,21 @@ mod tests {
     #[test]
     fn a_range_that_cannot_be_read_is_the_usual_one() {
         let ports = SourcePorts::new("", "");
-        assert_eq!((ports.next(), ports.len()), (Some(USUAL.0), 28_232));
+        assert_eq!((ports.next(), ports.ports.len()), (Some(USUAL.0), 28_232));
     }
 
     #[test]
     fn without_a_port_there_is_none() {
         assert_eq!(SourcePorts::new("100 100", "100").next(), None);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_not_to_be_had_is_no_port_that_is_taken() {
+        let ports = SourcePorts::new("25001 25999", "");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let elsewhere = "192.0.2.1:0".parse().expect("an address");
+        let error = ports.bind(&socket, elsewhere, 100).expect_err("it is another host's");
+        assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
+        assert_eq!(ports.next(), Some(25_002), "one was tried");
     }
 }

@@ -45,6 +45,10 @@ pub(crate) trait Session: Send + Unpin {
     fn timed_out(&mut self, phase: Phase);
     /// Policy has changed: judge the connection anew.
     fn review(&mut self);
+    /// Whether anybody wants to know how many bytes are held for it.
+    fn counts_held(&self) -> bool {
+        false
+    }
     /// So many bytes of either side are held for it. `false`: it is to end, there is no room for them.
     fn holds(&mut self, _: usize) -> bool {
         true

@@ -19,7 +19,7 @@ mod worker;
 
 pub(crate) use self::clock::Moment;
 pub(crate) use self::pace::{Pace, Paced, Share};
-pub(crate) use self::registry::{Crowd, Full, Joined, Registration, Registry, Signals};
+pub(crate) use self::registry::{Crowd, Joined, Registration, Registry, Signals};
 pub(crate) use self::tenants::{Judges, Many, Tenant, Tenants};
 pub(crate) use self::throttle::Throttle;
 pub(crate) use self::worker::{Stage, Worker, run};

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -55,7 +55,7 @@ impl Pace {
         let mut hungry = self.hungry.lock().unwrap_or_else(PoisonError::into_inner);
         hungry.retain(|share| {
             share.call_next();
-            let still = !share.lock().is_empty();
+            let still = share.queues();
             share.hungry.store(still, Ordering::Relaxed);
             still
         });
@@ -77,6 +77,8 @@ pub(crate) struct Share {
     /// The turn that `credit` is of.
     turn: AtomicU64,
     queue: Mutex<Queue>,
+    /// `queue.waiting.len()`, to be seen without the lock.
+    waiting: AtomicUsize,
     /// It is in [`Pace::hungry`].
     hungry: AtomicBool,
 }
@@ -88,12 +90,6 @@ struct Queue {
     called: u64,
 }
 
-impl Queue {
-    fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-}
-
 impl Share {
     pub(crate) fn new(pace: Arc<Pace>, quota: Arc<Quota>) -> Arc<Self> {
         Arc::new(Self {
@@ -102,6 +98,7 @@ impl Share {
             pace,
             quota,
             queue: Mutex::default(),
+            waiting: AtomicUsize::new(0),
             hungry: AtomicBool::new(false),
         })
     }
@@ -128,6 +125,10 @@ impl Share {
 
     /// Whether a connection may run now; if not, it holds a ticket then, and is woken in its turn.
     fn admits(self: &Arc<Self>, ticket: &mut Option<u64>, waker: &Waker) -> bool {
+        // Nearly always: nobody queues, and there is time.
+        if ticket.is_none() && !self.queues() && self.credit() > 0 {
+            return true;
+        }
         let mut queue = self.lock();
         match *ticket {
             Some(held) if held >= queue.called => return false,
@@ -135,11 +136,11 @@ impl Share {
                 *ticket = None;
                 return true;
             }
-            None if queue.is_empty() && self.credit() > 0 => return true,
             None => {}
         }
         *ticket = Some(queue.called + queue.waiting.len() as u64);
         queue.waiting.push_back(waker.clone());
+        self.waiting.store(queue.waiting.len(), Ordering::Relaxed);
         drop(queue);
         if !self.hungry.swap(true, Ordering::Relaxed) {
             let mut hungry = self.pace.hungry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,14 +152,20 @@ impl Share {
 
     /// Wakes the next one that queues, if there is time.
     fn call_next(&self) {
-        if self.credit() <= 0 {
+        if !self.queues() || self.credit() <= 0 {
             return;
         }
         let mut queue = self.lock();
         let Some(next) = queue.waiting.pop_front() else { return };
         queue.called += 1;
+        self.waiting.store(queue.waiting.len(), Ordering::Relaxed);
         drop(queue);
         next.wake();
+    }
+
+    /// Whether anybody waits.
+    fn queues(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {

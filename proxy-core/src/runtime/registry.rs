@@ -13,7 +13,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::clock::millis;
-use crate::endpoints::{Place, Quota};
+use crate::endpoints::Quota;
 
 /// What the runtime wants of a connection; seen at its next poll.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -159,13 +159,6 @@ struct Slots {
     free: Vec<usize>,
 }
 
-/// Who has no room for a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Full {
-    Worker,
-    Endpoint,
-}
-
 impl Registry {
     /// Of a worker that has this one endpoint.
     pub(crate) fn new(crowd: Arc<Crowd>) -> Self {
@@ -177,16 +170,11 @@ impl Registry {
         Self { slots: Mutex::default(), crowd, quota: Some(quota) }
     }
 
-    /// Registers a connection.
-    ///
-    /// # Errors
-    /// [`Full`] when there are too many.
-    pub(crate) fn register(self: &Arc<Self>) -> Result<Registration, Full> {
-        if self.crowd.is_full() {
-            return Err(Full::Worker);
-        }
-        if self.quota.as_ref().is_some_and(|quota| !quota.enter()) {
-            return Err(Full::Endpoint);
+    /// Registers a connection; `None`: the endpoint has too many. Whether the worker has, is for
+    /// [`Crowd::is_full`] to say.
+    pub(crate) fn register(self: &Arc<Self>) -> Option<Registration> {
+        if !self.enter() {
+            return None;
         }
         let handle = self.insert(|slot| {
             Arc::new(Handle {
@@ -198,21 +186,22 @@ impl Registry {
             })
         });
         self.crowd.enter();
-        Ok(Registration(handle.1))
+        Some(Registration(handle.1))
     }
 
     /// Has a connection of another endpoint, which this one's policy judges, too, hear what the
-    /// connections of this one hear.
-    ///
-    /// # Errors
-    /// [`Full`] when this endpoint has too many.
-    pub(crate) fn join(self: &Arc<Self>, other: &Registration) -> Result<Joined, Full> {
-        let place = match &self.quota {
-            Some(quota) => Some(Place::take(quota).ok_or(Full::Endpoint)?),
-            None => None,
-        };
+    /// connections of this one hear. `None`: this endpoint has too many.
+    pub(crate) fn join(self: &Arc<Self>, other: &Registration) -> Option<Joined> {
+        if !self.enter() {
+            return None;
+        }
         let (slot, _) = self.insert(|_| other.0.clone());
-        Ok(Joined { registry: self.clone(), slot, _place: place })
+        Some(Joined { registry: self.clone(), slot })
+    }
+
+    /// Takes one of the endpoint's places.
+    fn enter(&self) -> bool {
+        self.quota.as_ref().is_none_or(|quota| quota.enter())
     }
 
     fn insert(&self, handle: impl FnOnce(usize) -> Arc<Handle>) -> (usize, Arc<Handle>) {
@@ -226,19 +215,20 @@ impl Registry {
         (slot, handle)
     }
 
+    /// Gives a slot and its place back.
     fn take(&self, slot: usize) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let handle = slots.handles.get_mut(slot).and_then(Option::take);
         slots.free.push(slot);
         drop(slots);
         drop(handle);
+        if let Some(quota) = &self.quota {
+            quota.leave();
+        }
     }
 
     fn remove(&self, slot: usize) {
         self.take(slot);
-        if let Some(quota) = &self.quota {
-            quota.leave();
-        }
         self.crowd.leave();
     }
 
@@ -274,7 +264,6 @@ impl Registry {
 pub(crate) struct Joined {
     registry: Arc<Registry>,
     slot: usize,
-    _place: Option<Place>,
 }
 
 impl Drop for Joined {

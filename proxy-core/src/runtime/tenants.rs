@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 
 use super::pace::Share;
 use super::{Registry, Signals, Worker};
-use crate::endpoints::{Endpoints, Known, Quota};
+use crate::endpoints::{Endpoints, Known, Parties, Quota};
 use crate::snapshot::SnapshotStore;
 use crate::telemetry::{Telemetry, WorkerTelemetry};
 
@@ -27,8 +27,10 @@ pub(crate) struct Tenant {
 pub(crate) struct AmongOthers {
     pub(crate) quota: Arc<Quota>,
     pub(crate) share: Arc<Share>,
-    /// The revision that its connections were told of.
-    told: Mutex<u64>,
+    /// Who else is there.
+    pub(crate) endpoints: Arc<Endpoints>,
+    /// What its connections were told of: a revision, and who had come until then.
+    told: Mutex<(u64, u64)>,
 }
 
 impl Tenant {
@@ -39,8 +41,11 @@ impl Tenant {
         Self { worker, snapshots, telemetry, registry, among_others: None }
     }
 
-    fn of(known: &Known, worker: &Arc<Worker>, telemetry: &Telemetry) -> Self {
+    fn of(known: &Known, many: &Many) -> Self {
+        let Many { endpoints, telemetry, worker, .. } = many;
         let quota = known.quota.clone();
+        // Before anything is asked of the table: who comes in between is told of.
+        let arrivals = endpoints.arrivals();
         Self {
             registry: Arc::new(Registry::under(worker.crowd.clone(), quota.clone())),
             telemetry: telemetry.worker_of(&known.name, &known.counters),
@@ -48,7 +53,8 @@ impl Tenant {
             among_others: Some(AmongOthers {
                 share: Share::new(worker.pace.clone(), quota.clone()),
                 quota,
-                told: Mutex::new(known.snapshots.revision()),
+                endpoints: endpoints.clone(),
+                told: Mutex::new((known.snapshots.revision(), arrivals)),
             }),
             worker: worker.clone(),
         }
@@ -59,12 +65,12 @@ impl Tenant {
         self.among_others.as_ref().map(|among_others| among_others.share.clone())
     }
 
-    /// Has its connections look at the policy, if they have not been told of the one in force.
+    /// Has its connections look at the policy, and at who judges them, if they have not been told.
     fn review(&self) {
         if let Some(among_others) = &self.among_others {
             let mut told = among_others.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let revision = self.snapshots.revision();
-            if std::mem::replace(&mut *told, revision) == revision {
+            let now = (self.snapshots.revision(), among_others.endpoints.arrivals());
+            if std::mem::replace(&mut *told, now) == now {
                 return;
             }
         }
@@ -82,7 +88,14 @@ pub(crate) struct Judges {
     pub(crate) near: (Arc<Tenant>, TrafficDirection),
     /// The server's, where both ends are endpoints of this node.
     pub(crate) far: Option<Arc<Tenant>>,
+    /// Who had come when they were looked for; see [`Endpoints::arrivals`].
+    pub(crate) arrivals: u64,
 }
+
+/// An address that is nobody's here, though it has to be somebody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not the address of an endpoint of this node")]
+pub(crate) struct NoEndpoint(pub(crate) IpAddr);
 
 /// The endpoints that one worker has connections of.
 pub(crate) enum Tenants {
@@ -107,16 +120,20 @@ impl Tenants {
         }
     }
 
-    /// Who judges a connection that was accepted for this direction; `None`: nobody here knows whose it
-    /// is.
+    /// Who judges a connection that was accepted for this direction.
+    ///
+    /// # Errors
+    /// [`NoEndpoint`]: nobody here knows whose it is.
     pub(crate) fn judges(
         &self,
         direction: TrafficDirection,
         client: IpAddr,
         destination: IpAddr,
-    ) -> Option<Judges> {
+    ) -> Result<Judges, NoEndpoint> {
         match self {
-            Self::One(tenant) => Some(Judges { near: (tenant.clone(), direction), far: None }),
+            Self::One(tenant) => {
+                Ok(Judges { near: (tenant.clone(), direction), far: None, arrivals: 0 })
+            }
             Self::Many(many) => many.judges(direction, client, destination),
         }
     }
@@ -157,29 +174,35 @@ impl Many {
         direction: TrafficDirection,
         client: IpAddr,
         destination: IpAddr,
-    ) -> Option<Judges> {
-        let parties = self.endpoints.parties(client.to_canonical(), destination.to_canonical());
-        // Who is on the listener's side must be known: whatever came here else was led here wrongly.
-        match direction {
-            TrafficDirection::Egress => parties.client.as_ref()?,
-            TrafficDirection::Ingress => parties.server.as_ref()?,
-        };
-        let (client, server) = (parties.client.as_deref(), parties.server.as_deref());
-        match (client, server) {
-            (Some(client), server) => Some(Judges {
-                near: (self.tenant(client), TrafficDirection::Egress),
-                far: server.map(|server| self.tenant(server)),
-            }),
-            (None, server) => {
-                Some(Judges { near: (self.tenant(server?), TrafficDirection::Ingress), far: None })
+    ) -> Result<Judges, NoEndpoint> {
+        let (client, destination) = (client.to_canonical(), destination.to_canonical());
+        let arrivals = self.endpoints.arrivals();
+        let Parties { client: from, server: to, server_departed } =
+            self.endpoints.parties(client, destination);
+        let (near, far) = match (direction, from, to) {
+            (_, Some(from), Some(to)) => {
+                ((self.tenant(&from), TrafficDirection::Egress), Some(self.tenant(&to)))
             }
-        }
+            // Who was there had a policy, and who is there now may have one.
+            (TrafficDirection::Egress, Some(_), None) if server_departed => {
+                return Err(NoEndpoint(destination));
+            }
+            (TrafficDirection::Egress, Some(from), None) => {
+                ((self.tenant(&from), TrafficDirection::Egress), None)
+            }
+            (TrafficDirection::Ingress, None, Some(to)) => {
+                ((self.tenant(&to), TrafficDirection::Ingress), None)
+            }
+            // Who is on the listener's side must be known: whatever came here else was led here wrongly.
+            (TrafficDirection::Egress, None, _) => return Err(NoEndpoint(client)),
+            (TrafficDirection::Ingress, _, None) => return Err(NoEndpoint(destination)),
+        };
+        Ok(Judges { near, far, arrivals })
     }
 
     fn tenant(&self, known: &Known) -> Arc<Tenant> {
         let mut met = self.lock();
-        let new = || Arc::new(Tenant::of(known, &self.worker, &self.telemetry));
-        met.entry(known.number).or_insert_with(new).clone()
+        met.entry(known.number).or_insert_with(|| Arc::new(Tenant::of(known, self))).clone()
     }
 
     /// Only the worker's own thread asks: nobody waits.

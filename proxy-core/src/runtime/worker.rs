@@ -59,10 +59,10 @@ pub(crate) struct Worker {
 ///
 /// # Errors
 /// When the event loop can't be set up.
-pub(crate) fn run(
+pub(crate) fn run<T>(
     tenants: Arc<Tenants>,
     listeners: Vec<Bound>,
-    changed: impl Changes,
+    changed: watch::Receiver<T>,
 ) -> io::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
@@ -79,20 +79,8 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Tells that some policy may have changed.
-pub(crate) trait Changes {
-    /// Waits for the next change; `false`: there will be none. Cancel-safe.
-    fn changed(&mut self) -> impl Future<Output = bool>;
-}
-
-impl<T> Changes for watch::Receiver<T> {
-    async fn changed(&mut self) -> bool {
-        Self::changed(self).await.is_ok()
-    }
-}
-
 /// Looks after the worker's connections until the last one has ended and the proxy is draining.
-async fn sweep(tenants: &Tenants, mut policies: impl Changes) {
+async fn sweep<T>(tenants: &Tenants, mut policies: watch::Receiver<T>) {
     let worker = tenants.worker();
     let crowd = &worker.crowd;
     let mut stage = worker.stage.clone();
@@ -105,7 +93,7 @@ async fn sweep(tenants: &Tenants, mut policies: impl Changes) {
         tokio::select! {
             () = tokio::time::sleep(SWEEP), if !idle => tenants.sweep(Instant::now()),
             () = crowd.changed.notified() => {}
-            true = policies.changed() => tenants.review(),
+            Ok(()) = policies.changed() => tenants.review(),
             changed = stage.changed() => match changed.map(|()| *stage.borrow()) {
                 Ok(Stage::Running) => {}
                 Ok(Stage::Draining) => tenants.signal_all(Signals::DRAIN),

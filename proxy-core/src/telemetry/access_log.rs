@@ -147,6 +147,15 @@ pub(super) fn write_connection(
     line.end();
 }
 
+/// Writes how many of the kernel's decisions have no line, because they were too many.
+pub(super) fn write_left_out(out: &mut Vec<u8>, time: SystemTime, count: u64) {
+    let time = humantime::format_rfc3339_micros(time);
+    let _ = writeln!(
+        out,
+        "{{\"time\":\"{time}\",\"type\":\"left_out\",\"decided_by\":\"kernel\",\"count\":{count}}}"
+    );
+}
+
 /// Writes the line of a message that was not accepted.
 pub(super) fn write_refused(out: &mut Vec<u8>, endpoint: Option<&str>, record: &RefusedRecord<'_>) {
     let mut line = Line::begin(out, endpoint, record.time, "refused", record.direction);

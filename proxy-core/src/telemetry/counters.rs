@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::grpc::GrpcCounters;
 use super::kafka::KafkaCounters;
 use super::kernel::KernelDenials;
-use super::record::{ConnectOutcome, Method, Refused, TimeoutPhase, Verdict};
+use super::record::{ConnectOutcome, Limit, Method, Refused, TimeoutPhase, Verdict};
 use portreeve_policy::TrafficDirection;
 
 /// A number that only its own worker raises.
@@ -71,12 +71,8 @@ impl Histogram {
 /// Status classes: none, 1xx to 5xx.
 pub(super) const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// What a connection may run into before it is judged.
-pub(super) const LIMITS: [&str; 5] =
-    ["connections", "no_destination", "other", "no_endpoint", "buffers"];
-
-/// Those that only the proxy of a node knows come last, and are shown if there are any.
-pub(super) const LIMITS_OF_ANY: usize = 3;
+/// Those of [`Limit::NAMES`] that any proxy knows; the others are a node's, and are shown if there are any.
+pub(super) const LIMITS_OF_ANY: usize = 2;
 
 /// Counters of the connections of one direction.
 #[derive(Debug, Default)]
@@ -113,7 +109,7 @@ pub(super) struct Counters {
     pub(super) refused: Box<[Counter]>,
     pub(super) upstream_connects: [Counter; ConnectOutcome::NAMES.len()],
     pub(super) timeouts: [Counter; TimeoutPhase::NAMES.len()],
-    pub(super) limits: [Counter; LIMITS.len()],
+    pub(super) limits: [Counter; Limit::NAMES.len()],
 }
 
 impl Default for Counters {
@@ -189,8 +185,7 @@ impl Counters {
         &self.refused[place.unwrap_or_default()]
     }
 
-    pub(super) fn limit(&self, name: &str) -> &Counter {
-        let place = LIMITS.iter().position(|limit| *limit == name);
-        &self.limits[place.unwrap_or(LIMITS_OF_ANY - 1)]
+    pub(super) fn limit(&self, limit: Limit) -> &Counter {
+        &self.limits[limit as usize]
     }
 }

@@ -8,7 +8,9 @@ use portreeve_policy::TrafficDirection;
 use super::counters::{Counter, DIRECTIONS, place};
 use super::metrics::{Sources, To};
 use super::names::metric as name;
-use crate::redirection::{KernelCounters, KernelDecisions, KernelReason};
+use crate::redirection::{
+    KernelCounters, KernelDecisions, KernelPackets, KernelReason, NodeKernelCounters,
+};
 
 /// Denials that were told of, by direction and reason. One thread counts.
 #[derive(Debug, Default)]
@@ -20,15 +22,23 @@ impl KernelDenials {
     }
 }
 
+/// What programs have counted.
+#[derive(Debug)]
+pub(super) enum Kernel {
+    OfWorkload(KernelCounters),
+    OfNode(NodeKernelCounters),
+}
+
 /// Writes the kernel's metrics, if programs in the kernel feed this proxy.
 pub(super) fn encode(sources: &Sources, to: &mut To<'_>) -> fmt::Result {
     let Some(kernel) = &sources.kernel else { return Ok(()) };
-    decisions(kernel, to)?;
-    to.counters(name::KERNEL_DENIALS, |family| {
+    if let Kernel::OfWorkload(kernel) = kernel {
+        decisions(kernel, to)?;
+    }
+    sources.counters(to, name::KERNEL_DENIALS, |group, family| {
         for direction in DIRECTIONS {
             for reason in KernelReason::ALL {
-                let workers = sources.groups.iter().flat_map(|group| &group.workers);
-                let told = workers.filter_map(|worker| worker.kernel.get());
+                let told = group.workers.iter().filter_map(|worker| worker.kernel.get());
                 let sum = told.map(|told| told.of(direction, reason).get()).sum();
                 let labels = [("direction", direction.as_str()), ("reason", reason.as_str())];
                 family.add_if_any(&labels, sum)?;
@@ -36,6 +46,13 @@ pub(super) fn encode(sources: &Sources, to: &mut To<'_>) -> fmt::Result {
         }
         Ok(())
     })?;
+    match kernel {
+        Kernel::OfWorkload(kernel) => of_workload(kernel, to),
+        Kernel::OfNode(kernel) => of_node(kernel, to),
+    }
+}
+
+fn of_workload(kernel: &KernelCounters, to: &mut To<'_>) -> fmt::Result {
     for (name, value) in [
         (name::KERNEL_EVENTS_LOST, kernel.events_lost),
         (name::KERNEL_MAPS_FULL, kernel.maps_full),
@@ -46,6 +63,17 @@ pub(super) fn encode(sources: &Sources, to: &mut To<'_>) -> fmt::Result {
         to.counters(name, |family| family.add(&[], value))?;
     }
     Ok(())
+}
+
+fn of_node(kernel: &NodeKernelCounters, to: &mut To<'_>) -> fmt::Result {
+    to.counters(name::KERNEL_PACKETS, |family| {
+        for KernelPackets { direction, outcome, packets } in &kernel.packets {
+            let labels = [("direction", direction.as_str()), ("outcome", *outcome)];
+            family.add_if_any(&labels, *packets)?;
+        }
+        Ok(())
+    })?;
+    to.counters(name::KERNEL_EVENTS_LOST, |family| family.add(&[], kernel.events_lost))
 }
 
 fn decisions(kernel: &KernelCounters, to: &mut To<'_>) -> fmt::Result {

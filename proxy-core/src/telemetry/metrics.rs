@@ -10,15 +10,14 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::counters::{
-    CLASSES, Connections, Counter, Counters, DIRECTIONS, Histogram, LIMITS, LIMITS_OF_ANY, Summed,
+    CLASSES, Connections, Counter, Counters, DIRECTIONS, Histogram, LIMITS_OF_ANY, Summed,
 };
 use super::grpc;
 use super::kafka;
-use super::kernel;
+use super::kernel::{self, Kernel};
 use super::names::metric as name;
-use super::record::{ConnectOutcome, Method, Refused, TimeoutPhase, Verdict};
+use super::record::{ConnectOutcome, Limit, Method, Refused, TimeoutPhase, Verdict};
 use crate::endpoints::Quota;
-use crate::redirection::KernelCounters;
 use crate::snapshot::Snapshot;
 
 /// Rules that get a series; a policy may have many more.
@@ -39,7 +38,7 @@ pub(super) struct Sources {
     pub(super) lines_lost: u64,
     pub(super) started: SystemTime,
     /// `None`: nothing in the kernel feeds this proxy, or it does not answer.
-    pub(super) kernel: Option<KernelCounters>,
+    pub(super) kernel: Option<Kernel>,
 }
 
 /// The numbers of one endpoint.
@@ -242,7 +241,7 @@ impl Sources {
             Ok(())
         })?;
         self.counters(to, name::LIMITS_HIT, |group, family| {
-            for (index, limit) in LIMITS.iter().enumerate() {
+            for (index, limit) in Limit::NAMES.iter().enumerate() {
                 let (labels, sum) = ([("limit", *limit)], group.sum(|w| &w.limits[index]));
                 match index < LIMITS_OF_ANY {
                     true => family.add(&labels, sum)?,

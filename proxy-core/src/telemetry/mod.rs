@@ -33,23 +33,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use portreeve_policy::TrafficDirection;
+use portreeve_policy::{Protocol, TrafficDirection};
 
 pub use self::access_log::{AccessLogConfig, AccessLogMode, Sink};
 use self::counters::Counters;
 pub(crate) use self::grpc::MethodCounters;
 pub(crate) use self::kafka::{LONGEST_TOPIC, TopicCounters};
+use self::kernel::Kernel;
 use self::log_writer::LogWriter;
 pub use self::log_writer::TelemetryError;
 use self::metrics::Group;
 pub(crate) use self::record::{
     ByKernel, ConnectOutcome, ConnectionRecord, ConnectionStats, GrpcCall, HttpRecord, HttpVersion,
-    KafkaRecord, LoggedTopics, Method, Party, Refused, RefusedRecord, RequestId, TimeoutPhase,
-    Verdict,
+    KafkaRecord, Limit, LoggedTopics, Method, Party, Refused, RefusedRecord, RequestId,
+    TimeoutPhase, Verdict,
 };
 use crate::endpoints::Endpoints;
 use crate::observer::{Flow, Observing};
-use crate::redirection::{KernelCounters, KernelDecision, KernelVerdict};
+use crate::redirection::{KernelCounters, KernelDecision, KernelVerdict, NodeKernelCounters};
 use crate::snapshot::Snapshot;
 
 /// Log and metrics of one proxy.
@@ -132,6 +133,7 @@ impl Telemetry {
         ready: bool,
         kernel: Option<KernelCounters>,
     ) -> String {
+        let kernel = kernel.map(Kernel::OfWorkload);
         let alone = Group {
             endpoint: None,
             workers: self.workers.all(),
@@ -142,7 +144,12 @@ impl Telemetry {
     }
 
     /// The same for the endpoints of a node. Those that are gone have no series any more.
-    pub(crate) fn render_node_metrics(&self, endpoints: &Endpoints, ready: bool) -> String {
+    pub(crate) fn render_node_metrics(
+        &self,
+        endpoints: &Endpoints,
+        ready: bool,
+        kernel: Option<NodeKernelCounters>,
+    ) -> String {
         let nobodys =
             Group { endpoint: None, workers: self.workers.all(), snapshot: None, used: None };
         let mut groups = vec![nobodys];
@@ -154,10 +161,10 @@ impl Telemetry {
                 used: Some(known.quota.clone()),
             });
         });
-        self.render(groups, ready, None)
+        self.render(groups, ready, kernel.map(Kernel::OfNode))
     }
 
-    fn render(&self, groups: Vec<Group>, ready: bool, kernel: Option<KernelCounters>) -> String {
+    fn render(&self, groups: Vec<Group>, ready: bool, kernel: Option<Kernel>) -> String {
         metrics::render(metrics::Sources {
             groups,
             ready,
@@ -245,6 +252,33 @@ impl WorkerTelemetry {
             self.counters.kernel().of(decision.direction, decision.reason).add(1);
             self.tell(|| Flow::from(record));
         }
+    }
+
+    /// The same of a node, where a connection that passes is told of, too, and is worth a line if a policy
+    /// in audit mode would deny it. One over TCP is turned to the proxy then, which tells of it. Whether there is a line to be written; it is, if it `may` be.
+    pub(crate) fn node_kernel_decided(
+        &self,
+        record: &ConnectionRecord<'_>,
+        decision: &KernelDecision,
+        may: bool,
+    ) -> bool {
+        match record.verdict {
+            Verdict::Allow => return false,
+            Verdict::Audit if decision.protocol == Protocol::Tcp => return false,
+            Verdict::Deny => self.counters.kernel().of(decision.direction, decision.reason).add(1),
+            Verdict::Audit => self.counters.connection(record.direction).audited.add(1),
+        }
+        let is_logged = self.logs(record.verdict);
+        if is_logged && may {
+            self.log(|line, of| access_log::write_connection(line, of, record));
+        }
+        self.tell(|| Flow::from(record));
+        is_logged
+    }
+
+    /// So many of the kernel's decisions are not in the log, because they were too many.
+    pub(crate) fn left_out(&self, count: u64) {
+        self.lines.append(|line| access_log::write_left_out(line, SystemTime::now(), count));
     }
 
     /// A connection that passes unseen: for the observer alone. `record` is made if there is one.
@@ -356,7 +390,7 @@ impl WorkerTelemetry {
     }
 
     /// A connection refused because of a limit of the proxy, or for want of a destination.
-    pub(crate) fn limit_hit(&self, limit: &'static str) {
+    pub(crate) fn limit_hit(&self, limit: Limit) {
         self.counters.limit(limit).add(1);
     }
 

@@ -322,3 +322,19 @@ impl TimeoutPhase {
 
     pub(crate) const NAMES: [&'static str; 4] = ["idle", "head", "body", "tunnel"];
 }
+
+/// What a connection may run into before policy is asked, or besides it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Connections,
+    NoDestination,
+    /// Of nobody who is known on this node.
+    NoEndpoint,
+    /// More held for slow receivers than its endpoint may have.
+    Buffers,
+}
+
+impl Limit {
+    pub(crate) const NAMES: [&'static str; 4] =
+        ["connections", "no_destination", "no_endpoint", "buffers"];
+}

@@ -45,14 +45,16 @@ impl Daemon {
     /// # Panics
     /// When it can't be written.
     pub fn configure(&self, config: &str) {
+        let admin = if config.contains("admin:") { "" } else { "admin: 'off'\n" };
         let config = format!(
             "objects: objects/\nstate: state/\nsocket: node.sock\nkernel: {{bpffs: bpf}}\n\
-             admin: 'off'\n{config}\n"
+             {admin}{config}\n"
         );
         fs::write(self.path("node.yaml"), config).expect("a file");
     }
 
-    /// Starts the daemon, and waits until everything is in force.
+    /// Starts the daemon, and waits until everything is in force. Its access log is the file `log`, which
+    /// outlives it.
     ///
     /// # Panics
     /// When that takes longer than ten seconds.
@@ -60,7 +62,9 @@ impl Daemon {
         let messages = fs::File::create(self.path("messages")).expect("a file");
         let mut daemon = net.inside(&self.place, node_binary());
         daemon.args(["run", "--config"]).arg(self.path("node.yaml"));
-        self.process = daemon.stderr(messages).spawn().expect("the daemon runs");
+        let log = fs::File::options().create(true).append(true).open(self.path("log"));
+        daemon.stdout(log.expect("a file")).stderr(messages);
+        self.process = daemon.spawn().expect("the daemon runs");
         let began = Instant::now();
         while !self.is_settled() {
             assert!(began.elapsed().as_secs() < 10, "{}", self.messages());

@@ -194,9 +194,11 @@ where
             self.leave();
         }
         self.watch_clock(now);
-        let held = self.held();
-        if !self.judge.holds(held) {
-            return Some(End::Aborted);
+        if self.judge.counts_held() {
+            let held = self.held();
+            if !self.judge.holds(held) {
+                return Some(End::Aborted);
+            }
         }
         if self.ready.end() {
             cx.waker().wake_by_ref();

@@ -25,7 +25,9 @@ use crate::inspect::reading::{self, Ruled};
 use crate::inspect::session::Inspect;
 use crate::inspect::side::Far;
 use crate::relay::Session;
-use crate::telemetry::{LONGEST_TOPIC, Refused, RefusedRecord, TopicCounters, Verdict};
+use crate::telemetry::{
+    LONGEST_TOPIC, Refused, RefusedRecord, TopicCounters, Verdict, WorkerTelemetry,
+};
 
 /// Topics whose counters a connection keeps at hand.
 const KEPT_TOPICS: usize = 2048;
@@ -43,8 +45,13 @@ pub(super) struct KafkaSession {
     spare: Vec<Text>,
     /// The request that is being judged.
     current: Current,
-    topics: FxHashMap<Box<[u8]>, Arc<TopicCounters>>,
+    topics: Topics,
+    /// The other end's, if that is an endpoint, too.
+    far_topics: Topics,
 }
+
+/// Counters of topics, at hand.
+type Topics = FxHashMap<Box<[u8]>, Arc<TopicCounters>>;
 
 /// The request that is being judged, with what was asked of it.
 #[derive(Default)]
@@ -59,6 +66,8 @@ struct Current {
     /// What the other end's policy said, if that has one.
     far: Found,
     asked: Vec<(Arc<TopicCounters>, Verdict)>,
+    /// Of whom the other end was asked.
+    far_asked: Vec<(Arc<TopicCounters>, Verdict)>,
 }
 
 /// What one policy said of the subjects of a request.
@@ -95,6 +104,8 @@ impl Found {
 struct Exchange {
     began: Instant,
     key: i16,
+    /// The other end's policy was asked, too.
+    by_far: bool,
     /// `Some` if it will be logged.
     record: Option<Record>,
 }
@@ -107,14 +118,15 @@ impl KafkaSession {
             in_flight: VecDeque::new(),
             spare: Vec::new(),
             current: Current::default(),
-            topics: FxHashMap::default(),
+            topics: Topics::default(),
+            far_topics: Topics::default(),
         }
     }
 
     /// What the near policy says.
     fn judge(&self, view: &View<'_>) -> RequestVerdict {
         match &self.rules {
-            _ if self.connection.revoked() => RequestVerdict::denied_connection(),
+            _ if self.connection.near_revoked() => RequestVerdict::denied_connection(),
             None => RequestVerdict::allowed_connection(),
             Some(rules) => rules.decide(view),
         }
@@ -124,21 +136,11 @@ impl KafkaSession {
     fn judge_far(&self, view: &View<'_>) -> Option<RequestVerdict> {
         let far = self.connection.far()?;
         Some(match reading::kafka(&far.verdict.action) {
+            _ if far.side.revoked => RequestVerdict::denied_connection(),
             Ruled::Freely => RequestVerdict::allowed_connection(),
             Ruled::By(rules) => rules.decide(view),
             Ruled::Not => RequestVerdict::denied_connection(),
         })
-    }
-
-    fn counters(&mut self, topic: &[u8], verdict: Verdict) -> Arc<TopicCounters> {
-        if let Some(known) = self.topics.get(topic) {
-            return known.clone();
-        }
-        let counters = self.connection.telemetry().kafka_topic(topic, verdict);
-        if self.topics.len() < KEPT_TOPICS && topic.len() <= LONGEST_TOPIC {
-            self.topics.insert(topic.into(), counters.clone());
-        }
-        counters
     }
 
     /// Counts what was asked of the request, now that it is decided.
@@ -153,6 +155,11 @@ impl KafkaSession {
         }
         let telemetry = self.connection.telemetry();
         telemetry.kafka_decided(direction, self.current.key, verdict);
+        if let Some(far) = self.connection.far() {
+            for (counters, verdict) in self.current.far_asked.drain(..) {
+                counters.count(far.side.direction, role, verdict);
+            }
+        }
     }
 
     fn record(&mut self, decided: &Decided, verdict: Verdict, far: Option<ByFar>) -> Record {
@@ -221,6 +228,7 @@ impl Handler for KafkaSession {
         current.text.begin(request.client_id);
         (current.near, current.far) = Default::default();
         current.asked.clear();
+        current.far_asked.clear();
     }
 
     fn allows(&mut self, subject: &Subject<'_>) -> bool {
@@ -242,8 +250,15 @@ impl Handler for KafkaSession {
         current.text.add(subject, denied);
         if let Some(topic) = subject.topic {
             let verdict = verdict(near.outcome);
-            let counters = self.counters(topic, verdict);
-            self.current.asked.push((counters, verdict));
+            let telemetry = self.connection.telemetry();
+            let counted = counters(&mut self.topics, topic, verdict, telemetry);
+            self.current.asked.push((counted, verdict));
+            if let (Some(by), Some(far)) = (far, self.connection.far()) {
+                let verdict = self::verdict(by.outcome);
+                let telemetry = far.side.telemetry();
+                let counted = counters(&mut self.far_topics, topic, verdict, telemetry);
+                self.current.far_asked.push((counted, verdict));
+            }
         }
         !denied
     }
@@ -287,11 +302,13 @@ impl Handler for KafkaSession {
         }
         self.count(verdict);
         let far = self.count_far();
+        let by_far = far.is_some();
         let telemetry = self.connection.telemetry();
         let wanted = telemetry.wants(verdict)
             || far.as_ref().is_some_and(|far| telemetry.wants(far.verdict));
         let record = wanted.then(|| self.record(decided, verdict, far));
-        let exchange = Exchange { began: self.connection.now, key: self.current.key, record };
+        let (began, key) = (self.connection.now, self.current.key);
+        let exchange = Exchange { began, key, by_far, record };
         if decided.answered {
             self.in_flight.push_back(exchange);
         } else if let Some(record) = &exchange.record {
@@ -316,6 +333,10 @@ impl Handler for KafkaSession {
         let telemetry = self.connection.telemetry();
         let direction = self.connection.direction();
         telemetry.kafka_answered(direction, exchange.key, exchanged.error, duration);
+        if let Some(far) = self.connection.far().filter(|_| exchange.by_far) {
+            let (telemetry, direction) = (far.side.telemetry(), far.side.direction);
+            telemetry.kafka_answered(direction, exchange.key, exchanged.error, duration);
+        }
         if let Some(record) = exchange.record {
             self.log(&record, duration, Some(exchanged));
             if self.spare.len() < SPARE_TEXTS {
@@ -362,8 +383,11 @@ impl Inspect for KafkaSession {
             Ruled::By(rules) => self.rules = Some(rules.clone()),
             Ruled::Not => return false,
         }
-        let far = self.connection.far();
-        far.is_none_or(|far| !matches!(reading::kafka(&far.verdict.action), Ruled::Not))
+        true
+    }
+
+    fn suits(far: &Action) -> bool {
+        !matches!(reading::kafka(far), Ruled::Not)
     }
 
     fn give_up(&mut self) {
@@ -374,6 +398,23 @@ impl Inspect for KafkaSession {
             }
         }
     }
+}
+
+/// The counters of a topic, from those at hand if they are there.
+fn counters(
+    at_hand: &mut Topics,
+    topic: &[u8],
+    verdict: Verdict,
+    telemetry: &WorkerTelemetry,
+) -> Arc<TopicCounters> {
+    if let Some(known) = at_hand.get(topic) {
+        return known.clone();
+    }
+    let counters = telemetry.kafka_topic(topic, verdict);
+    if at_hand.len() < KEPT_TOPICS && topic.len() <= LONGEST_TOPIC {
+        at_hand.insert(topic.into(), counters.clone());
+    }
+    counters
 }
 
 /// A part of a request as the policy engine sees it.

@@ -1,0 +1,144 @@
+//! What the numbers of an event stand for. Written by who tells the kernel, read by who reads events.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use portreeve_policy::EndpointPolicy;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::datapath::EndpointId;
+
+/// Names of endpoints, and their policies in force in the kernel.
+#[derive(Debug, Default)]
+pub struct Names {
+    known: Mutex<Known>,
+    completed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    endpoints: BTreeMap<EndpointId, Endpoint>,
+    is_complete: bool,
+}
+
+#[derive(Debug, Default)]
+struct Endpoint {
+    name: Arc<str>,
+    policy: Option<InForce>,
+}
+
+#[derive(Debug)]
+struct InForce {
+    /// The first number that events name it by. It may get higher ones, and so does what comes after it.
+    first: u32,
+    policy: EndpointPolicy,
+}
+
+impl Names {
+    /// An endpoint is called so.
+    pub(crate) fn endpoint(&self, id: EndpointId, name: &str) {
+        let mut known = self.lock();
+        let endpoint = known.endpoints.entry(id).or_default();
+        if *endpoint.name != *name {
+            *endpoint = Endpoint { name: name.into(), policy: None };
+        }
+    }
+
+    /// This policy is in force in the kernel, and events name it by this number or a higher one.
+    pub(crate) fn policy(&self, id: EndpointId, first: u32, policy: &EndpointPolicy) {
+        let policy = Some(InForce { first, policy: policy.clone() });
+        self.lock().endpoints.entry(id).or_default().policy = policy;
+    }
+
+    /// Nothing is in force for it any more, or something else in a moment. What it was called is
+    /// remembered until another is called so: events come late.
+    pub(crate) fn no_policy(&self, id: EndpointId) {
+        if let Some(endpoint) = self.lock().endpoints.get_mut(&id) {
+            endpoint.policy = None;
+        }
+    }
+
+    /// Everything there is has a name now.
+    pub(crate) fn complete(&self) {
+        self.lock().is_complete = true;
+        self.completed.notify_all();
+    }
+
+    /// Waits until everything has a name, for so long: events of the time before have to be read, too.
+    pub(super) fn wait(&self, longest: Duration) {
+        let known = self.lock();
+        let waited = self.completed.wait_timeout_while(known, longest, |known| !known.is_complete);
+        drop(waited);
+    }
+
+    /// What an endpoint is called, and the policy that has decided an event of this revision, if that is
+    /// the one in force.
+    pub(super) fn of(
+        &self,
+        id: EndpointId,
+        revision: u32,
+    ) -> Option<(Arc<str>, Option<EndpointPolicy>)> {
+        let known = self.lock();
+        let endpoint = known.endpoints.get(&id)?;
+        let decided = |found: &&InForce| found.first <= revision;
+        let policy = endpoint.policy.as_ref().filter(decided).map(|found| found.policy.clone());
+        Some((endpoint.name.clone(), policy))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Now, on the clock of events.
+pub(super) fn now() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let nanos = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
+    u64::try_from(nanos).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use portreeve_policy::{Directory, Endpoint as Workload, Options, Repository};
+
+    use super::*;
+
+    fn policy() -> EndpointPolicy {
+        let repository = Repository::parse([]).unwrap();
+        let endpoint = Workload::new("w", "default", "app=w".parse().unwrap());
+        let (nobody, options) = (Directory::default(), Options::default());
+        EndpointPolicy::resolve(&repository, &endpoint, &nobody, &options).unwrap()
+    }
+
+    #[test]
+    fn a_policy_is_known_by_its_revision_while_it_is_in_force() {
+        let names = Names::default();
+        names.endpoint(1, "default/shop");
+        assert!(names.of(1, 8).unwrap().1.is_none());
+        names.policy(1, 8, &policy());
+        let (name, decided) = names.of(1, 8).unwrap();
+        assert_eq!((&*name, decided.is_some()), ("default/shop", true));
+        assert!(names.of(1, 7).unwrap().1.is_none(), "that was before");
+        assert!(names.of(1, 9).unwrap().1.is_some(), "it was given another number");
+        assert!(names.of(1, 0).unwrap().1.is_none(), "no policy was asked");
+        names.policy(1, 10, &policy());
+        assert!(names.of(1, 8).unwrap().1.is_none(), "it was replaced");
+        names.no_policy(1);
+        let (name, decided) = names.of(1, 10).unwrap();
+        assert_eq!((&*name, decided.is_some()), ("default/shop", false));
+        assert!(names.of(2, 1).is_none());
+    }
+
+    #[test]
+    fn a_number_that_another_has_now_brings_no_policy_along() {
+        let names = Names::default();
+        names.endpoint(1, "default/shop");
+        names.policy(1, 7, &policy());
+        names.endpoint(1, "default/shop");
+        assert!(names.of(1, 8).unwrap().1.is_some(), "it is the same");
+        names.endpoint(1, "default/other");
+        let (name, decided) = names.of(1, 8).unwrap();
+        assert_eq!((&*name, decided.is_some()), ("default/other", false));
+    }
+}
