@@ -127,7 +127,8 @@ impl NodeKernel {
     /// [`endpoint_flags`](super::endpoint_flags). On an interface that is attached, the entry is replaced.
     ///
     /// # Errors
-    /// Without room, and when the kernel does not attach programs; then the interface is as it was.
+    /// Without room: then nothing passes the interface until it is attached or detached. When the kernel does
+    /// not attach programs; then the interface is as it was.
     pub fn attach(&self, interface: u32, endpoint: u32, flags: u32) -> Result<(), NodeError> {
         let attached = &mut lock(&self.state).attached;
         let before = attached.get(&interface).copied();
@@ -136,11 +137,15 @@ impl NodeKernel {
         let link = link.map_err(NodeError::network("ask what the interface is"))?;
         let part = if link.master.is_some() { endpoint_flags::PART_OF_ANOTHER } else { 0 };
         let entry = EndpointEntry { endpoint, flags: flags | part, revision };
-        put("ENDPOINTS", &self.maps.endpoints, &interface, &entry)?;
-        attached.insert(interface, entry);
+        let known = put("ENDPOINTS", &self.maps.endpoints, &interface, &entry);
+        if known.is_ok() {
+            attached.insert(interface, entry);
+        }
+        // One of whom nothing is known lets nothing pass: without room for it, too, programs are attached.
         let held = OF_WORKLOAD
             .iter()
             .try_for_each(|(end, program, kind)| self.hold_end(interface, end, program, *kind));
+        known?;
         if held.is_err() {
             match before {
                 Some(before) => {
@@ -266,16 +271,36 @@ impl NodeKernel {
     }
 
     /// Puts an endpoint's policy in force, for connections that are open, too. Returns the revision that
-    /// events name it by, or a higher one after [`rejudge`](Self::rejudge).
+    /// events name it by, or a higher one after [`rejudge`](Self::rejudge); 0 for a policy without entries.
     ///
     /// # Errors
     /// When there is no room.
     pub fn set_policy(&self, endpoint: u32, policy: &NodePolicyTable) -> Result<u32, NodeError> {
+        // As many results as policies.
+        self.set_policies(&[(endpoint, policy)]).pop().unwrap_or(Ok(0))
+    }
+
+    /// The same for many, with little more to wait for than for one. Each fails by itself.
+    pub fn set_policies(
+        &self,
+        policies: &[(u32, &NodePolicyTable)],
+    ) -> Vec<Result<u32, NodeError>> {
         let State { attached, revisions, .. } = &mut *lock(&self.state);
-        let revision = if policy.is_empty() { 0 } else { revisions.next() };
-        self.maps.policies.set(endpoint, policy, revision)?;
-        self.set_revision(attached, endpoint, revision)?;
-        Ok(revision)
+        let mut number = |policy: &NodePolicyTable| match policy.is_empty() {
+            true => 0,
+            false => revisions.next(),
+        };
+        let policies: Vec<_> = policies
+            .iter()
+            .map(|(endpoint, policy)| (*endpoint, *policy, number(policy)))
+            .collect();
+        let set = self.maps.policies.set(&policies);
+        let told = policies.iter().zip(set).map(|((endpoint, _, revision), set)| {
+            set?;
+            self.set_revision(attached, *endpoint, *revision)?;
+            Ok(*revision)
+        });
+        told.collect()
     }
 
     /// Has all connections judged once more, each at its next packet: addresses have other identities than

@@ -23,13 +23,47 @@ pub(super) struct Policies {
 }
 
 impl Policies {
-    /// Puts a policy in force. A failure leaves the one before in force.
+    /// Puts policies in force, each with its revision. One that fails leaves the one before in force.
+    ///
+    /// After each call that changes a map of maps, the kernel waits for all programs that run: some
+    /// milliseconds. So many are put there with one call.
     pub(super) fn set(
         &self,
-        endpoint: u32,
-        table: &NodePolicyTable,
-        revision: u32,
-    ) -> Result<(), MapError> {
+        policies: &[(u32, &NodePolicyTable, u32)],
+    ) -> Vec<Result<(), MapError>> {
+        policies.chunks(TOGETHER).flat_map(|some| self.set_together(some)).collect()
+    }
+
+    fn set_together(&self, policies: &[(u32, &NodePolicyTable, u32)]) -> Vec<Result<(), MapError>> {
+        let tries: Vec<_> =
+            policies.iter().map(|(_, table, revision)| self.filled(table, *revision)).collect();
+        let entry =
+            |endpoint: u32, trie: &Trie| (endpoint, trie.as_fd().as_raw_fd().unsigned_abs());
+        let made = policies.iter().zip(&tries);
+        let made =
+            made.filter_map(|((endpoint, ..), trie)| Some(entry(*endpoint, trie.as_ref().ok()?)));
+        let all_there = self.outer.put_all(made).is_ok();
+        let put = |(endpoint, ..): &(u32, &NodePolicyTable, u32), trie: Trie| {
+            let (endpoint, trie) = entry(*endpoint, &trie);
+            // Which of them it was, is found out one by one.
+            if all_there { Ok(()) } else { self.put(endpoint, trie) }
+        };
+        let each = policies.iter().zip(tries);
+        each.map(|(policy, trie)| trie.and_then(|trie| put(policy, trie))).collect()
+    }
+
+    fn put(&self, endpoint: u32, trie: u32) -> Result<(), MapError> {
+        self.outer.put(&endpoint, &trie).map_err(|error| match is_full(&error) {
+            true => {
+                let capacity = self.outer.capacity();
+                MapError::Full { map: NAME, entries: capacity as usize + 1, capacity }
+            }
+            false => MapError::system("can't write", NAME)(error),
+        })
+    }
+
+    /// A policy that is in force nowhere yet.
+    fn filled(&self, table: &NodePolicyTable, revision: u32) -> Result<Trie, MapError> {
         if table.len() > self.capacity as usize {
             return Err(self.full(table));
         }
@@ -41,14 +75,7 @@ impl Policies {
             true => self.full(table),
             false => MapError::system("can't fill a trie for", NAME)(error),
         })?;
-        let fd = trie.as_fd().as_raw_fd().unsigned_abs();
-        self.outer.put(&endpoint, &fd).map_err(|error| match is_full(&error) {
-            true => {
-                let capacity = self.outer.capacity();
-                MapError::Full { map: NAME, entries: capacity as usize + 1, capacity }
-            }
-            false => MapError::system("can't write", NAME)(error),
-        })
+        Ok(trie)
     }
 
     /// Who has a policy.
@@ -91,3 +118,5 @@ impl Policies {
 }
 
 const NAME: &str = "POLICIES";
+/// Tries that are open at a time.
+const TOGETHER: usize = 128;

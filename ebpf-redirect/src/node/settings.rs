@@ -57,7 +57,7 @@ impl Default for NodeCapacity {
             connections: 1 << 19,
             fragments: 1 << 13,
             services: 1 << 16,
-            slots: 1 << 22,
+            slots: 1 << 20,
             backends: 1 << 18,
             translated: 1 << 17,
             events: 1 << 20,

@@ -9,17 +9,12 @@ use super::Test;
 use super::net::{Node, TCP, UDP, answers, policy};
 
 pub(crate) const TESTS: &[Test] = &[
+    ("map_full_of_endpoints_closes_the_newcomer", of_endpoints),
     ("map_full_of_addresses_refuses_newcomers_and_lets_the_established_go_on", of_addresses),
     ("map_full_of_policy_entries_keeps_the_policy_in_force", of_policy_entries),
     ("map_full_of_connections_lets_active_ones_go_on", of_connections),
     ("map_full_of_connections_lets_idle_ones_go_on_if_somebody_looks", of_idle_connections),
 ];
-
-/// What waits for a fault to be mended, and the fault.
-pub(crate) const WAITING: &[(Test, &str)] = &[(
-    ("map_full_of_endpoints_closes_the_newcomer", of_endpoints),
-    "an interface that has no room is not attached, and what its workload sends is not judged",
-)];
 
 /// The node anew, with other room.
 fn with_room(node: &mut Node, change: impl FnOnce(&mut NodeCapacity)) {

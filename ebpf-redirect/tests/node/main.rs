@@ -50,14 +50,6 @@ fn main() {
         };
         tests.push(Trial::test(shown, run).with_ignored_flag(missing.is_some()));
     }
-    for ((name, test), fault) in full::WAITING {
-        let run = move || {
-            test(&mut Node::new());
-            Ok(())
-        };
-        let shown = format!("{name} (not run: a known fault: {fault})");
-        tests.push(Trial::test(shown, run).with_ignored_flag(true));
-    }
     if missing.is_none() && !arguments.list {
         net::leave_the_host();
     }

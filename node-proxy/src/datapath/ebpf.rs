@@ -204,6 +204,17 @@ fn any_socket() -> rustix::io::Result<OwnedFd> {
     socket(AddressFamily::INET, SocketType::DGRAM, None)
 }
 
+/// A policy as the kernel has it, and whether it lets pass what it only marks, so that somebody is told.
+fn table(policy: &EndpointPolicy) -> (NodePolicyTable, bool) {
+    let audits = Cell::new(false);
+    let table = NodePolicyTable::new(policy, |protocol, verdict| {
+        // Over TCP it goes to the proxy, which tells of it.
+        audits.set(audits.get() || (verdict.audited && protocol != Protocol::Tcp));
+        kernel_verdict(protocol, &carried_out(protocol, verdict))
+    });
+    (table, audits.get())
+}
+
 fn failed(error: &dyn std::fmt::Display) -> DatapathError {
     DatapathError(error.to_string())
 }
@@ -253,25 +264,39 @@ impl Datapath for EbpfDatapath {
         revision: u64,
         policy: &EndpointPolicy,
     ) -> Result<(), DatapathError> {
-        let audits = Cell::new(false);
-        let table = NodePolicyTable::new(policy, |protocol, verdict| {
-            // Over TCP it goes to the proxy, which tells of it.
-            audits.set(audits.get() || (verdict.audited && protocol != Protocol::Tcp));
-            kernel_verdict(protocol, &carried_out(protocol, verdict))
-        });
-        // What is told in between is of either.
-        self.names.no_policy(id);
-        let first = self.kernel.set_policy(id, &table).map_err(|error| failed(&error))?;
-        self.names.policy(id, first, policy);
-        let changed = match audits.get() {
-            true => self.audited.insert(id),
-            false => self.audited.remove(&id),
-        };
-        if changed {
-            self.tell_of_flows().map_err(|error| failed(&error))?;
+        let one = [(id, revision, policy.clone())];
+        self.policies_set(&one).pop().unwrap_or(Ok(()))
+    }
+
+    fn policies_set(
+        &mut self,
+        policies: &[(EndpointId, u64, EndpointPolicy)],
+    ) -> Vec<Result<(), DatapathError>> {
+        let tables: Vec<_> = policies.iter().map(|(.., policy)| table(policy)).collect();
+        for (id, ..) in policies {
+            // What is told in between is of either.
+            self.names.no_policy(*id);
         }
-        self.policies.insert(id, (revision, table.len()));
-        Ok(())
+        let all = policies.iter().zip(&tables).map(|((id, ..), (table, _))| (*id, table));
+        let set = self.kernel.set_policies(&all.collect::<Vec<_>>());
+        let mut changed = false;
+        let mut results = Vec::with_capacity(policies.len());
+        for (((id, revision, policy), (table, audits)), set) in
+            policies.iter().zip(&tables).zip(set)
+        {
+            results.push(set.map_err(|error| failed(&error)).map(|first| {
+                self.names.policy(*id, first, policy);
+                changed |= match audits {
+                    true => self.audited.insert(*id),
+                    false => self.audited.remove(id),
+                };
+                self.policies.insert(*id, (*revision, table.len()));
+            }));
+        }
+        if changed && let Err(error) = self.tell_of_flows() {
+            results.fill(Err(failed(&error)));
+        }
+        results
     }
 
     fn ipcache_put(&mut self, prefix: IpNet, identity: Identity) -> Result<(), DatapathError> {

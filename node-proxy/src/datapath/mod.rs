@@ -90,6 +90,15 @@ pub trait Datapath: Send {
         policy: &EndpointPolicy,
     ) -> Result<(), DatapathError>;
 
+    /// Policies of many endpoints, each as with [`Datapath::policy_set`]; as many results.
+    fn policies_set(
+        &mut self,
+        policies: &[(EndpointId, u64, EndpointPolicy)],
+    ) -> Vec<Result<(), DatapathError>> {
+        let each = policies.iter();
+        each.map(|(id, revision, policy)| self.policy_set(*id, *revision, policy)).collect()
+    }
+
     /// Who is at a prefix; the longest prefix of an address decides.
     ///
     /// # Errors

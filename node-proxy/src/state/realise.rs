@@ -3,8 +3,10 @@
 
 use std::time::Instant;
 
+use portreeve_policy::EndpointPolicy;
+
 use super::{News, Node};
-use crate::datapath::DatapathError;
+use crate::datapath::{DatapathError, EndpointId};
 
 impl Node {
     /// Does what there is to do now. Call it after every change, and when [`Node::next`] says so.
@@ -17,10 +19,7 @@ impl Node {
         }
         self.realise_leaving(now);
         self.close_unreadable(now);
-        let pending: Vec<String> = self.endpoints.pending.iter().cloned().collect();
-        for name in pending {
-            self.realise_endpoint(&name, now);
-        }
+        self.realise_endpoints(now);
         self.realise_addresses(now);
         self.realise_services(now);
         self.take_away(now);
@@ -126,12 +125,42 @@ impl Node {
         }
     }
 
-    fn realise_endpoint(&mut self, name: &str, now: Instant) {
-        let Some(state) = self.endpoints.all.get_mut(name) else { return };
-        if !state.backoff.is_due(now) {
-            return;
+    fn realise_endpoints(&mut self, now: Instant) {
+        let pending: Vec<String> = self.endpoints.pending.iter().cloned().collect();
+        let (mut names, mut policies) = (Vec::new(), Vec::new());
+        for name in pending {
+            match self.attach_endpoint(&name, now) {
+                Some(Ok((id, revision, policy))) => {
+                    names.push(name);
+                    policies.push((id, revision, policy));
+                }
+                Some(Err((error, is_proxied))) => {
+                    self.endpoint_failed(&name, &error, is_proxied, now);
+                }
+                None => {}
+            }
         }
-        let Some(policy) = self.engine.policy(name) else { return };
+        let results = self.datapath.policies_set(&policies);
+        for ((name, (id, revision, _)), result) in names.into_iter().zip(policies).zip(results) {
+            match result {
+                Ok(()) => self.endpoint_realised(name, id, revision),
+                Err(error) => self.endpoint_failed(&name, &error, true, now),
+            }
+        }
+    }
+
+    /// All but the kernel's policy: that is returned. With an error, whether the proxy has its own.
+    #[expect(clippy::type_complexity, reason = "what is to be done next, and why not")]
+    fn attach_endpoint(
+        &mut self,
+        name: &str,
+        now: Instant,
+    ) -> Option<Result<(EndpointId, u64, EndpointPolicy), (DatapathError, bool)>> {
+        let state = self.endpoints.all.get_mut(name)?;
+        if !state.backoff.is_due(now) {
+            return None;
+        }
+        let policy = self.engine.policy(name)?;
         let (id, revision) = (state.spec.id, state.wanted);
         let attached = match state.is_attached {
             true => Ok(()),
@@ -152,32 +181,41 @@ impl Node {
         // Wherever it is attached: connections that the proxy has are judged by it.
         let proxied = self.proxy.policy_set(&state.spec, revision, policy.clone());
         let is_proxied = proxied.is_ok();
-        let done =
-            attached.and(proxied).and_then(|()| self.datapath.policy_set(id, revision, &policy));
-        let endpoint = name.to_owned();
-        match done {
-            Ok(()) => {
-                (state.realised, state.is_closed) = (Some(revision), false);
-                if state.backoff.worked() {
-                    tracing::info!("endpoint {name} is in order again");
-                }
-                self.endpoints.pending.remove(name);
-                self.news.tell(|| News::EndpointRealised { endpoint, id, revision });
-            }
-            Err(error) => {
-                // What it had may allow what is denied by now.
-                let closed = self.datapath.endpoint_closed(id);
-                (state.realised, state.is_closed) = (None, closed.is_ok() && is_proxied);
-                let error = match closed {
-                    Ok(()) if state.is_attached => format!("{error}; the endpoint is closed"),
-                    Ok(()) => format!("{error}; it is not attached: its policy judges nothing"),
-                    Err(other) => format!("{error}; and it can't be closed: {other}"),
-                };
-                if state.backoff.failed(error.clone(), now) {
-                    tracing::error!("endpoint {name}: {error}");
-                    self.news.tell(|| News::EndpointFailed { endpoint, id, error });
-                }
-            }
+        let done = attached.and(proxied);
+        Some(done.map(|()| (id, revision, policy)).map_err(|error| (error, is_proxied)))
+    }
+
+    fn endpoint_realised(&mut self, name: String, id: EndpointId, revision: u64) {
+        let Some(state) = self.endpoints.all.get_mut(&name) else { return };
+        (state.realised, state.is_closed) = (Some(revision), false);
+        if state.backoff.worked() {
+            tracing::info!("endpoint {name} is in order again");
+        }
+        self.endpoints.pending.remove(&name);
+        self.news.tell(|| News::EndpointRealised { endpoint: name, id, revision });
+    }
+
+    fn endpoint_failed(
+        &mut self,
+        name: &str,
+        error: &DatapathError,
+        is_proxied: bool,
+        now: Instant,
+    ) {
+        let Some(state) = self.endpoints.all.get_mut(name) else { return };
+        let id = state.spec.id;
+        // What it had may allow what is denied by now.
+        let closed = self.datapath.endpoint_closed(id);
+        (state.realised, state.is_closed) = (None, closed.is_ok() && is_proxied);
+        let error = match closed {
+            Ok(()) if state.is_attached => format!("{error}; the endpoint is closed"),
+            Ok(()) => format!("{error}; it is not attached: its policy judges nothing"),
+            Err(other) => format!("{error}; and it can't be closed: {other}"),
+        };
+        if state.backoff.failed(error.clone(), now) {
+            tracing::error!("endpoint {name}: {error}");
+            let endpoint = name.to_owned();
+            self.news.tell(|| News::EndpointFailed { endpoint, id, error });
         }
     }
 

@@ -56,9 +56,9 @@ fn two_who_change_places_are_both_told_before_any_interface_is_let_go() {
         [
             "endpoint 1 default/bank at veth0 identity 256",
             "proxy policy 1",
-            "policy 1",
             "endpoint 2 default/shop at veth1 identity 257",
             "proxy policy 2",
+            "policy 1",
             "policy 2",
             "keep endpoints 1,2"
         ]

@@ -113,9 +113,9 @@ fn only_differences_are_told() {
         [
             "endpoint 1 default/bank at veth1 identity 256",
             "proxy policy 1",
-            "policy 1",
             "endpoint 2 default/shop at veth0 identity 257",
             "proxy policy 2",
+            "policy 1",
             "policy 2",
             "proxy addresses of 2",
             "ipcache 0.0.0.0/0 9",
@@ -240,7 +240,7 @@ fn what_fails_is_shown_closed_and_tried_again_later() {
     let told = bench.step();
     assert_eq!(
         told,
-        ["proxy policy 1", "policy 1", "proxy policy 2", "policy 2", "endpoint 2 closed"]
+        ["proxy policy 1", "proxy policy 2", "policy 1", "policy 2", "endpoint 2 closed"]
     );
     let shop = &bench.node.endpoints()[1];
     assert_eq!(shop.realised, None);
