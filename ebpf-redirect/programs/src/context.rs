@@ -99,6 +99,17 @@ impl Call {
         unsafe { read_volatile(&raw const (*self.context).protocol) as u8 }
     }
 
+    /// The mark of the socket.
+    #[allow(dead_code, reason = "the programs of one workload know the proxy by its cgroup")]
+    #[inline(always)]
+    pub fn mark(self) -> u32 {
+        // SAFETY: as above; a socket address's program always has a socket.
+        unsafe {
+            let sk = (*self.context).__bindgen_anon_1.sk;
+            if sk.is_null() { 0 } else { read_volatile(&raw const (*sk).mark) }
+        }
+    }
+
     /// The port that the socket sends from.
     #[inline(always)]
     pub fn local_port(self) -> u32 {

@@ -17,6 +17,8 @@ pub struct Crowd {
     pub opened: usize,
     /// Opened to it.
     pub accepted: usize,
+    /// Packets of services that become others: two entries for a connection.
+    pub translated: usize,
 }
 
 /// Below it a workload has never too many, however many workloads there are.
@@ -40,6 +42,11 @@ impl NodeKernel {
                 }
             }
         }
+        for (ends, translation) in self.translations()? {
+            if !translation.is_over(ends.protocol, now) {
+                all.entry(ends.scope).or_default().translated += 1;
+            }
+        }
         Ok(all)
     }
 
@@ -52,7 +59,8 @@ impl NodeKernel {
         &self,
         census: &BTreeMap<u32, Crowd>,
     ) -> Result<BTreeMap<u32, u32>, NodeError> {
-        let crowded = crowded(census, self.room_for_connections());
+        let [connections, translations] = self.room_for_connections();
+        let crowded = crowded(census, connections, translations);
         self.set_flags(endpoint_flags::CROWDED_OUT | endpoint_flags::CROWDED_IN, &crowded)?;
         Ok(crowded)
     }
@@ -60,15 +68,24 @@ impl NodeKernel {
 
 /// Flags of those who have too many. Who is called may have twice as many as who calls, so that one who
 /// calls can't keep another from being called by others.
-fn crowded(census: &BTreeMap<u32, Crowd>, room: usize) -> BTreeMap<u32, u32> {
-    let all: usize = census.values().map(|crowd| crowd.opened + crowd.accepted).sum();
-    if all <= room / 2 {
-        return BTreeMap::new();
-    }
-    let share = (room / 2 / census.len().max(1)).max(LEAST.min(room / 4));
+fn crowded(
+    census: &BTreeMap<u32, Crowd>,
+    connections: usize,
+    translations: usize,
+) -> BTreeMap<u32, u32> {
+    // While half of the room is free, a share is as much as one can have.
+    let share = |room: usize, taken: usize| match taken > room / 2 {
+        true => (room / 2 / census.len().max(1)).max(LEAST.min(room / 4)),
+        false => room,
+    };
+    let sum = |of: fn(&Crowd) -> usize| census.values().map(of).sum();
+    let connections = share(connections, sum(|crowd| crowd.opened + crowd.accepted));
+    let translations = share(translations, sum(|crowd| crowd.translated));
     let flags = |crowd: &Crowd| {
-        let out = if crowd.opened > share { endpoint_flags::CROWDED_OUT } else { 0 };
-        out | if crowd.accepted > 2 * share { endpoint_flags::CROWDED_IN } else { 0 }
+        let out = crowd.opened > connections || crowd.translated > translations;
+        let out = if out { endpoint_flags::CROWDED_OUT } else { 0 };
+        let many = crowd.accepted > connections.saturating_mul(2);
+        out | if many { endpoint_flags::CROWDED_IN } else { 0 }
     };
     let all = census.iter().map(|(endpoint, crowd)| (*endpoint, flags(crowd)));
     all.filter(|(_, flags)| *flags != 0).collect()
@@ -83,26 +100,39 @@ mod tests {
 
     fn census(all: &[(u32, usize, usize)]) -> BTreeMap<u32, Crowd> {
         all.iter()
-            .map(|(who, opened, accepted)| (*who, Crowd { opened: *opened, accepted: *accepted }))
+            .map(|(who, opened, accepted)| {
+                (*who, Crowd { opened: *opened, accepted: *accepted, translated: 0 })
+            })
             .collect()
     }
 
     #[test]
     fn while_there_is_room_for_all_nobody_has_too_many() {
         let alone = census(&[(1, 50_000, 0), (2, 10, 10)]);
-        assert_eq!(crowded(&alone, 100_020 * 2), BTreeMap::new());
-        assert_eq!(crowded(&census(&[]), 100), BTreeMap::new());
+        assert_eq!(crowded(&alone, 100_020 * 2, 1), BTreeMap::new());
+        assert_eq!(crowded(&census(&[]), 100, 100), BTreeMap::new());
     }
 
     #[test]
     fn who_takes_the_others_room_is_refused_and_they_are_not() {
         let some = census(&[(1, 60_000, 0), (2, 3000, 100), (3, 0, 60_000), (4, 0, 25_000)]);
-        assert_eq!(crowded(&some, 100_000), BTreeMap::from([(1, OUT), (3, IN)]));
+        assert_eq!(crowded(&some, 100_000, 100), BTreeMap::from([(1, OUT), (3, IN)]));
     }
 
     #[test]
     fn however_many_there_are_everybody_may_have_some() {
         let many: Vec<_> = (0..1000).map(|who| (who, 600, 0)).collect();
-        assert_eq!(crowded(&census(&many), 1_000_000), BTreeMap::new(), "600 are not too many");
+        assert_eq!(
+            crowded(&census(&many), 1_000_000, 100),
+            BTreeMap::new(),
+            "600 are not too many"
+        );
+    }
+
+    #[test]
+    fn who_fills_the_room_for_services_is_refused_however_few_connections_he_has() {
+        let mut some = census(&[(1, 10, 10), (2, 10, 10)]);
+        some.insert(1, Crowd { translated: 50_000, ..Crowd::default() });
+        assert_eq!(crowded(&some, 1000, 60_000), BTreeMap::from([(1, OUT)]));
     }
 }

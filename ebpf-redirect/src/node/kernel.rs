@@ -350,9 +350,9 @@ impl NodeKernel {
         Ok(())
     }
 
-    /// How many connections can be kept.
-    pub(super) fn room_for_connections(&self) -> usize {
-        self.maps.tracked.capacity() as usize
+    /// How many connections can be kept, and how many entries for packets of services.
+    pub(super) fn room_for_connections(&self) -> [usize; 2] {
+        [self.maps.tracked.capacity(), self.maps.translated.capacity()].map(|room| room as usize)
     }
 
     /// Says which revision is in force.
@@ -441,6 +441,7 @@ impl NodeKernel {
             ("POLICIES", maps.policies.outer.as_fd(), maps.policies.outer.capacity()),
             ("TRACKED", maps.tracked.as_fd(), maps.tracked.capacity()),
             ("TRANSLATED", maps.translated.as_fd(), maps.translated.capacity()),
+            ("RELAYED", maps.relayed.as_fd(), maps.relayed.capacity()),
         ];
         let mut all = Vec::new();
         for (map, fd, capacity) in counted {

@@ -36,6 +36,7 @@ pub(super) struct Maps {
     pub(super) listeners: Table<u32, u64>,
     pub(super) services: ServiceMaps,
     pub(super) translated: Table<Ends, Translation>,
+    pub(super) relayed: Table<Ends, Translation>,
 }
 
 impl Maps {
@@ -58,6 +59,7 @@ impl Maps {
                 },
             )?,
             translated: table(folder, "TRANSLATED")?,
+            relayed: table(folder, "RELAYED")?,
         })
     }
 
@@ -113,7 +115,7 @@ pub(super) fn check_pinned(folder: &Folder, capacity: &NodeCapacity) -> Result<(
 }
 
 /// Each map's kind, and the bytes of its keys and values.
-pub(super) const SHAPES: [(&str, u32, usize, usize); 19] = {
+pub(super) const SHAPES: [(&str, u32, usize, usize); 21] = {
     use map_kind::{
         HASH, HASH_OF_MAPS, LPM_TRIE, LRU_HASH, PER_CPU_ARRAY, RING_BUFFER, SK_STORAGE, SOCKMAP,
     };
@@ -136,7 +138,9 @@ pub(super) const SHAPES: [(&str, u32, usize, usize); 19] = {
         shape::<ReverseKey, ReverseValue>("REVERSE", LRU_HASH),
         shape::<i32, SocketState>("SOCKETS", SK_STORAGE),
         shape::<Ends, Translation>("TRANSLATED", LRU_HASH),
-        shape::<u32, [u8; 496]>("SCRATCH", PER_CPU_ARRAY),
+        shape::<Ends, Translation>("RELAYED", LRU_HASH),
+        shape::<FragmentKey, FragmentPorts>("FRAGMENTS_OUTSIDE", LRU_HASH),
+        shape::<u32, [u8; 504]>("SCRATCH", PER_CPU_ARRAY),
         shape::<u32, u64>("LISTENERS", SOCKMAP),
         shape::<(), ()>("EVENTS", RING_BUFFER),
         shape::<u32, u64>("COUNTERS", PER_CPU_ARRAY),

@@ -16,7 +16,7 @@ pub struct NodeSettings {
 }
 
 /// How many entries maps have room for. Only those that exist take memory, but in those that forget the
-/// oldest entry: connections and fragments.
+/// oldest entry: connections, fragments, what becomes of packets of services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeCapacity {
     /// Workloads.
@@ -39,8 +39,8 @@ pub struct NodeCapacity {
     pub slots: u32,
     /// Backends of all services.
     pub backends: u32,
-    /// What becomes of packets of services, two for a connection: those that were not seen for longest
-    /// are forgotten.
+    /// What becomes of packets of services, two for a connection of a workload, two or four for one from
+    /// outside: each has as much room. Those that were not seen for longest are forgotten.
     pub translated: u32,
     /// Bytes of events that nobody has read yet: a power of two, and of pages.
     pub events: u32,
@@ -59,7 +59,7 @@ impl Default for NodeCapacity {
             services: 1 << 16,
             slots: 1 << 20,
             backends: 1 << 18,
-            translated: 1 << 17,
+            translated: 1 << 16,
             events: 1 << 20,
         }
     }
@@ -67,7 +67,7 @@ impl Default for NodeCapacity {
 
 impl NodeCapacity {
     /// Room by the names of maps. That of a policy is its trie's, made anew with each policy.
-    pub(super) fn by_map(&self) -> [(&'static str, u32); 12] {
+    pub(super) fn by_map(&self) -> [(&'static str, u32); 14] {
         [
             ("ENDPOINTS", self.endpoints),
             ("OWN", self.own),
@@ -80,6 +80,8 @@ impl NodeCapacity {
             ("SLOTS", self.slots),
             ("BACKENDS", self.backends),
             ("TRANSLATED", self.translated),
+            ("RELAYED", self.translated),
+            ("FRAGMENTS_OUTSIDE", self.fragments),
             ("EVENTS", self.events),
         ]
     }

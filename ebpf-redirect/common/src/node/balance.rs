@@ -47,8 +47,12 @@ pub mod translation {
     pub const TO_BACKEND: u32 = 1;
     /// The workload has got itself: its packets go back to where they come from.
     pub const HAIRPIN: u32 = 2;
-    /// One who has sent such packets has ended the connection (TCP).
+    /// One of both has ended the connection (TCP).
     pub const ENDED: u32 = 4;
+    /// Of packets to a backend on another node, where they get this node's name.
+    pub const RELAYED: u32 = 8;
+    /// The client has sent more than what opens (TCP).
+    pub const GOES_ON: u32 = 16;
 }
 
 /// In whose name a workload's own packets come back to it, since nobody believes to hear from himself:
@@ -57,6 +61,26 @@ pub const HAIRPIN_V4: Address = Address::v4(u32::from_ne_bytes([169, 254, 80, 82
 /// The same over IPv6: unique local (RFC 4193), fd50:5265:6576::5052.
 pub const HAIRPIN_V6: Address =
     Address::from_bytes([0xfd, 0x50, 0x52, 0x65, 0x65, 0x76, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x52]);
+
+impl Translation {
+    /// Whether its ends may be another connection's by now.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_over(&self, protocol: u32, now: u64) -> bool {
+        const SECOND: u64 = 1_000_000_000;
+        // As long as connections are tracked, and a little longer: what is on its way is not another's.
+        let life = if protocol != crate::protocol::TCP as u32 {
+            125
+        } else if self.flags & translation::ENDED != 0 {
+            15
+        } else if self.flags & translation::GOES_ON == 0 {
+            135
+        } else {
+            21_605
+        };
+        now.saturating_sub(self.seen) > life * SECOND
+    }
+}
 
 impl Ends {
     /// A number for a connection, the same on every node that it may come to: Maglev (Eisenbud 2016) asks

@@ -2,7 +2,7 @@
 //! judges who is really called; what comes back is the service's again, as the last thing that happens to
 //! it. A packet of a connection that goes straight costs nothing here: it is known before this is asked.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::btf_maps::LruHashMap;
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::programs::TcContext;
 use portreeve_ebpf_common::node::{
@@ -11,7 +11,7 @@ use portreeve_ebpf_common::node::{
 };
 use portreeve_ebpf_common::{Endpoint, ServiceKey};
 
-use crate::maps::TRANSLATED;
+use crate::maps::{RELAYED, TRANSLATED};
 use crate::packet::{Packet, Role};
 use crate::rewrite::cited;
 use crate::services::{Balanced, at_random, balance, still_serves};
@@ -28,6 +28,9 @@ pub struct Balancing {
     back: Ends,
     /// and what becomes of that.
     reply: Translation,
+    /// Not 0: both are to be kept, if the packet may pass.
+    pub is_new: u32,
+    pad: u32,
 }
 
 /// What a packet has to do with services.
@@ -66,28 +69,55 @@ pub fn look(ends: &mut Ends, packet: &Packet, scope: u32) {
     ends.protocol = packet.protocol as u32;
 }
 
+/// Where translations are kept: those of packets that have not been judged are apart.
+#[inline(always)]
+fn table<const OUTSIDE: bool>() -> &'static LruHashMap<Ends, Translation, 65_536> {
+    if OUTSIDE { &RELAYED } else { &TRANSLATED }
+}
+
+/// Where what comes back is met.
+#[inline(always)]
+const fn opposite(at: u32) -> u32 {
+    match at {
+        scope::FROM_OUTSIDE => scope::TO_OUTSIDE,
+        scope::TO_OUTSIDE => scope::FROM_OUTSIDE,
+        endpoint => endpoint,
+    }
+}
+
 /// What becomes of a packet whose ends are written down, if that was settled before; `service`: what it
 /// may have asked for.
 #[inline(always)]
-pub fn settled(room: &mut Balancing, packet: &Packet, service: &ServiceKey, now: u64) -> bool {
-    let Some(found) = TRANSLATED.get_ptr_mut(&room.ends) else { return false };
+pub fn settled<const OUTSIDE: bool>(
+    room: &mut Balancing,
+    packet: &Packet,
+    service: &ServiceKey,
+    now: u64,
+) -> bool {
+    let Some(found) = table::<OUTSIDE>().get_ptr_mut(&room.ends) else { return false };
     // SAFETY: it points into a map's value, which is not freed while the program runs.
     let found = unsafe { &mut *found };
+    let role = packet.role();
     let quiet = now.saturating_sub(found.seen);
-    if found.flags & translation::TO_BACKEND != 0 {
-        let goes_on = match packet.role() {
-            Role::Continues => true,
+    if found.flags & translation::TO_BACKEND != 0 && role != Role::Continues {
+        let goes_on = match role {
             Role::Opens => found.flags & translation::ENDED == 0,
-            Role::Unclear => quiet <= IDLE,
+            _ => quiet <= IDLE,
         };
         // What is open stays where it is, though nobody new is sent there.
-        let stays = packet.role() == Role::Continues
-            || still_serves(*service, found.backend, found.destination);
-        if !goes_on || !stays {
+        if !goes_on || !still_serves(*service, found.backend, found.destination) {
             return false;
         }
     }
-    if packet.flags & (tcp::FIN | tcp::RST) != 0 {
+    let ends = packet.flags & (tcp::FIN | tcp::RST) != 0;
+    let is_first = found.flags & translation::GOES_ON == 0;
+    if found.flags & (translation::TO_BACKEND | translation::RELAYED) != 0
+        && (role != Role::Continues || ends || is_first)
+        && !tell_other::<OUTSIDE>(room, found, role, ends)
+    {
+        return false;
+    }
+    if ends {
         found.flags |= translation::ENDED;
     }
     if quiet > SECOND {
@@ -97,9 +127,33 @@ pub fn settled(room: &mut Balancing, packet: &Packet, service: &ServiceKey, now:
     true
 }
 
+/// Has the way back know what the way there does. Without one, or with one that is over, what opens has
+/// nothing to come back by: another is chosen.
+#[inline(always)]
+fn tell_other<const OUTSIDE: bool>(
+    room: &mut Balancing,
+    found: &mut Translation,
+    role: Role,
+    ends: bool,
+) -> bool {
+    (room.back.source, room.back.destination) = (found.destination, found.source);
+    (room.back.scope, room.back.protocol) = (opposite(room.ends.scope), room.ends.protocol);
+    let opens = role != Role::Continues && found.flags & translation::TO_BACKEND != 0;
+    let Some(other) = table::<OUTSIDE>().get_ptr_mut(&room.back) else { return !opens };
+    // SAFETY: as above.
+    let other = unsafe { &mut *other };
+    if opens {
+        return other.flags & translation::ENDED == 0;
+    }
+    let news = translation::GOES_ON | if ends { translation::ENDED } else { 0 };
+    found.flags |= translation::GOES_ON;
+    other.flags |= news;
+    true
+}
+
 /// What would become of an answer to what an ICMP error cites, and where that is; its ends are written down.
 #[inline(always)]
-pub fn about(
+pub fn about<const OUTSIDE: bool>(
     context: &TcContext,
     room: &mut Balancing,
     packet: &Packet,
@@ -107,12 +161,13 @@ pub fn about(
 ) -> Option<(u32, u32)> {
     let places = cited(context, packet, &mut room.ends, scope)?;
     // SAFETY: copied at once.
-    room.translation = unsafe { TRANSLATED.get(&room.ends) }.copied()?;
+    room.translation = unsafe { table::<OUTSIDE>().get(&room.ends) }.copied()?;
     Some(places)
 }
 
 /// A backend for what a workload opens; `key` is where its connection would be kept. `taken`: one of a
-/// service has the ports with which it goes straight to a backend, so that it needs others.
+/// service has the ports with which it goes straight to a backend, so that it needs others. What is new is
+/// kept only if the packet may pass: with [`keep`].
 #[inline(always)]
 pub fn for_workload(
     room: &mut Balancing,
@@ -122,9 +177,10 @@ pub fn for_workload(
     taken: bool,
     now: u64,
 ) -> Found {
+    room.is_new = 0;
     look(&mut room.ends, packet, endpoint);
     let service = ServiceKey::internal(room.ends.destination, packet.protocol);
-    if settled(room, packet, &service, now) {
+    if settled::<false>(room, packet, &service, now) {
         return match room.translation.flags & translation::HAIRPIN {
             0 => Found::Backend,
             _ => Found::Itself,
@@ -150,13 +206,10 @@ pub fn for_workload(
             false => HAIRPIN_V6,
         };
     }
+    room.is_new = 1;
     for _ in 0..TRIES {
-        if (itself || is_free(room, key, now)) && keep_reply(room, endpoint, now) {
-            return match keep(room) {
-                true if itself => Found::Itself,
-                true => Found::Backend,
-                false => Found::NoRoom,
-            };
+        if (itself || is_free(room, key, now)) && has_way_back::<false>(room, endpoint, now) {
+            return if itself { Found::Itself } else { Found::Backend };
         }
         // SAFETY: the helper takes nothing.
         room.translation.source.port = 0x8000 | (unsafe { bpf_get_prandom_u32() } & 0x7fff);
@@ -184,52 +237,52 @@ fn is_free(room: &Balancing, key: &mut TrackKey, now: u64) -> bool {
     !find(key, now).is_some_and(|one| !one.is_closing() && one.state & state::TRANSLATED == 0)
 }
 
-/// Keeps what becomes of what comes back, unless that is another's.
+/// Works out what comes back, and whether that is nobody else's.
 #[inline(always)]
-fn keep_reply(room: &mut Balancing, at: u32, now: u64) -> bool {
+fn has_way_back<const OUTSIDE: bool>(room: &mut Balancing, at: u32, now: u64) -> bool {
     room.back.source = room.translation.destination;
     room.back.destination = room.translation.source;
     room.reply.source = room.ends.destination;
     room.reply.destination = room.ends.source;
     room.reply.flags = room.translation.flags & translation::HAIRPIN;
-    keep_back(room, at, now)
+    is_nobodys::<OUTSIDE>(room, at, now)
 }
 
 #[inline(always)]
-fn keep_back(room: &mut Balancing, at: u32, now: u64) -> bool {
+fn is_nobodys<const OUTSIDE: bool>(room: &mut Balancing, at: u32, now: u64) -> bool {
     room.back.scope = at;
     room.back.protocol = room.ends.protocol;
     room.reply.backend = 0;
     room.reply.seen = now;
-    if TRANSLATED.insert(&room.back, &room.reply, BPF_NOEXIST as u64).is_ok() {
-        return true;
-    }
     // SAFETY: only looked at.
-    let Some(other) = (unsafe { TRANSLATED.get(&room.back) }) else { return false };
+    let Some(other) = (unsafe { table::<OUTSIDE>().get(&room.back) }) else { return true };
     let same = other.source == room.reply.source && other.destination == room.reply.destination;
-    let over = other.flags & translation::ENDED != 0
-        || (room.ends.protocol == protocol::UDP as u32 && now.saturating_sub(other.seen) > IDLE);
-    (same || over) && TRANSLATED.insert(&room.back, &room.reply, 0).is_ok()
+    same || other.is_over(room.ends.protocol, now)
 }
 
-/// Keeps what becomes of the packet and all that follow it.
+/// Keeps what becomes of what comes back.
 #[inline(always)]
-fn keep(room: &Balancing) -> bool {
-    TRANSLATED.insert(&room.ends, &room.translation, 0).is_ok()
+fn keep_back<const OUTSIDE: bool>(room: &Balancing) -> bool {
+    table::<OUTSIDE>().insert(&room.back, &room.reply, 0).is_ok()
+}
+
+/// Keeps what becomes of the packet and all that follow it, and of what comes back: whether there was room.
+#[inline(always)]
+pub fn keep<const OUTSIDE: bool>(room: &Balancing) -> bool {
+    keep_back::<OUTSIDE>(room)
+        && table::<OUTSIDE>().insert(&room.ends, &room.translation, 0).is_ok()
 }
 
 /// Keeps what was chosen for a client outside: packets get their destination where they come in. If the
-/// backend is on another node, `node` says who is to send them on, or that nobody is known; they get that
-/// source where they leave, and what comes back gets the client where it comes in.
+/// backend is on another node, `node` says who is to send them on; they get that source where they leave,
+/// and what comes back gets the client where it comes in.
 #[inline(always)]
 pub fn keep_outside(room: &mut Balancing, node: Option<Endpoint>, now: u64) -> Found {
     let (client, backend) = (room.ends.source, room.translation.destination);
-    if !keep_reply(room, scope::TO_OUTSIDE, now) {
+    if !has_way_back::<true>(room, scope::TO_OUTSIDE, now) || !keep::<true>(room) {
         return Found::NoRoom;
     }
-    let Some(mut node) = node else {
-        return if keep(room) { Found::Backend } else { Found::NoRoom };
-    };
+    let Some(mut node) = node else { return Found::Backend };
     for _ in 0..TRIES {
         // SAFETY: the helper takes nothing.
         let random = unsafe { bpf_get_prandom_u32() };
@@ -237,12 +290,16 @@ pub fn keep_outside(room: &mut Balancing, node: Option<Endpoint>, now: u64) -> F
         node.port = FIRST_PORT + portreeve_ebpf_common::choose(random, 0x1_0000 - FIRST_PORT);
         (room.back.source, room.back.destination) = (backend, node);
         (room.reply.source, room.reply.destination) = (backend, client);
-        if keep_back(room, scope::FROM_OUTSIDE, now) {
+        room.reply.flags = 0;
+        if is_nobodys::<true>(room, scope::FROM_OUTSIDE, now) {
+            if !keep_back::<true>(room) {
+                return Found::NoRoom;
+            }
             (room.back.source, room.back.destination) = (client, backend);
             (room.reply.source, room.reply.destination) = (node, backend);
+            room.reply.flags = translation::RELAYED;
             room.back.scope = scope::TO_OUTSIDE;
-            let kept = TRANSLATED.insert(&room.back, &room.reply, 0).is_ok() && keep(room);
-            return if kept { Found::Backend } else { Found::NoRoom };
+            return if keep_back::<true>(room) { Found::Backend } else { Found::NoRoom };
         }
     }
     Found::NoRoom

@@ -5,6 +5,7 @@
 use aya_ebpf::helpers::generated::bpf_set_retval;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
+use portreeve_ebpf_common::node::mark;
 use portreeve_ebpf_common::{Endpoint, ServiceKey};
 
 use crate::context::{Call, ECONNREFUSED, GO_ON, STOP};
@@ -37,6 +38,10 @@ pub fn portreeve_post6(context: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn dial(call: Call) -> i32 {
+    if call.mark() == mark::FROM_PROXY {
+        // Policy has judged exactly that address.
+        return GO_ON;
+    }
     let asked = call.endpoint();
     let service = ServiceKey::internal(asked, call.protocol());
     let destination = match balance(service, || call.netns(), at_random) {

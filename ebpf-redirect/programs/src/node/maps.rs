@@ -49,6 +49,10 @@ pub static TRACKED: LruHashMap<TrackKey, Tracked, 524_288> = LruHashMap::new();
 #[btf_map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, 8192> = LruHashMap::new();
 
+/// The same of those outside.
+#[btf_map]
+pub static FRAGMENTS_OUTSIDE: LruHashMap<FragmentKey, FragmentPorts, 8192> = LruHashMap::new();
+
 #[btf_map]
 pub static SERVICES: HashMap<ServiceKey, Service, 65_536, GROWS> = HashMap::new();
 
@@ -70,7 +74,11 @@ pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();
 
 /// What becomes of packets of services: of those to backends, and of what comes back.
 #[btf_map]
-pub static TRANSLATED: LruHashMap<Ends, Translation, 131_072> = LruHashMap::new();
+pub static TRANSLATED: LruHashMap<Ends, Translation, 65_536> = LruHashMap::new();
+
+/// The same of packets of those outside, who have not been judged yet, and are not to push out others'.
+#[btf_map]
+pub static RELAYED: LruHashMap<Ends, Translation, 65_536> = LruHashMap::new();
 
 /// Key 0: see [`Scratch`].
 #[btf_map]

@@ -11,7 +11,7 @@ use crate::answer::answer;
 use crate::balance::{Found, about, choose, has_services, keep_outside, look, settled};
 use crate::maps::{CONFIG, OWN};
 use crate::packet::{Role, read};
-use crate::proxy::mark_of;
+use crate::proxy::{is_for_host, mark_of};
 use crate::report::count;
 use crate::rewrite::{rewrite, rewrite_cited};
 use crate::scratch::{Scratch, scratch};
@@ -22,6 +22,10 @@ use crate::workload::{DROP, PASS};
 /// What comes from outside: the device's ingress.
 #[classifier]
 pub fn portreeve_from_outside(context: TcContext) -> i32 {
+    if !is_for_host(&context) {
+        // Another's, which the link shows to all.
+        return PASS;
+    }
     let Some(scratch) = scratch() else { return PASS };
     if read(&context, scope::FROM_OUTSIDE, &mut scratch.packet).is_err() {
         // What it is is for others to say.
@@ -67,7 +71,7 @@ pub fn portreeve_to_outside(context: TcContext) -> i32 {
     let Scratch { packet, balancing, .. } = scratch;
     look(&mut balancing.ends, packet, scope::TO_OUTSIDE);
     let nothing = ServiceKey::default();
-    match settled(balancing, packet, &nothing, now()) {
+    match settled::<true>(balancing, packet, &nothing, now()) {
         true => translate(&context, scratch, Direction::Egress),
         false => PASS,
     }
@@ -77,7 +81,7 @@ pub fn portreeve_to_outside(context: TcContext) -> i32 {
 #[inline(always)]
 fn correct(context: &TcContext, scratch: &mut Scratch, scope: u32) -> i32 {
     let Scratch { packet, balancing, .. } = scratch;
-    let Some(places) = about(context, balancing, packet, scope) else { return PASS };
+    let Some(places) = about::<true>(context, balancing, packet, scope) else { return PASS };
     match rewrite_cited(context, packet, places, &balancing.ends, &balancing.translation) {
         Ok(()) => PASS,
         Err(_) => DROP,
@@ -106,7 +110,7 @@ fn asked(scratch: &mut Scratch) -> Found {
     let now = now();
     look(&mut balancing.ends, packet, scope::FROM_OUTSIDE);
     let service = ServiceKey::external(balancing.ends.destination, packet.protocol);
-    if settled(balancing, packet, &service, now) {
+    if settled::<true>(balancing, packet, &service, now) {
         return Found::Backend;
     }
     if packet.role() == Role::Continues {

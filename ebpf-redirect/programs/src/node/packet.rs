@@ -6,9 +6,9 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::programs::TcContext;
 use portreeve_ebpf_common::Address;
-use portreeve_ebpf_common::node::{FragmentKey, FragmentPorts, Reason, protocol, tcp};
+use portreeve_ebpf_common::node::{FragmentKey, FragmentPorts, Reason, protocol, scope, tcp};
 
-use crate::maps::FRAGMENTS;
+use crate::maps::{FRAGMENTS, FRAGMENTS_OUTSIDE};
 
 /// A packet, as far as anybody here wants to know it.
 #[derive(Clone, Copy)]
@@ -215,7 +215,11 @@ fn with_ports(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result
     };
     if packet.offset != 0 {
         // SAFETY: copied at once.
-        let Some(ports) = (unsafe { FRAGMENTS.get(&key) }) else {
+        let found = match endpoint {
+            scope::FROM_OUTSIDE | scope::TO_OUTSIDE => unsafe { FRAGMENTS_OUTSIDE.get(&key) },
+            _ => unsafe { FRAGMENTS.get(&key) },
+        };
+        let Some(ports) = found else {
             return Err(Reason::Fragment);
         };
         packet.source_port = ports.source;
@@ -230,7 +234,11 @@ fn with_ports(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result
         }
         let ports =
             FragmentPorts { source: packet.source_port, destination: packet.destination_port };
-        if FRAGMENTS.insert(&key, &ports, 0).is_err() {
+        let kept = match endpoint {
+            scope::FROM_OUTSIDE | scope::TO_OUTSIDE => FRAGMENTS_OUTSIDE.insert(&key, &ports, 0),
+            _ => FRAGMENTS.insert(&key, &ports, 0),
+        };
+        if kept.is_err() {
             return Err(Reason::MapFull);
         }
     }

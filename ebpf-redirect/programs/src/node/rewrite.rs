@@ -43,14 +43,17 @@ pub fn rewrite(
         protocol::UDP => packet.at + 6,
         _ => packet.at + 16,
     };
-    let sums = Sums { header: LINK + 10, payload, flags: PSEUDO | MANGLED };
+    // Of TCP, 0 is a sum as any other.
+    let zero = if packet.protocol == protocol::UDP { MANGLED } else { 0 };
+    let sums = Sums { header: LINK + 10, payload, flags: PSEUDO | zero };
     let (source, destination) = places(packet.v4, LINK);
     turn(context, packet.v4, source, sums, &from.source.address, &to.source.address)?;
     let (before, after) = (&from.destination.address, &to.destination.address);
     turn(context, packet.v4, destination, sums, before, after)?;
     if payload != 0 {
-        port(context, packet.at, payload, from.source.port, to.source.port)?;
-        port(context, packet.at + 2, payload, from.destination.port, to.destination.port)?;
+        let sums = Sums { flags: zero, ..sums };
+        port(context, packet.at, sums, from.source.port, to.source.port)?;
+        port(context, packet.at + 2, sums, from.destination.port, to.destination.port)?;
     }
     Ok(())
 }
@@ -111,8 +114,9 @@ pub fn rewrite_cited(
     let (source, destination) = places(v4, header);
     turn(context, v4, source, inner, &from.destination.address, &to.destination.address)?;
     turn(context, v4, destination, inner, &from.source.address, &to.source.address)?;
-    port(context, ports, sum, from.destination.port, to.destination.port)?;
-    port(context, ports + 2, sum, from.source.port, to.source.port)?;
+    let sums = Sums { header: 0, payload: sum, flags: 0 };
+    port(context, ports, sums, from.destination.port, to.destination.port)?;
+    port(context, ports + 2, sums, from.source.port, to.source.port)?;
     let outer = match v4 {
         true => Sums { header: LINK + 10, payload: 0, flags: 0 },
         false => Sums { header: 0, payload: sum, flags: PSEUDO },
@@ -175,7 +179,7 @@ fn turn(
 }
 
 #[inline(always)]
-fn port(context: &TcContext, place: u32, sum: u32, from: u32, to: u32) -> Result<(), Reason> {
+fn port(context: &TcContext, place: u32, sums: Sums, from: u32, to: u32) -> Result<(), Reason> {
     if from == to {
         return Ok(());
     }
@@ -183,7 +187,8 @@ fn port(context: &TcContext, place: u32, sum: u32, from: u32, to: u32) -> Result
     let skb = context.skb.skb;
     // SAFETY: there are as many bytes.
     let failed = unsafe {
-        if bpf_l4_csum_replace(skb, sum, before as u64, after as u64, MANGLED | 2) != 0 {
+        let (before, flags) = (before as u64, sums.flags | 2);
+        if bpf_l4_csum_replace(skb, sums.payload, before, after as u64, flags) != 0 {
             return Err(Reason::Malformed);
         }
         bpf_skb_store_bytes(skb, place, (&raw const after).cast(), 2, 0)

@@ -21,7 +21,7 @@ pub struct Scratch {
 }
 
 /// Bytes of it that the loader expects.
-const _: () = assert!(size_of::<Scratch>() == 496);
+const _: () = assert!(size_of::<Scratch>() == 504);
 
 /// This CPU's.
 #[inline(always)]

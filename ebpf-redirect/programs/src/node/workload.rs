@@ -10,7 +10,7 @@ use portreeve_ebpf_common::node::{
 use portreeve_ebpf_common::{Direction, ServiceKey, Verdict};
 
 use crate::answer::{answer, turn_round};
-use crate::balance::{Found, about, for_workload, has_services, look, settled};
+use crate::balance::{Found, about, for_workload, has_services, keep, look, settled};
 use crate::discovery::stays_on_link;
 use crate::judge::{Judged, Policy, identify};
 use crate::maps::{ENDPOINTS, OWN};
@@ -120,16 +120,20 @@ fn turn(
 ) -> Result<(), Reason> {
     let Scratch { packet, balancing, .. } = scratch;
     if packet.turn == Turn::Cited {
-        let found = about(context, balancing, packet, endpoint.endpoint);
+        let found = about::<false>(context, balancing, packet, endpoint.endpoint);
         let Some(places) = found else { return Err(Reason::NotTracked) };
         return rewrite_cited(context, packet, places, &balancing.ends, &balancing.translation);
     }
     if packet.turn == Turn::FromBackend {
         look(&mut balancing.ends, packet, endpoint.endpoint);
-        if !settled(balancing, packet, &ServiceKey::default(), now()) {
+        if !settled::<false>(balancing, packet, &ServiceKey::default(), now()) {
             // Nobody knows any more for whom it was.
             return Err(Reason::NotTracked);
         }
+    }
+    // Only now: what may not pass takes nobody's room.
+    if packet.turn == Turn::ToBackend && balancing.is_new != 0 && !keep::<false>(balancing) {
+        return Err(Reason::MapFull);
     }
     rewrite(context, packet, &balancing.ends, &balancing.translation)?;
     count(Reason::Translated, way);
@@ -240,6 +244,12 @@ fn decide(
                 put(&mut packet.turn, Turn::ToBackend);
             }
             Found::Itself => {
+                if balancing.is_new != 0 {
+                    if endpoint.flags & endpoint_flags::CROWDED_OUT != 0 {
+                        return Reason::Crowded;
+                    }
+                    count(Reason::Opened, way);
+                }
                 put(&mut packet.turn, Turn::ToBackend);
                 return Reason::TurnedBack;
             }
@@ -251,7 +261,8 @@ fn decide(
             found = find(key, now);
         }
     }
-    if taken && !from_workload {
+    // What opens is another one, judged by the ports that it has.
+    if taken && !from_workload && packet.role() != Role::Opens {
         put(&mut packet.turn, Turn::FromBackend);
     }
     let packet = &*packet;
