@@ -1,12 +1,13 @@
 //! Services of a node: what is asked for inside and from outside, and the devices that lead outside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use portreeve_ebpf_common::node::{Ends, NODE_LAYOUT, NodeConfig, Translation};
+use portreeve_ebpf_common::{Endpoint, ServiceKey};
 
 use super::error::NodeError;
 use super::kernel::NodeKernel;
@@ -24,12 +25,34 @@ const OF_OUTSIDE: [(&str, &str, u32); 2] =
     [("to", TO_OUTSIDE, attach_type::TCX_EGRESS), ("from", FROM_OUTSIDE, attach_type::TCX_INGRESS)];
 
 impl NodeKernel {
-    /// Puts services in force, all of them. Connections that are open stay with their backends.
+    /// Puts services in force, all of them. Connections that are open stay with their backends; those that
+    /// went to an address before it was a service's are forgotten, so that they go to a backend now.
     ///
     /// # Errors
     /// When services can't be so, and when there is no room: then those before stay in force.
     pub fn set_services(&self, services: &[Arc<ServiceConfig>]) -> Result<(), NodeError> {
-        Ok(self.maps.services.set(services)?)
+        self.maps.services.set(services)?;
+        let inside = services.iter().filter(|service| !service.external);
+        let now: HashSet<ServiceKey> = inside.flat_map(|service| service.keys()).collect();
+        let mut before = self.frontends.lock().unwrap_or_else(PoisonError::into_inner);
+        let new: HashSet<_> = now.difference(&before).copied().collect();
+        *before = now;
+        drop(before);
+        if !new.is_empty() {
+            self.forget_connections_to(&new)?;
+        }
+        Ok(())
+    }
+
+    fn forget_connections_to(&self, services: &HashSet<ServiceKey>) -> Result<(), NodeError> {
+        let tracked = &self.maps.tracked;
+        for key in tracked.keys().map_err(MapError::system("can't read", "TRACKED"))? {
+            let remote = Endpoint::new(key.remote, key.remote_port);
+            if services.contains(&ServiceKey::internal(remote, key.protocol)) {
+                tracked.remove(&key).map_err(MapError::system("can't write", "TRACKED"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Says in whose name packets go on to backends on other nodes: an address of this node that they

@@ -1,7 +1,7 @@
 //! A node's datapath, and all that can be done with it. Each operation says when it is in force: at its
 //! return, for every packet that comes after. A failure leaves what was in force before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use portreeve_ebpf_common::node::{
     EndpointEntry, NODE_LAYOUT, NodeConfig, TrackKey, Tracked, endpoint_flags, mark,
 };
-use portreeve_ebpf_common::{Address, ListenerSlot};
+use portreeve_ebpf_common::{Address, ListenerSlot, ServiceKey};
 
 use super::device;
 use super::error::NodeError;
@@ -43,6 +43,8 @@ pub struct NodeKernel {
     /// Whoever changes what is attached, or a policy, holds it.
     state: Mutex<State>,
     netlink: Netlink,
+    /// Services' addresses inside, as they were set last.
+    pub(super) frontends: Mutex<HashSet<ServiceKey>>,
     _owner: Owner,
 }
 
@@ -105,8 +107,10 @@ impl NodeKernel {
         {
             own.entry(endpoint).or_default().insert(address);
         }
+        let frontends = Mutex::default();
         let state = Mutex::new(State { attached, own, revisions });
-        let kernel = Self { folder, programs, maps, device, state, netlink, _owner: owner };
+        let kernel =
+            Self { folder, programs, maps, device, state, netlink, frontends, _owner: owner };
         kernel.hold("device", TO_PROXY, attach_type::TCX_INGRESS, device)?;
         for (interface, _) in entries {
             kernel.take_over(interface)?;

@@ -134,7 +134,7 @@ impl ServiceConfig {
     }
 
     /// The keys that its frontends have.
-    pub(super) fn keys(&self) -> impl Iterator<Item = ServiceKey> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = ServiceKey> {
         let protocol = self.protocol.number();
         let frontends = self.frontends.iter().copied().map(SocketAddr::from).map(endpoint);
         frontends.map(move |frontend| match self.external {

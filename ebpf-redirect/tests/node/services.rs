@@ -25,6 +25,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("from_outside_a_service_of_the_node_answers_with_the_clients_address_kept", outside),
     ("from_outside_a_backend_of_another_node_answers_by_this_one", relayed),
     ("an_address_inside_means_nothing_outside", inside_only),
+    ("who_is_denied_takes_no_room_for_services", denied),
+    ("a_port_whose_connection_was_refused_can_ask_again", again),
+    ("datagrams_that_were_sent_before_the_service_was_there_reach_it_then", before),
     ("an_error_about_a_service_cites_what_was_sent_to_it", errors),
     ("processes_of_a_cgroup_are_connected_to_backends_at_once", dialled),
 ];
@@ -241,6 +244,14 @@ fn shared(node: &mut Node) {
 }
 
 fn from_port(workload: &Workload, port: u16, to: SocketAddr) -> TcpStream {
+    try_from_port(workload, port, to).expect("connected")
+}
+
+fn try_from_port(
+    workload: &Workload,
+    port: u16,
+    to: SocketAddr,
+) -> Result<TcpStream, std::io::Error> {
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
     workload.run(move || {
         let (family, any): (_, IpAddr) = match to {
@@ -250,8 +261,8 @@ fn from_port(workload: &Workload, port: u16, to: SocketAddr) -> TcpStream {
         let socket = socket(family, SocketType::STREAM, None).expect("a socket");
         sockopt::set_socket_reuseaddr(&socket, true).expect("set");
         bind(&socket, &SocketAddr::from((any, port))).expect("the port");
-        connect(&socket, &to).expect("connected");
-        TcpStream::from(socket)
+        connect(&socket, &to)?;
+        Ok(TcpStream::from(socket))
     })
 }
 
@@ -338,6 +349,47 @@ fn inside_only(node: &mut Node) {
         client.connect((inside, 80)).expect_err("an address of the cluster's own");
         assert!(answers(&mut client.connect((straight, 8080)).expect("policy says yes")));
     }
+}
+
+fn denied(node: &mut Node) {
+    let [a, b, _] = three(node, 8080, endpoint_flags::TOLD_AT_ONCE);
+    put(node, &[&service(addresses(SERVICE), 80, &at(8080, &[&b]))]);
+    node.rules(&a, 2, &[]);
+    for address in addresses(SERVICE) {
+        a.connect((address, 80)).expect_err("it may not");
+    }
+    assert_eq!(node.kernel().translations().expect("read"), []);
+}
+
+fn again(node: &mut Node) {
+    let [a, b, _] = three(node, 8080, 0);
+    put(node, &[&service(addresses(SERVICE), 80, &at(8080, &[&b]))]);
+    for address in addresses(SERVICE) {
+        let error = try_from_port(&a, 5555, (address, 80).into()).expect_err("nobody listens");
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    }
+    b.serve(8080);
+    for address in addresses(SERVICE) {
+        for _ in 0..3 {
+            let mut stream = from_port(&a, 5555, (address, 80).into());
+            assert!(answers(&mut stream), "{address}");
+            // Ends at once, so that the port is free.
+            rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("set");
+        }
+    }
+}
+
+fn before(node: &mut Node) {
+    let [a, b, _] = three(node, 53, 0);
+    let [v4, _] = addresses(SERVICE);
+    node.kernel().set_identity(v4.into(), Some(102)).expect("room");
+    let (client, server) = (a.datagrams(4000), b.datagrams(53));
+    client.send_to(b"nobody", (v4, 53)).expect("sent");
+    server.recv_from(&mut [0; 8]).expect_err("it is no service yet");
+    let service = service(addresses(SERVICE), 53, &at(53, &[&b]));
+    put(node, &[&ServiceConfig { protocol: Transport::Udp, ..service }]);
+    client.send_to(b"somebody", (v4, 53)).expect("sent");
+    server.recv_from(&mut [0; 8]).expect("it comes");
 }
 
 /// Nobody listens at the backends: who has asked for the service hears so, as if of the service.
