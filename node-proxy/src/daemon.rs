@@ -131,7 +131,15 @@ fn open_datapath(config: &Config) -> Result<Carried, Failure> {
         EbpfDatapath::open(&settings, told).map_err(|error| trouble::kernel(&error))?;
     let devices = config.kernel.devices.clone().unwrap_or_else(outside::devices);
     let addresses = config.kernel.addresses.clone().unwrap_or_else(outside::addresses);
-    datapath.serve_outside(&devices, &addresses).map_err(|error| {
+    let is_unknown = config.kernel.devices.is_none() && devices.is_empty();
+    if is_unknown {
+        tracing::warn!(
+            "there is no default route: it is not known which devices lead outside, and who answers \
+             for node ports stays as it was; `kernel.devices` names them"
+        );
+    }
+    let attached = (!is_unknown).then_some(&devices);
+    datapath.serve_outside(attached, &addresses).map_err(|error| {
         Failure::new(format!(
             "services can't be answered from outside: {error}\n  hint: `kernel.devices` names the \
              devices that lead there, `[]` none"

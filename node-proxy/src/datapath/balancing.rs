@@ -12,12 +12,17 @@ use super::{
     Backend, BackendState, DatapathError, Frontend, Listing, PortSpec, ServiceName, ServiceSpec,
 };
 
+/// What a service means to whom.
+type Views = Vec<Arc<ServiceConfig>>;
+
 /// The services of a node.
 #[derive(Debug, Default)]
 pub(super) struct Balancing {
     /// Where node ports are answered.
     node: Vec<IpAddr>,
-    configs: BTreeMap<ServiceName, Vec<Arc<ServiceConfig>>>,
+    configs: BTreeMap<ServiceName, Views>,
+    /// What those that were put or removed were before this round.
+    before: BTreeMap<ServiceName, Views>,
     /// Whose address it is.
     owners: BTreeMap<Place, ServiceName>,
 }
@@ -54,19 +59,40 @@ impl Balancing {
                 }
             }
         }
-        self.remove(&spec.name);
-        self.owners.extend(owned.into_iter().map(|place| (place, spec.name.clone())));
-        self.configs.insert(spec.name.clone(), views.into_iter().map(Arc::new).collect());
+        let before = self.replace(&spec.name, views.into_iter().map(Arc::new).collect());
+        self.before.entry(spec.name.clone()).or_insert(before);
         Ok(())
     }
 
     /// Takes a service out.
     pub(super) fn remove(&mut self, name: &ServiceName) {
-        for view in self.configs.remove(name).unwrap_or_default() {
-            for frontend in &view.frontends {
-                self.owners.remove(&(*frontend, view.protocol.number(), view.external));
-            }
+        let before = self.replace(name, Vec::new());
+        self.before.entry(name.clone()).or_insert(before);
+    }
+
+    /// Another round begins; what was changed in this one, as it was before.
+    pub(super) fn end_round(&mut self) -> BTreeMap<ServiceName, Views> {
+        std::mem::take(&mut self.before)
+    }
+
+    /// Makes a service something else; what it was.
+    pub(super) fn replace(&mut self, name: &ServiceName, views: Views) -> Views {
+        let places = |views: &Views| -> Vec<Place> {
+            let places = views.iter().flat_map(|view| {
+                let place = |at: &(IpAddr, u16)| (*at, view.protocol.number(), view.external);
+                view.frontends.iter().map(place)
+            });
+            places.collect()
+        };
+        let before = self.configs.remove(name).unwrap_or_default();
+        for place in places(&before) {
+            self.owners.remove(&place);
         }
+        self.owners.extend(places(&views).into_iter().map(|place| (place, name.clone())));
+        if !views.is_empty() {
+            self.configs.insert(name.clone(), views);
+        }
+        before
     }
 
     /// All of them.

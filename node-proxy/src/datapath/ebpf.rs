@@ -80,27 +80,37 @@ impl EbpfDatapath {
         })
     }
 
-    /// Answers for services to those who come by these devices, at these addresses of the node.
+    /// Answers for services to those who come by these devices, at these addresses of the node. `None`: by
+    /// those by which it was done before.
     ///
     /// # Errors
     /// When there is no such device, and what the kernel refuses.
     pub fn serve_outside(
         &mut self,
-        devices: &BTreeSet<String>,
+        devices: Option<&BTreeSet<String>>,
         addresses: &[IpAddr],
     ) -> Result<(), DatapathError> {
         let number = |name: &String| {
             interface_number(name)
                 .ok_or_else(|| DatapathError(format!("there is no device `{name}` on this host")))
         };
-        let numbers = devices.iter().map(number).collect::<Result<BTreeSet<u32>, _>>()?;
-        let v4 =
-            addresses.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
-        let v6 =
-            addresses.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None });
-        self.kernel.set_node_addresses(v4, v6).map_err(|error| failed(&error))?;
-        self.kernel.set_outside(&numbers).map_err(|error| failed(&error))?;
-        self.balancing = Balancing::new(addresses.to_vec());
+        let mut own: Vec<IpAddr> = Vec::new();
+        for address in addresses.iter().map(IpAddr::to_canonical) {
+            if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+                return Err(DatapathError(format!("`{address}` is no address of a node")));
+            }
+            if !own.contains(&address) {
+                own.push(address);
+            }
+        }
+        let v4 = own.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
+        let v6 = own.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None });
+        if let Some(devices) = devices {
+            let numbers = devices.iter().map(number).collect::<Result<BTreeSet<u32>, _>>()?;
+            self.kernel.set_node_addresses(v4, v6).map_err(|error| failed(&error))?;
+            self.kernel.set_outside(&numbers).map_err(|error| failed(&error))?;
+        }
+        self.balancing = Balancing::new(own);
         Ok(())
     }
 
@@ -321,8 +331,28 @@ impl Datapath for EbpfDatapath {
         Ok(())
     }
 
-    fn services_done(&mut self) -> Result<(), DatapathError> {
-        self.kernel.set_services(&self.balancing.all()).map_err(|error| failed(&error))
+    fn services_done(&mut self) -> Result<BTreeMap<ServiceName, DatapathError>, DatapathError> {
+        let before = self.balancing.end_round();
+        let mut failures = BTreeMap::new();
+        match self.kernel.set_services(&self.balancing.all()) {
+            Ok(()) => return Ok(failures),
+            Err(error) if before.is_empty() => return Err(failed(&error)),
+            Err(_) => {}
+        }
+        // Which of them it is, is found out one by one.
+        let mut wanted = Vec::new();
+        for (name, views) in before {
+            let now = self.balancing.replace(&name, views);
+            wanted.push((name, now));
+        }
+        for (name, views) in wanted {
+            let before = self.balancing.replace(&name, views);
+            if let Err(error) = self.kernel.set_services(&self.balancing.all()) {
+                self.balancing.replace(&name, before);
+                failures.insert(name, failed(&error));
+            }
+        }
+        Ok(failures)
     }
 
     fn rejudge(&mut self) -> Result<(), DatapathError> {

@@ -22,7 +22,7 @@ pub(crate) mod outside;
 mod recording;
 mod shared_proxy;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -131,12 +131,13 @@ pub trait Datapath: Send {
     fn service_removed(&mut self, name: &ServiceName) -> Result<(), DatapathError>;
 
     /// Services are now as was said since this was called last, all at once: at the start there is no
-    /// moment in which only some of them are there.
+    /// moment in which only some of them are there. Returns those that can't be so, and why: they are what
+    /// they were, and the others are not held up by them.
     ///
     /// # Errors
-    /// When they are as they were.
-    fn services_done(&mut self) -> Result<(), DatapathError> {
-        Ok(())
+    /// When nothing of it is in force.
+    fn services_done(&mut self) -> Result<BTreeMap<ServiceName, DatapathError>, DatapathError> {
+        Ok(BTreeMap::new())
     }
 
     /// These are all endpoints there are, whether each could be attached or not: what is left of others may

@@ -46,7 +46,8 @@ pub(crate) fn addresses() -> Vec<IpAddr> {
         let socket = UdpSocket::bind((any, 0)).ok()?;
         socket.connect(SocketAddr::from((far, 9))).ok()?;
         let own = socket.local_addr().ok()?.ip();
-        (!own.is_loopback() && !own.is_unspecified()).then_some(own)
+        let is_of_link = matches!(own, IpAddr::V6(own) if own.is_unicast_link_local());
+        (!own.is_loopback() && !own.is_unspecified() && !is_of_link).then_some(own)
     };
     far.into_iter().filter_map(own).collect()
 }

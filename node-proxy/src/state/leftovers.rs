@@ -137,7 +137,7 @@ impl Node {
         }
         if self.may_keep_services() && self.leftovers.services.is_due(now) {
             // Without any, nothing has been said of them yet.
-            let done = self.datapath.services_done();
+            let done = self.datapath.services_done().map(drop);
             self.leftovers.of_services = done.is_err();
             self.taken_away(done, now, |leftovers| &mut leftovers.services);
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use portreeve_policy::EndpointPolicy;
 
 use super::{News, Node};
-use crate::datapath::{DatapathError, EndpointId};
+use crate::datapath::{DatapathError, EndpointId, ServiceName};
 
 impl Node {
     /// Does what there is to do now. Call it after every change, and when [`Node::next`] says so.
@@ -315,10 +315,14 @@ impl Node {
             return;
         }
         let done = self.datapath.services_done();
+        let failure = |name: &ServiceName| match &done {
+            Ok(failures) => failures.get(name).cloned(),
+            Err(error) => Some(error.clone()),
+        };
         for name in gone {
             let Some(backoff) = self.services.leaving.get_mut(&name) else { continue };
-            if let Err(error) = &done {
-                service_failed(backoff, &name, error, now, &self.news);
+            if let Some(error) = failure(&name) {
+                service_failed(backoff, &name, &error, now, &self.news);
                 continue;
             }
             self.services.leaving.remove(&name);
@@ -326,8 +330,8 @@ impl Node {
         }
         for name in put {
             let Some(state) = self.services.all.get_mut(&name) else { continue };
-            if let Err(error) = &done {
-                service_failed(&mut state.backoff, &name, error, now, &self.news);
+            if let Some(error) = failure(&name) {
+                service_failed(&mut state.backoff, &name, &error, now, &self.news);
                 continue;
             }
             state.is_realised = true;
