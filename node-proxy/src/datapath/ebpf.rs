@@ -283,28 +283,34 @@ impl Datapath for EbpfDatapath {
         policies: &[(EndpointId, u64, EndpointPolicy)],
     ) -> Vec<Result<(), DatapathError>> {
         let tables: Vec<_> = policies.iter().map(|(.., policy)| table(policy)).collect();
-        for (id, ..) in policies {
+        for ((id, ..), (_, audits)) in policies.iter().zip(&tables) {
             // What is told in between is of either.
             self.names.no_policy(*id);
+            if *audits {
+                self.audited.insert(*id);
+            }
+        }
+        // Before the policies: nothing passes unheard that a policy only marks.
+        if let Err(error) = self.tell_of_flows() {
+            return policies.iter().map(|_| Err(failed(&error))).collect();
         }
         let all = policies.iter().zip(&tables).map(|((id, ..), (table, _))| (*id, table));
         let set = self.kernel.set_policies(&all.collect::<Vec<_>>());
-        let mut changed = false;
         let mut results = Vec::with_capacity(policies.len());
         for (((id, revision, policy), (table, audits)), set) in
             policies.iter().zip(&tables).zip(set)
         {
             results.push(set.map_err(|error| failed(&error)).map(|first| {
                 self.names.policy(*id, first, policy);
-                changed |= match audits {
-                    true => self.audited.insert(*id),
-                    false => self.audited.remove(id),
-                };
+                if !audits {
+                    self.audited.remove(id);
+                }
                 self.policies.insert(*id, (*revision, table.len()));
             }));
         }
-        if changed && let Err(error) = self.tell_of_flows() {
-            results.fill(Err(failed(&error)));
+        // More than anybody wants to know is told meanwhile, no more.
+        if let Err(error) = self.tell_of_flows() {
+            tracing::warn!("the kernel tells of connections that nobody asks for: {error}");
         }
         results
     }
