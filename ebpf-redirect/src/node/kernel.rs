@@ -9,9 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
-use portreeve_ebpf_common::node::{
-    EndpointEntry, NODE_LAYOUT, NodeConfig, TrackKey, Tracked, endpoint_flags, mark,
-};
+use portreeve_ebpf_common::node::{EndpointEntry, NODE_LAYOUT, NodeConfig, endpoint_flags, mark};
 use portreeve_ebpf_common::{Address, ListenerSlot, ServiceKey};
 
 use super::device;
@@ -21,7 +19,6 @@ use super::netlink::Netlink;
 use super::policy::NodePolicyTable;
 use super::programs::{FROM_WORKLOAD, Programs, TO_PROXY, TO_WORKLOAD};
 use super::removal::{self, NodeRemoved};
-use super::report::{NodeCounters, NodeEvents};
 use super::revisions::Revisions;
 use super::settings::NodeSettings;
 use crate::address::address;
@@ -30,7 +27,7 @@ use crate::error::{MapError, SetupError};
 use crate::instance::{Folder, Owner, unlink};
 use crate::policy_map::is_full;
 use crate::sys::{self, LinkTarget, attach_type};
-use crate::table::{self, Plain, Table};
+use crate::table::{Plain, Table};
 
 /// A node's datapath. What it has set up outlives it: programs go on judging until they are detached.
 #[derive(Debug)]
@@ -55,17 +52,6 @@ struct State {
     /// As in `OWN`, by endpoint: there are many, and each is asked for its own.
     own: BTreeMap<u32, BTreeSet<Address>>,
     revisions: Revisions,
-}
-
-/// How full a map is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fill {
-    /// The map.
-    pub map: &'static str,
-    /// How many entries it has.
-    pub entries: usize,
-    /// How many there is room for.
-    pub capacity: u32,
 }
 
 /// The programs of a workload's interface. Those who keep account of what the workload opens come first:
@@ -211,25 +197,6 @@ impl NodeKernel {
         Ok(())
     }
 
-    /// Everybody of whom anything is there: an interface, an address, a policy.
-    ///
-    /// # Errors
-    /// When maps can't be read.
-    pub fn known_endpoints(&self) -> Result<BTreeSet<u32>, NodeError> {
-        let mut all: BTreeSet<u32> = lock(&self.state).own.keys().copied().collect();
-        all.extend(self.maps.policies.endpoints()?);
-        all.extend(self.endpoints()?.into_iter().map(|(_, entry)| entry.endpoint));
-        Ok(all)
-    }
-
-    /// Every identity that an address has.
-    ///
-    /// # Errors
-    /// When maps can't be read.
-    pub fn known_identities(&self) -> Result<BTreeSet<u32>, NodeError> {
-        Ok(self.maps.identities.numbers()?)
-    }
-
     /// The addresses that a workload may send from, all of them.
     ///
     /// # Errors
@@ -335,6 +302,11 @@ impl NodeKernel {
         self.set_flags(endpoint_flags::TELL_FLOWS, &wanted.collect())
     }
 
+    /// Who has addresses.
+    pub(super) fn owners(&self) -> BTreeSet<u32> {
+        lock(&self.state).own.keys().copied().collect()
+    }
+
     /// Gives those who are named these flags, of those in `mask`, and everybody else none of them.
     pub(super) fn set_flags(
         &self,
@@ -397,65 +369,6 @@ impl NodeKernel {
         sys::set_mark(listener, mark::FROM_PROXY).map_err(NodeError::Listener)?;
         let socket = u64::from(listener.as_raw_fd().unsigned_abs());
         self.maps.listeners.put(&(slot as u32), &socket).map_err(NodeError::Listener)
-    }
-
-    /// The interfaces that are attached, and whose they are, as the kernel has it.
-    ///
-    /// # Errors
-    /// When the map can't be read.
-    pub fn endpoints(&self) -> Result<Vec<(u32, EndpointEntry)>, NodeError> {
-        let entries = self.maps.endpoints.entries();
-        Ok(entries.map_err(MapError::system("can't read", "ENDPOINTS"))?)
-    }
-
-    /// All connections that are kept track of.
-    ///
-    /// # Errors
-    /// When the map can't be read.
-    pub fn connections(&self) -> Result<Vec<(TrackKey, Tracked)>, NodeError> {
-        let entries = self.maps.tracked.entries();
-        Ok(entries.map_err(MapError::system("can't read", "TRACKED"))?)
-    }
-
-    /// What has been counted.
-    ///
-    /// # Errors
-    /// When the map can't be read.
-    pub fn counters(&self) -> Result<NodeCounters, NodeError> {
-        Ok(NodeCounters::read(&self.folder).map_err(MapError::system("can't read", "COUNTERS"))?)
-    }
-
-    /// What programs tell, from now on by this alone.
-    ///
-    /// # Errors
-    /// When the map can't be opened.
-    pub fn events(&self) -> Result<NodeEvents, NodeError> {
-        Ok(NodeEvents::open(&self.folder).map_err(MapError::system("can't open", "EVENTS"))?)
-    }
-
-    /// How full the maps are.
-    ///
-    /// # Errors
-    /// When they can't be read.
-    pub fn status(&self) -> Result<Vec<Fill>, NodeError> {
-        let maps = &self.maps;
-        let counted = [
-            ("ENDPOINTS", maps.endpoints.as_fd(), maps.endpoints.capacity()),
-            ("OWN", maps.own.as_fd(), maps.own.capacity()),
-            ("POLICIES", maps.policies.outer.as_fd(), maps.policies.outer.capacity()),
-            ("TRACKED", maps.tracked.as_fd(), maps.tracked.capacity()),
-            ("TRANSLATED", maps.translated.as_fd(), maps.translated.capacity()),
-            ("RELAYED", maps.relayed.as_fd(), maps.relayed.capacity()),
-        ];
-        let mut all = Vec::new();
-        for (map, fd, capacity) in counted {
-            let entries = table::count(fd).map_err(MapError::system("can't count", map))?;
-            all.push(Fill { map, entries, capacity });
-        }
-        for (map, entries, capacity) in maps.identities.fill()? {
-            all.push(Fill { map, entries, capacity });
-        }
-        Ok(all)
     }
 
     /// Replaces the programs of an interface that is known; forgets one that is gone. By the number alone

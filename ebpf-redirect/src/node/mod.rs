@@ -13,6 +13,7 @@
 //! | `removal.rs` | all of it taken away; [`missing`]: what it needs |
 //! | `programs.rs`, `maps.rs` | into the kernel |
 //! | `device.rs`, `netlink.rs` | the device, the rules and the routes that lead packets to the proxy |
+//! | `view.rs` | what is there |
 //! | `veth.rs` | the host's end of a workload's cable |
 //! | `report.rs` | what programs tell and count |
 //! | `error.rs` | why not |
@@ -37,6 +38,7 @@ mod report;
 mod revisions;
 mod settings;
 mod veth;
+mod view;
 
 pub use portreeve_ebpf_common::node::{
     EndpointEntry, Ends, Leg, NodeEvent, NodeEventKind, Reason, TrackKey, Tracked, Translation,
@@ -45,9 +47,10 @@ pub use portreeve_ebpf_common::node::{
 
 pub use self::crowd::Crowd;
 pub use self::error::NodeError;
-pub use self::kernel::{Fill, NodeKernel};
+pub use self::kernel::NodeKernel;
 pub use self::policy::NodePolicyTable;
 pub use self::removal::{NodeRemoved, missing};
 pub use self::report::{NodeCounters, NodeEvents};
 pub use self::settings::{NodeCapacity, NodeSettings};
 pub use self::veth::host_end;
+pub use self::view::Fill;
