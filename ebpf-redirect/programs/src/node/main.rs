@@ -17,6 +17,9 @@
 //! | `report.rs` | events and counters |
 //! | `maps.rs`, `scratch.rs` | the maps, and the one that is a program's memory |
 //!
+//! Every function is part of its program: one that is not has a name of its own, which says where it was
+//! built.
+//!
 //! Whatever is missing — an endpoint, a policy, room in a map, a listener — the packet is dropped, and
 //! counted.
 #![no_std]

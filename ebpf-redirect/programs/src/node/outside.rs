@@ -21,6 +21,7 @@ use crate::workload::{DROP, PASS};
 
 /// What comes from outside: the device's ingress.
 #[classifier]
+#[inline(always)]
 pub fn portreeve_from_outside(context: TcContext) -> i32 {
     if !is_for_host(&context) {
         // Another's, which the link shows to all.
@@ -54,6 +55,7 @@ pub fn portreeve_from_outside(context: TcContext) -> i32 {
 
 /// What leaves for outside: the device's egress.
 #[classifier]
+#[inline(always)]
 pub fn portreeve_to_outside(context: TcContext) -> i32 {
     if mark_of(&context) == mark::ANSWER {
         return PASS;

@@ -26,6 +26,7 @@ const LISTENING: u32 = 10;
 /// The ingress of the device that takes what was on its way to a workload, for on egress no socket can be
 /// assigned; and what a bridge would have sent past the host.
 #[classifier]
+#[inline(always)]
 pub fn portreeve_to_proxy(context: TcContext) -> i32 {
     let way = match mark_of(&context) {
         mark::TO_PROXY => Direction::Ingress,

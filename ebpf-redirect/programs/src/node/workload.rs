@@ -30,6 +30,7 @@ pub const DROP: i32 = 2;
 
 /// What the workload sends: the host's end of its interface, ingress.
 #[classifier]
+#[inline(always)]
 pub fn portreeve_from_workload(context: TcContext) -> i32 {
     if mark_of(&context) == mark::ANSWER {
         let _ = context.change_type(TO_HOST);
@@ -41,6 +42,7 @@ pub fn portreeve_from_workload(context: TcContext) -> i32 {
 
 /// What is sent to the workload: the same interface, egress.
 #[classifier]
+#[inline(always)]
 pub fn portreeve_to_workload(context: TcContext) -> i32 {
     if mark_of(&context) == mark::ANSWER {
         return PASS;
