@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::programs::{ATTACHMENTS, Attachment, Place, Programs, is_wanted, names
 use crate::settings::{Outbound, Settings};
 use crate::sys::{self, LinkTarget};
 
-/// What programs are attached to, open.
+/// All that programs are attached to.
 #[derive(Debug)]
 pub(crate) struct Targets {
     workload: Target,
@@ -23,8 +23,9 @@ pub(crate) struct Targets {
     namespace: Target,
 }
 
+/// What a program is attached to, open.
 #[derive(Debug)]
-struct Target {
+pub(crate) struct Target {
     file: File,
     number: LinkTarget,
 }
@@ -50,14 +51,15 @@ impl Targets {
 }
 
 impl Target {
-    fn cgroup(path: &Path) -> Result<Self, SetupError> {
+    pub(crate) fn cgroup(path: &Path) -> Result<Self, SetupError> {
         let failed = |error| SetupError::file("can't open", path)(error);
         let file = File::open(path).map_err(failed)?;
         let number = LinkTarget::Cgroup(file.metadata().map_err(failed)?.ino());
         Ok(Self { file, number })
     }
 
-    fn namespace() -> Result<Self, SetupError> {
+    /// This thread's network namespace.
+    pub(crate) fn namespace() -> Result<Self, SetupError> {
         let file = namespace()?;
         let inode = file.metadata().ok().and_then(|file| u32::try_from(file.ino()).ok());
         Ok(Self { file, number: LinkTarget::Namespace(inode.unwrap_or_default()) })
@@ -90,15 +92,23 @@ pub(crate) fn attach(
     let failed = |source| SetupError::Attach { program: attachment.program, source };
     let Some(target) = targets.of(attachment.place) else { return Ok(()) };
     let program = programs.descriptor(attachment.program).map_err(failed)?;
-    let path = folder.link(attachment.program);
-    let link = pinned(&path).map_err(failed)?;
-    if let Some(link) = &link
-        && sys::link_target(link.as_fd()).map_err(failed)? == target.number
+    hold(&folder.link(attachment.program), program, target, attachment.kind).map_err(failed)
+}
+
+/// Has a program at a target, by the link that is pinned at a path: in the place of the one that is there,
+/// if there is one.
+pub(crate) fn hold(
+    path: &Path,
+    program: BorrowedFd<'_>,
+    target: &Target,
+    kind: u32,
+) -> io::Result<()> {
+    if let Some(link) = pinned(path)?
+        && sys::link_target(link.as_fd())? == target.number
     {
-        return sys::link_update(link.as_fd(), program).map_err(failed);
+        return sys::link_update(link.as_fd(), program);
     }
-    let made = sys::link_create(program, target.file.as_fd(), attachment.kind).map_err(failed)?;
-    pin(&made, &path).map_err(failed)
+    pin(&sys::link_create(program, target.file.as_fd(), kind)?, path)
 }
 
 /// Has messages of joined sockets pass by the programs that join them.

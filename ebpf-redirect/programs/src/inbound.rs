@@ -11,9 +11,9 @@ use portreeve_ebpf_common::{
     Verdict, flags, protocol,
 };
 
-use crate::context::either;
 use crate::conversations::{begin, is_answer};
 use crate::judge::{Judged, judge};
+use crate::lookup::{local, remote};
 use crate::maps::{EXEMPT, LISTENERS, PORTS, config};
 use crate::report::{Parties, count, refuse, tell};
 
@@ -102,48 +102,14 @@ fn is_own(parties: &Parties) -> bool {
 #[inline(always)]
 fn parties(lookup: *mut bpf_sk_lookup) -> Parties {
     // SAFETY: the context lives as long as the program runs.
-    let (source, asked, protocol) = unsafe {
-        let from_port = u16::from_be(read_volatile(&raw const (*lookup).remote_port));
-        let to_port = read_volatile(&raw const (*lookup).local_port) as u16;
-        let protocol = read_volatile(&raw const (*lookup).protocol) as u8;
-        (Endpoint::new(remote(lookup), from_port), Endpoint::new(local(lookup), to_port), protocol)
-    };
+    let protocol = unsafe { read_volatile(&raw const (*lookup).protocol) as u8 };
+    let asked = local(lookup);
     Parties {
         cookie: 0,
         direction: Direction::Ingress,
         protocol,
-        source,
+        source: remote(lookup),
         asked,
         destination: asked,
-    }
-}
-
-#[inline(always)]
-fn local(lookup: *mut bpf_sk_lookup) -> Address {
-    // SAFETY: the context lives as long as the program runs.
-    unsafe {
-        let v6 = [
-            read_volatile(&raw const (*lookup).local_ip6[0]),
-            read_volatile(&raw const (*lookup).local_ip6[1]),
-            read_volatile(&raw const (*lookup).local_ip6[2]),
-            read_volatile(&raw const (*lookup).local_ip6[3]),
-        ];
-        let v4 = read_volatile(&raw const (*lookup).local_ip4);
-        either(read_volatile(&raw const (*lookup).family), v4, v6)
-    }
-}
-
-#[inline(always)]
-fn remote(lookup: *mut bpf_sk_lookup) -> Address {
-    // SAFETY: the context lives as long as the program runs.
-    unsafe {
-        let v6 = [
-            read_volatile(&raw const (*lookup).remote_ip6[0]),
-            read_volatile(&raw const (*lookup).remote_ip6[1]),
-            read_volatile(&raw const (*lookup).remote_ip6[2]),
-            read_volatile(&raw const (*lookup).remote_ip6[3]),
-        ];
-        let v4 = read_volatile(&raw const (*lookup).remote_ip4);
-        either(read_volatile(&raw const (*lookup).family), v4, v6)
     }
 }

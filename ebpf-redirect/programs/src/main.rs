@@ -13,7 +13,7 @@
 //! | `socket_options.rs` | `setsockopt`: what joined sockets can't have |
 //! | `original_destination.rs` | `getsockopt`: `SO_ORIGINAL_DST` for proxies that know nothing of this |
 //!
-//! `judge.rs`, `services.rs`, `conversations.rs`, `report.rs` and `context.rs` are what they share; `maps.rs`
+//! `judge.rs`, `services.rs`, `conversations.rs`, `report.rs`, `context.rs` and `lookup.rs` are what they share; `maps.rs`
 //! lists the maps.
 //! Whatever is missing — a policy, a configuration, room in a map — the verdict is no.
 #![no_std]
@@ -29,6 +29,7 @@ mod flows;
 mod inbound;
 mod join;
 mod judge;
+mod lookup;
 mod maps;
 mod original_destination;
 mod peer_name;

@@ -1,16 +1,13 @@
 //! Services at the system call: programs of a cgroup.
 
-use std::fs::File;
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::error::NodeError;
 use super::kernel::NodeKernel;
-use crate::attach::{pin, pinned};
+use crate::attach::{Target, hold};
 use crate::error::SetupError;
 use crate::instance::unlink;
-use crate::sys::{self, LinkTarget, attach_type};
+use crate::sys::attach_type;
 
 /// What is known of those who are answered is there before they are.
 pub(super) const OF_CGROUP: [(&str, u32); 8] = [
@@ -38,19 +35,12 @@ impl NodeKernel {
             }
             return Ok(());
         };
-        let opened = File::open(cgroup).and_then(|file| Ok((file.metadata()?.ino(), file)));
-        let (number, file) = opened.map_err(SetupError::file("can't open", cgroup))?;
-        for (name, kind) in OF_CGROUP {
-            let attached = || {
-                let (path, program) = (self.folder.link(name), self.programs.descriptor(name)?);
-                if let Some(link) = pinned(&path)?
-                    && sys::link_target(link.as_fd())? == LinkTarget::Cgroup(number)
-                {
-                    return sys::link_update(link.as_fd(), program);
-                }
-                pin(&sys::link_create(program, file.as_fd(), kind)?, &path)
-            };
-            attached().map_err(|source| SetupError::Attach { program: name, source })?;
+        let cgroup = Target::cgroup(cgroup)?;
+        for (program, kind) in OF_CGROUP {
+            let descriptor = self.programs.descriptor(program);
+            descriptor
+                .and_then(|one| hold(&self.folder.link(program), one, &cgroup, kind))
+                .map_err(|source| SetupError::Attach { program, source })?;
         }
         Ok(())
     }

@@ -17,12 +17,12 @@ use super::error::NodeError;
 use super::maps::{Maps, check_pinned};
 use super::netlink::Netlink;
 use super::policy::NodePolicyTable;
-use super::programs::{FROM_WORKLOAD, Programs, TO_PROXY, TO_WORKLOAD};
+use super::programs::{AGAIN, FROM_WORKLOAD, Programs, TO_PROXY, TO_WORKLOAD};
 use super::removal::{self, NodeRemoved};
 use super::revisions::Revisions;
 use super::settings::NodeSettings;
 use crate::address::address;
-use crate::attach::{pin, pinned};
+use crate::attach::{Target, hold, pin, pinned};
 use crate::error::{MapError, SetupError};
 use crate::instance::{Folder, Owner, unlink};
 use crate::policy_map::is_full;
@@ -97,6 +97,7 @@ impl NodeKernel {
         let state = Mutex::new(State { attached, own, revisions });
         let kernel =
             Self { folder, programs, maps, device, state, netlink, frontends, _owner: owner };
+        kernel.hold_namespace()?;
         kernel.hold("device", TO_PROXY, attach_type::TCX_INGRESS, device)?;
         for (interface, _) in entries {
             kernel.take_over(interface)?;
@@ -424,6 +425,17 @@ impl NodeKernel {
             pin(&made, &path)
         };
         held().map_err(|source| NodeError::Attach { program, interface, source })
+    }
+
+    /// Has first packets find the proxy whose ends another connection still has.
+    fn hold_namespace(&self) -> Result<(), SetupError> {
+        let namespace = Target::namespace()?;
+        fs::create_dir_all(self.folder.links())
+            .and_then(|()| self.programs.descriptor(AGAIN))
+            .and_then(|again| {
+                hold(&self.folder.link("namespace"), again, &namespace, attach_type::SK_LOOKUP)
+            })
+            .map_err(|source| SetupError::Attach { program: AGAIN, source })
     }
 
     /// For tests: the file descriptor of a loaded program.

@@ -115,7 +115,7 @@ pub(super) fn check_pinned(folder: &Folder, capacity: &NodeCapacity) -> Result<(
 }
 
 /// Each map's kind, and the bytes of its keys and values.
-pub(super) const SHAPES: [(&str, u32, usize, usize); 21] = {
+pub(super) const SHAPES: [(&str, u32, usize, usize); 22] = {
     use map_kind::{
         HASH, HASH_OF_MAPS, LPM_TRIE, LRU_HASH, PER_CPU_ARRAY, RING_BUFFER, SK_STORAGE, SOCKMAP,
     };
@@ -142,6 +142,7 @@ pub(super) const SHAPES: [(&str, u32, usize, usize); 21] = {
         shape::<FragmentKey, FragmentPorts>("FRAGMENTS_OUTSIDE", LRU_HASH),
         shape::<u32, [u8; 504]>("SCRATCH", PER_CPU_ARRAY),
         shape::<u32, u64>("LISTENERS", SOCKMAP),
+        shape::<Ends, u32>("WAITING", LRU_HASH),
         shape::<(), ()>("EVENTS", RING_BUFFER),
         shape::<u32, u64>("COUNTERS", PER_CPU_ARRAY),
     ]

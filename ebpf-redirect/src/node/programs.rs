@@ -20,6 +20,8 @@ pub(super) const FROM_WORKLOAD: &str = "portreeve_from_workload";
 pub(super) const TO_WORKLOAD: &str = "portreeve_to_workload";
 /// The device that leads to the proxy.
 pub(super) const TO_PROXY: &str = "portreeve_to_proxy";
+/// Asked, in the host's network namespace, who listens.
+pub(super) const AGAIN: &str = "portreeve_again";
 
 /// What comes to the node from outside.
 pub(super) const FROM_OUTSIDE: &str = "portreeve_from_outside";
@@ -45,11 +47,12 @@ impl Programs {
         }
         let mut object = loader.load(OBJECT).map_err(maps_refused)?;
         let of_cgroup = OF_CGROUP.map(|(name, _)| name);
-        let of_devices = [FROM_WORKLOAD, TO_WORKLOAD, TO_PROXY, FROM_OUTSIDE, TO_OUTSIDE];
-        for name in of_devices.into_iter().chain(of_cgroup) {
+        let of_host = [FROM_WORKLOAD, TO_WORKLOAD, TO_PROXY, AGAIN, FROM_OUTSIDE, TO_OUTSIDE];
+        for name in of_host.into_iter().chain(of_cgroup) {
             let loaded = match object.program_mut(name) {
                 Some(Program::SchedClassifier(program)) => program.load(),
                 Some(Program::CgroupSockAddr(program)) => program.load(),
+                Some(Program::SkLookup(program)) => program.load(),
                 _ => return Err(load_absent(name)),
             };
             loaded.map_err(|error| load_refused(name, &error))?;

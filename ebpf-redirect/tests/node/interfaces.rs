@@ -30,7 +30,12 @@ fn stranger(node: &mut Node) {
     links.sort();
     assert_eq!(
         links,
-        [format!("{}-from", b.interface), format!("{}-to", b.interface), "device".into()]
+        [
+            format!("{}-from", b.interface),
+            format!("{}-to", b.interface),
+            "device".into(),
+            "namespace".into()
+        ]
     );
 }
 
@@ -66,7 +71,10 @@ fn taken_away(node: &mut Node) {
     drop(node.kernel.take());
     let removed = NodeKernel::remove(&node.settings).expect("removed");
     let programs = [format!("{}-from", a.interface), format!("{}-to", a.interface)];
-    assert_eq!(removed.programs, [&programs[..], &["device".to_owned()]].concat());
+    assert_eq!(
+        removed.programs,
+        [&programs[..], &["device", "namespace"].map(str::to_owned)].concat()
+    );
     assert!(removed.maps.contains(&"TRACKED".to_owned()) && removed.device, "{removed:?}");
     assert_eq!(interface("portreeve0"), 0);
     for family in ["-4", "-6"] {

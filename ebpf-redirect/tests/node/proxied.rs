@@ -1,6 +1,6 @@
 //! Connections that the proxy has to read: it gets them as they are, and goes on in the client's name.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("what_a_workload_opens_reaches_the_proxy", outbound),
     ("what_is_opened_to_a_workload_reaches_the_proxy", inbound),
     ("the_proxy_goes_on_in_the_clients_name", upstream),
+    ("a_port_used_again_while_the_proxys_end_waits_reaches_it", again),
     ("while_the_proxy_is_away_nothing_passes", away),
 ];
 
@@ -164,6 +165,60 @@ fn upstream(node: &mut Node) {
         }
     }
     assert_eq!(node.kernel().counters().expect("counters").dropped(), 0);
+}
+
+fn again(node: &mut Node) {
+    let [a, b] = [1, 2].map(|number| node.workload(number, 0));
+    node.rules(
+        &a,
+        1,
+        &[
+            (Direction::Egress, 102, TCP, 80, Verdict::Inspect),
+            (Direction::Egress, 102, TCP, 81, Verdict::Allow),
+        ],
+    );
+    node.rules(&b, 1, &[(Direction::Ingress, 101, TCP, 81, Verdict::Inspect)]);
+    for (direction, port) in [(Direction::Egress, 80), (Direction::Ingress, 81)] {
+        for (listener, address) in listeners(node, direction).iter().zip(b.both()) {
+            for turn in 0..3 {
+                let local = SocketAddr::from((a.both()[usize::from(address.is_ipv6())], 4_000));
+                let client = a.run(move || from(local, (address, port).into()));
+                let mut client = client.unwrap_or_else(|error| panic!("{address} {turn}: {error}"));
+                let (proxy, ..) = accept(listener);
+                drop(proxy);
+                assert_eq!(client.read(&mut [0]).expect("an end"), 0);
+                drop(client);
+                wait_until_closed(local.port());
+            }
+        }
+    }
+    assert_eq!(node.kernel().counters().expect("counters").dropped(), 0);
+}
+
+/// A connection from a port.
+fn from(local: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = transparent(local);
+    set_patience(&socket);
+    connect(&socket, &to)?;
+    Ok(TcpStream::from(socket))
+}
+
+/// Until nobody of this host has a connection to a port but one that waits.
+fn wait_until_closed(peer: u16) {
+    let is_open = |line: &&str| {
+        let mut words = line.split_whitespace().skip(2);
+        let is_peers =
+            words.next().is_some_and(|peer_now| peer_now.ends_with(&format!(":{peer:04X}")));
+        is_peers && words.next() != Some("06")
+    };
+    let end = Instant::now() + PATIENCE;
+    while ["tcp", "tcp6"].iter().any(|file| {
+        let sockets = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+        sockets.expect("a list").lines().filter(is_open).count() > 0
+    }) {
+        assert!(Instant::now() < end, "it stays open");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn in_the_name_of(client: IpAddr, port: u16, to: SocketAddr) -> TcpStream {

@@ -275,14 +275,28 @@ pub fn keep<const OUTSIDE: bool>(room: &Balancing) -> bool {
 
 /// Keeps what was chosen for a client outside: packets get their destination where they come in. If the
 /// backend is on another node, `node` says who is to send them on; they get that source where they leave,
-/// and what comes back gets the client where it comes in.
+/// and what comes back gets the client where it comes in. That is kept first: what follows finds no half.
 #[inline(always)]
 pub fn keep_outside(room: &mut Balancing, node: Option<Endpoint>, now: u64) -> Found {
-    let (client, backend) = (room.ends.source, room.translation.destination);
-    if !has_way_back::<true>(room, scope::TO_OUTSIDE, now) || !keep::<true>(room) {
+    if !has_way_back::<true>(room, scope::TO_OUTSIDE, now) {
         return Found::NoRoom;
     }
-    let Some(mut node) = node else { return Found::Backend };
+    if let Some(node) = node
+        // The second is worked out where the first was.
+        && !(keep_relayed(room, node, now) && has_way_back::<true>(room, scope::TO_OUTSIDE, now))
+    {
+        return Found::NoRoom;
+    }
+    match keep::<true>(room) {
+        true => Found::Backend,
+        false => Found::NoRoom,
+    }
+}
+
+/// Keeps in whose name packets go on to another node, and for whom what comes back is.
+#[inline(always)]
+fn keep_relayed(room: &mut Balancing, mut node: Endpoint, now: u64) -> bool {
+    let (client, backend) = (room.ends.source, room.translation.destination);
     for _ in 0..TRIES {
         // SAFETY: the helper takes nothing.
         let random = unsafe { bpf_get_prandom_u32() };
@@ -293,16 +307,16 @@ pub fn keep_outside(room: &mut Balancing, node: Option<Endpoint>, now: u64) -> F
         room.reply.flags = 0;
         if is_nobodys::<true>(room, scope::FROM_OUTSIDE, now) {
             if !keep_back::<true>(room) {
-                return Found::NoRoom;
+                return false;
             }
             (room.back.source, room.back.destination) = (client, backend);
             (room.reply.source, room.reply.destination) = (node, backend);
             room.reply.flags = translation::RELAYED;
             room.back.scope = scope::TO_OUTSIDE;
-            return if keep_back::<true>(room) { Found::Backend } else { Found::NoRoom };
+            return keep_back::<true>(room);
         }
     }
-    Found::NoRoom
+    false
 }
 
 /// `net.ipv4.ip_local_port_range` ends before it, unless somebody has changed that.

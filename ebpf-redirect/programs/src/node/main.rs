@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `workload.rs` | `from_workload`, `to_workload`: the way of a packet |
 //! | `proxy.rs` | `to_proxy`; what hands packets to the proxy's sockets |
+//! | `waiting.rs`, `../lookup.rs` | `again`: first packets for it whose ends another connection still has |
 //! | `outside.rs` | `from_outside`, `to_outside`: services of the node, for those who are not on it |
 //! | `packet.rs` | headers: IPv4, IPv6 and its extensions, fragments |
 //! | `track.rs` | connections |
@@ -35,6 +36,8 @@ mod context;
 mod dial;
 mod discovery;
 mod judge;
+#[path = "../lookup.rs"]
+mod lookup;
 mod maps;
 mod outside;
 mod packet;
@@ -49,6 +52,7 @@ mod services;
 mod track;
 #[path = "../translation.rs"]
 mod translation;
+mod waiting;
 mod workload;
 
 #[cfg(not(test))]

@@ -87,6 +87,10 @@ pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 #[btf_map]
 pub static LISTENERS: SockMap<{ ListenerSlot::COUNT as usize }> = SockMap::new();
 
+/// Whose listening socket gets a connection, by its ends, while another still has them.
+#[btf_map]
+pub static WAITING: LruHashMap<Ends, u32, 1024> = LruHashMap::new();
+
 #[btf_map]
 pub static EVENTS: RingBuf<NodeEvent, { 1024 * 1024 }> = RingBuf::new();
 

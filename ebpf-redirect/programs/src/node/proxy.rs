@@ -14,6 +14,7 @@ use crate::maps::{CONFIG, LISTENERS};
 use crate::packet::{Packet, Role, read};
 use crate::report::count;
 use crate::scratch::scratch;
+use crate::waiting::remember;
 use crate::workload::{DROP, PASS};
 
 /// `PACKET_HOST`: it is for us, whatever its destination on the link.
@@ -22,6 +23,8 @@ const BPF_F_INGRESS: u64 = 1;
 const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
 /// `TCP_LISTEN`
 const LISTENING: u32 = 10;
+/// `TCP_TIME_WAIT`
+const WAITING: u32 = 6;
 
 /// The ingress of the device that takes what was on its way to a workload, for on egress no socket can be
 /// assigned; and what a bridge would have sent past the host.
@@ -68,24 +71,25 @@ pub fn redirect(context: &TcContext, mark: u32) -> i32 {
 }
 
 /// Makes a packet on ingress the proxy's. That of a connection which is there finds its socket by
-/// itself; another is the listening socket's: it opens one, or answers a SYN cookie.
+/// itself; another is the listening socket's: it opens one, or answers a SYN cookie. One that opens a
+/// connection with the ends of another that is over finds it by way of `waiting.rs`.
 #[inline(always)]
 pub fn hand_over(context: &TcContext, packet: &Packet, way: Direction) -> Result<(), Reason> {
     set_mark(context, mark::TO_PROXY);
     if packet.protocol != protocol::TCP || packet.fragment {
         return Ok(());
     }
-    if packet.role() != Role::Opens
-        && has_socket(
-            context,
-            packet.source,
-            packet.destination,
-            [packet.source_port, packet.destination_port],
-        )
-    {
-        return Ok(());
+    let slot = slot(way, packet.v4);
+    let ports = [packet.source_port, packet.destination_port];
+    match socket(context, packet.source, packet.destination, ports) {
+        Some(WAITING) if packet.role() == Role::Opens => {
+            return remember(packet, slot).map_err(|_| Reason::MapFull);
+        }
+        // Whether it opens one or not: that socket knows what to say.
+        Some(state) if state != LISTENING => return Ok(()),
+        _ => {}
     }
-    let Some(socket) = listener(slot(way, packet.v4)) else { return Err(Reason::ProxyAway) };
+    let Some(socket) = listener(slot) else { return Err(Reason::ProxyAway) };
     // SAFETY: the socket is given back.
     let failed = unsafe {
         let failed = bpf_sk_assign(context.skb.skb.cast(), socket.cast(), 0);
@@ -117,6 +121,17 @@ pub fn has_socket(
     destination: Address,
     ports: [u16; 2],
 ) -> bool {
+    socket(context, source, destination, ports).is_some_and(|state| state != LISTENING)
+}
+
+/// The state of the socket that a packet with these ends would come to.
+#[inline(always)]
+fn socket(
+    context: &TcContext,
+    source: Address,
+    destination: Address,
+    ports: [u16; 2],
+) -> Option<u32> {
     // SAFETY: any bytes are one.
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
     let size = match source.is_v4() {
@@ -140,11 +155,11 @@ pub fn has_socket(
         let context = context.skb.skb.cast();
         let socket = bpf_skc_lookup_tcp(context, &raw mut tuple, size, BPF_F_CURRENT_NETNS, 0);
         if socket.is_null() {
-            return false;
+            return None;
         }
         let state = core::ptr::read_volatile(&raw const (*socket).state);
         bpf_sk_release(socket.cast());
-        state != LISTENING
+        Some(state)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use portreeve_tests::node::net::Net;
@@ -63,13 +63,6 @@ pub(super) struct Flow {
     pub(super) said: Said,
 }
 
-/// A port that no client has had. A known fault: while the proxy's end of a connection that it has ended first
-/// waits (`TIME_WAIT`), a SYN with the same ends is lost, and ports by chance would meet one now and then.
-fn next_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(20_000);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
 impl Flow {
     /// Sends it: what became of it, or what should never become of anything.
     pub(super) fn run(&self, net: &Net) -> Result<Fate, String> {
@@ -96,7 +89,7 @@ impl Flow {
         let began = Instant::now();
         let client = net.on(&self.from.place, || {
             let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-            socket.bind(&SocketAddr::new(self.from.address, next_port()).into())?;
+            socket.bind(&SocketAddr::new(self.from.address, 0).into())?;
             socket.connect_timeout(&to.into(), SOON)?;
             Ok::<_, std::io::Error>(TcpStream::from(socket))
         });
