@@ -47,6 +47,7 @@ impl Maps {
                     slots: capacity.slots as usize,
                     backends: capacity.backends as usize,
                 },
+                &["AFFINITY"],
             )?,
             flows: table(folder, "FLOWS")?,
             exempt: table(folder, "EXEMPT")?,

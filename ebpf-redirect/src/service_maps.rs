@@ -36,17 +36,23 @@ struct Maps {
     services: Table<ServiceKey, Service>,
     slots: Table<SlotKey, Slot>,
     backends: Table<u32, Backend>,
-    affinity: Table<AffinityKey, Affinity>,
+    affinity: Vec<Table<AffinityKey, Affinity>>,
 }
 
 impl ServiceMaps {
-    pub(crate) fn open(folder: &Folder, room: ServiceRoom) -> Result<Self, MapError> {
+    /// `affinity`: the maps by which clients come back to their backends.
+    pub(crate) fn open(
+        folder: &Folder,
+        room: ServiceRoom,
+        affinity: &[&'static str],
+    ) -> Result<Self, MapError> {
+        let affinity = affinity.iter().map(|map| table(folder, map));
         Ok(Self {
             maps: Arc::new(Maps {
                 services: table(folder, "SERVICES")?,
                 slots: table(folder, "SLOTS")?,
                 backends: table(folder, "BACKENDS")?,
-                affinity: table(folder, "AFFINITY")?,
+                affinity: affinity.collect::<Result<_, _>>()?,
             }),
             room,
             known: Mutex::default(),
@@ -88,12 +94,14 @@ impl ServiceMaps {
     }
 
     fn read(&self) -> io::Result<ServiceTables> {
+        let affinity = self.maps.affinity.iter().map(Table::entries);
+        let affinity: Vec<_> = affinity.collect::<io::Result<_>>()?;
         Ok(ServiceTables::restored(
             self.room,
             self.maps.services.entries()?,
             self.maps.slots.entries()?,
             self.maps.backends.entries()?,
-            self.maps.affinity.entries()?,
+            affinity.concat(),
         ))
     }
 }

@@ -30,6 +30,13 @@ impl ServiceKey {
     pub const fn external(frontend: Endpoint, protocol: u8) -> Self {
         Self { frontend, protocol: protocol as u32 | Self::EXTERNAL }
     }
+
+    /// Whether it is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_external(&self) -> bool {
+        self.protocol & Self::EXTERNAL != 0
+    }
 }
 
 /// A service.

@@ -32,7 +32,13 @@ pub static SLOTS: HashMap<SlotKey, Slot, 1_048_576, GROWS> = HashMap::new();
 pub static BACKENDS: HashMap<u32, Backend, 262_144, GROWS> = HashMap::new();
 
 #[btf_map]
-pub static AFFINITY: LruHashMap<AffinityKey, Affinity, 65_536> = LruHashMap::new();
+static AFFINITY: LruHashMap<AffinityKey, Affinity, 65_536> = LruHashMap::new();
+
+/// Which backends clients of a service come back to.
+#[inline(always)]
+pub fn affinity(_: &ServiceKey) -> &'static LruHashMap<AffinityKey, Affinity, 65_536> {
+    &AFFINITY
+}
 
 /// Both ways between a service and the backend that a datagram socket has.
 #[btf_map]

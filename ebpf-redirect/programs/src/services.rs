@@ -5,7 +5,7 @@ use portreeve_ebpf_common::{
     Affinity, AffinityKey, Endpoint, Service, ServiceKey, SlotKey, choose,
 };
 
-use crate::maps::{AFFINITY, BACKENDS, SERVICES, SLOTS};
+use crate::maps::{BACKENDS, SERVICES, SLOTS, affinity};
 
 /// What an address stands for.
 pub enum Balanced {
@@ -38,12 +38,12 @@ pub fn balance(key: ServiceKey, client: impl Fn() -> u64, dice: impl Fn() -> [u3
         return chosen(&service, dice()).map_or(Balanced::NoBackend, Balanced::of);
     }
     let client = client();
-    if let Some(had) = affine(&service, client) {
+    if let Some(had) = affine(&key, &service, client) {
         return Balanced::of(had);
     }
     match chosen(&service, dice()) {
         Some((number, backend)) => {
-            remember(&service, client, number);
+            remember(&key, &service, client, number);
             Balanced::Backend(backend, number)
         }
         None => Balanced::NoBackend,
@@ -83,10 +83,10 @@ fn chosen(service: &Service, [first, second]: [u32; 2]) -> Option<(u32, Endpoint
 
 /// The backend that the client had, while it may come back to it.
 #[inline(always)]
-fn affine(service: &Service, client: u64) -> Option<(u32, Endpoint)> {
+fn affine(asked: &ServiceKey, service: &Service, client: u64) -> Option<(u32, Endpoint)> {
     let key = AffinityKey { client, service: service.id, pad: 0 };
     // SAFETY: copied at once.
-    let had = unsafe { AFFINITY.get(&key) }.copied()?;
+    let had = unsafe { affinity(asked).get(&key) }.copied()?;
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
     if now.wrapping_sub(had.since) > service.affinity as u64 * NANOSECONDS {
@@ -97,16 +97,16 @@ fn affine(service: &Service, client: u64) -> Option<(u32, Endpoint)> {
     if backend.draining != 0 {
         return None;
     }
-    remember(service, client, had.backend);
+    remember(asked, service, client, had.backend);
     Some((had.backend, backend.endpoint))
 }
 
 /// Affinity runs from the client's last connection on.
 #[inline(always)]
-fn remember(service: &Service, client: u64, backend: u32) {
+fn remember(asked: &ServiceKey, service: &Service, client: u64, backend: u32) {
     let key = AffinityKey { client, service: service.id, pad: 0 };
     // SAFETY: the helper takes nothing.
     let since = unsafe { bpf_ktime_get_ns() };
     // The oldest one is forgotten when there is no room.
-    let _ = AFFINITY.insert(&key, &Affinity { since, backend, pad: 0 }, 0);
+    let _ = affinity(asked).insert(&key, &Affinity { since, backend, pad: 0 }, 0);
 }

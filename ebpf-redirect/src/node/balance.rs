@@ -81,6 +81,9 @@ impl NodeKernel {
     /// When a program can't be attached or detached.
     pub fn set_outside(&self, interfaces: &BTreeSet<u32>) -> Result<(), NodeError> {
         for interface in interfaces {
+            if !self.is_readable(*interface)? {
+                return Err(NodeError::NotEthernet { interface: *interface });
+            }
             for (end, program, kind) in OF_OUTSIDE {
                 self.hold(&link(*interface, end), program, kind, *interface)?;
             }

@@ -27,6 +27,12 @@ pub(super) fn prepare() -> Result<u32, NodeError> {
         fs::write(format!("/proc/sys/net/ipv4/conf/{NAME}/{option}"), value)
             .map_err(NodeError::network("let the device `portreeve0` take all addresses"))?;
     }
+    // Nothing is routed there, but who asks the kernel whose an address is, has to ask in the name of a device
+    // that routes. Without IPv6 nobody asks.
+    match fs::write(format!("/proc/sys/net/ipv6/conf/{NAME}/forwarding"), "1") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        set => set.map_err(NodeError::network("let the device `portreeve0` route"))?,
+    }
     // It would give packets to the proxy's sockets before they are routed; and what has a socket and is on
     // its way to a workload, is not forwarded to where a program finds it.
     fs::write("/proc/sys/net/ipv4/tcp_early_demux", "0")

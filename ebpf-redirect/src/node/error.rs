@@ -37,6 +37,14 @@ pub enum NodeError {
         /// Why not.
         source: io::Error,
     },
+    /// Its packets begin otherwise than programs expect, so that they would read what is not there.
+    #[error(
+        "the interface with the number {interface} is not of Ethernet: its packets can't be read"
+    )]
+    NotEthernet {
+        /// The interface.
+        interface: u32,
+    },
     /// The network can't be set up so that packets reach the proxy.
     #[error("can't {doing}: {source}")]
     Network {

@@ -126,6 +126,9 @@ impl NodeKernel {
         let revision = self.maps.policies.revision(endpoint)?;
         let link = self.netlink.link(interface);
         let link = link.map_err(NodeError::network("ask what the interface is"))?;
+        if !link.is_ethernet() {
+            return Err(NodeError::NotEthernet { interface });
+        }
         let part = if link.master.is_some() { endpoint_flags::PART_OF_ANOTHER } else { 0 };
         let entry = EndpointEntry { endpoint, flags: flags | part, revision };
         let known = put("ENDPOINTS", &self.maps.endpoints, &interface, &entry);
@@ -436,6 +439,15 @@ impl NodeKernel {
                 hold(&self.folder.link("namespace"), again, &namespace, attach_type::SK_LOOKUP)
             })
             .map_err(|source| SetupError::Attach { program: AGAIN, source })
+    }
+
+    /// Whether packets of an interface can be read: those of tunnels without an Ethernet header can't.
+    ///
+    /// # Errors
+    /// When there is no such interface.
+    pub fn is_readable(&self, interface: u32) -> Result<bool, NodeError> {
+        let link = self.netlink.link(interface);
+        Ok(link.map_err(NodeError::network("ask what the interface is"))?.is_ethernet())
     }
 
     /// For tests: the file descriptor of a loaded program.

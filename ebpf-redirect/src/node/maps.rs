@@ -57,6 +57,7 @@ impl Maps {
                     slots: capacity.slots as usize,
                     backends: capacity.backends as usize,
                 },
+                &["AFFINITY", "AFFINITY_OUTSIDE"],
             )?,
             translated: table(folder, "TRANSLATED")?,
             relayed: table(folder, "RELAYED")?,
@@ -115,7 +116,7 @@ pub(super) fn check_pinned(folder: &Folder, capacity: &NodeCapacity) -> Result<(
 }
 
 /// Each map's kind, and the bytes of its keys and values.
-pub(super) const SHAPES: [(&str, u32, usize, usize); 22] = {
+pub(super) const SHAPES: [(&str, u32, usize, usize); 23] = {
     use map_kind::{
         HASH, HASH_OF_MAPS, LPM_TRIE, LRU_HASH, PER_CPU_ARRAY, RING_BUFFER, SK_STORAGE, SOCKMAP,
     };
@@ -135,6 +136,7 @@ pub(super) const SHAPES: [(&str, u32, usize, usize); 22] = {
         shape::<SlotKey, Slot>("SLOTS", HASH),
         shape::<u32, Backend>("BACKENDS", HASH),
         shape::<AffinityKey, Affinity>("AFFINITY", LRU_HASH),
+        shape::<AffinityKey, Affinity>("AFFINITY_OUTSIDE", LRU_HASH),
         shape::<ReverseKey, ReverseValue>("REVERSE", LRU_HASH),
         shape::<i32, SocketState>("SOCKETS", SK_STORAGE),
         shape::<Ends, Translation>("TRANSLATED", LRU_HASH),

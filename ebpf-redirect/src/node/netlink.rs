@@ -147,6 +147,8 @@ impl Request {
 pub(super) struct Link {
     /// Its number.
     pub(super) number: u32,
+    /// What its packets begin with, `ARPHRD_…`.
+    pub(super) kind: u16,
     /// The namespace where the other end of a cable is, by its number here; none if it is here, too.
     pub(super) leads_to: Option<u32>,
     /// The device that it is a part of, as a port is of a bridge.
@@ -154,12 +156,22 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Whether packets have the header of Ethernet, as programs take for granted.
+    pub(super) fn is_ethernet(&self) -> bool {
+        /// `ARPHRD_ETHER`
+        const ETHERNET: u16 = 1;
+        /// `ARPHRD_LOOPBACK`, which has one, too.
+        const LOOPBACK: u16 = 772;
+        matches!(self.kind, ETHERNET | LOOPBACK)
+    }
+
     /// From `struct ifinfomsg` and the attributes behind it.
     fn read(body: &[u8]) -> Option<Self> {
         let (number, attributes) = (word(body, 4)?, body.get(16..)?);
         let number_of = |kind| attribute(attributes, kind).and_then(|value| word(value, 0));
         Some(Self {
             number,
+            kind: u16::from_ne_bytes(body.get(2..4)?.try_into().ok()?),
             leads_to: number_of(IFLA_LINK_NETNSID),
             master: number_of(IFLA_MASTER),
         })

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 
 use portreeve_core::carried_out;
 use portreeve_ebpf::kernel_verdict;
-use portreeve_ebpf::node::{NodeEventKind, NodePolicyTable, Reason, endpoint_flags};
+use portreeve_ebpf::node::{NodeEvent, NodeEventKind, NodePolicyTable, Reason, endpoint_flags};
 use portreeve_ebpf_common::Verdict;
 use portreeve_policy::fuzz::random::{Dice, Question, Scenario};
 use portreeve_policy::{ConnectionVerdict, Protocol, TrafficDirection};
 
 use super::Test;
 use super::net::Node;
-use super::packets::{ENDPOINT, own, packet, prepare, run};
+use super::packets::{DROP, ENDPOINT, PASS, own, packet, prepare, run};
 
 pub(crate) const TESTS: &[Test] = &[("the_kernel_decides_as_the_engine_does", agreement)];
 
@@ -26,6 +26,7 @@ fn agreement(node: &mut Node) {
     prepare(node, endpoint_flags::TELL_FLOWS);
     let mut events = node.kernel().events().expect("events");
     let (mut seen, mut without_ports) = (BTreeSet::new(), HashSet::new());
+    // Up to half of all ports: the others are for what is asked again.
     let mut port = 0_u16;
     for _ in 0..150 {
         let scenario = Scenario::any(&mut dice);
@@ -39,10 +40,10 @@ fn agreement(node: &mut Node) {
                 continue;
             };
             let Question { direction, address, protocol, port: asked } = question;
-            port = port.wrapping_add(1);
+            port = (port + 1) & 0x7fff;
             let egress = direction == TrafficDirection::Egress;
             let (from, to) = if egress { (own(address), address) } else { (address, own(address)) };
-            run(node, egress, &packet(from, to, protocol, port, asked), 1);
+            let (did, _) = run(node, egress, &packet(from, to, protocol, port, asked), 1);
 
             let identity = policy.identify(address);
             let verdict = policy.connection(direction, identity, protocol, asked);
@@ -60,6 +61,16 @@ fn agreement(node: &mut Node) {
             let is_message = matches!(protocol, Protocol::Icmp | Protocol::IcmpV6);
             assert!(event.is_some() || is_message, "{context}");
             assert_eq!(answer.unwrap_or(Verdict::Allow), expected, "{context}");
+            // Nobody listens, so that what is to be read is dropped.
+            assert_eq!(did, if expected == Verdict::Allow { PASS } else { DROP }, "{context}");
+            // Asked again, from another port: what was said is remembered now.
+            if !matches!(protocol, Protocol::Ip(_)) {
+                let again = packet(from, to, protocol, port | 0x8000, asked);
+                assert_eq!(run(node, egress, &again, 1).0, did, "{context}");
+                let told =
+                    |event: NodeEvent| (event.kind, event.reason, event.rule, event.identity);
+                assert_eq!(events.next().map(told), event.map(told), "{context}");
+            }
             if let Some(event) = event {
                 assert_eq!((event.identity, event.rule), (identity.get(), rule), "{context}");
             }

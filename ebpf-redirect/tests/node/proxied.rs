@@ -57,11 +57,12 @@ fn transparent(local: SocketAddr) -> OwnedFd {
     socket
 }
 
-fn set(socket: &OwnedFd, level: i32, option: i32, value: u32) {
+pub(crate) fn set(socket: &impl AsRawFd, level: i32, option: i32, value: u32) {
     // SAFETY: the value is there.
-    unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), 4);
-    }
+    let set = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), 4)
+    };
+    assert!(set == 0 || option == libc::IPV6_V6ONLY || option == libc::SO_REUSEADDR, "root may");
 }
 
 fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr, SocketAddr) {

@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_backend_that_drains_keeps_its_connections_and_gets_no_other", draining),
     ("two_services_with_one_backend_are_not_mixed_up", shared),
     ("from_outside_a_service_of_the_node_answers_with_the_clients_address_kept", outside),
+    ("from_outside_a_service_disturbs_no_connection_straight_to_its_backend", straight),
     ("from_outside_a_backend_of_another_node_answers_by_this_one", relayed),
     ("an_address_inside_means_nothing_outside", inside_only),
     ("who_is_denied_takes_no_room_for_services", denied),
@@ -261,6 +262,8 @@ fn try_from_port(
         let socket = socket(family, SocketType::STREAM, None).expect("a socket");
         sockopt::set_socket_reuseaddr(&socket, true).expect("set");
         bind(&socket, &SocketAddr::from((any, port))).expect("the port");
+        let patience = Some(Duration::from_secs(1));
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, patience).expect("set");
         connect(&socket, &to)?;
         Ok(TcpStream::from(socket))
     })
@@ -310,6 +313,22 @@ fn outside(node: &mut Node) {
     }
     node.rules(&b, 2, &[]);
     client.connect((frontends[0], 30_080)).expect_err("policy judges the client");
+}
+
+fn straight(node: &mut Node) {
+    let (client, b) = (client(node, 7), node.workload(2, 0));
+    let rules = [(Direction::Ingress, 0, TCP, 8080, Verdict::Allow)];
+    node.rules(&b, 1, &rules);
+    b.serve(8080);
+    let frontends = of_node(&client);
+    let external = ServiceConfig { external: true, ..service(frontends, 30_080, &at(8080, &[&b])) };
+    put(node, &[&external]);
+    for (address, frontend) in b.both().into_iter().zip(frontends) {
+        let mut direct = from_port(&client, 5555, (address, 8080).into());
+        try_from_port(&client, 5555, (frontend, 30_080).into()).expect_err("no way back is free");
+        assert!(answers(&mut direct), "{address}");
+        assert!(answers(&mut from_port(&client, 5556, (frontend, 30_080).into())));
+    }
 }
 
 fn relayed(node: &mut Node) {

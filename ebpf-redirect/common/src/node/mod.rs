@@ -16,7 +16,7 @@ mod track;
 
 pub use self::balance::{Ends, HAIRPIN_V4, HAIRPIN_V6, Translation, scope, translation};
 pub use self::endpoint::{EndpointEntry, NodeConfig, PrefixKey, endpoint_flags, mark};
-pub use self::policy::NodePolicyKey;
+pub use self::policy::{NodePolicyKey, VerdictKey};
 pub use self::report::{NodeEvent, NodeEventKind, Reason};
 pub use self::track::{FragmentKey, FragmentPorts, Leg, TrackKey, Tracked, state, tcp};
 

@@ -8,6 +8,8 @@
 //! - *ports*: class, protocol, prefix of the port → verdict and rule; the entry without a protocol has
 //!   the verdict of all protocols that have no entry.
 
+use crate::Direction;
+
 const HEADER: u32 = 0u32.to_be();
 const IDENTITY: u32 = 1u32.to_be();
 const PORT: u32 = 2u32.to_be();
@@ -51,5 +53,28 @@ impl NodePolicyKey {
     #[must_use]
     pub const fn other_protocols(class: u32) -> Self {
         Self { prefix_len: KIND_BITS + 32, data: [PORT, class.to_be(), 0] }
+    }
+}
+
+/// What was asked of an endpoint's policy. A revision stands for one policy, and for no other one ever.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct VerdictKey {
+    /// Whose policy.
+    pub endpoint: u32,
+    /// Which one.
+    pub revision: u32,
+    /// Who the peer is.
+    pub identity: u32,
+    /// See [`VerdictKey::asked`].
+    pub asked: u32,
+}
+
+impl VerdictKey {
+    /// Direction, protocol and port as one word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn asked(direction: Direction, protocol: u8, port: u16) -> u32 {
+        (direction as u32) << 24 | (protocol as u32) << 16 | port as u32
     }
 }

@@ -71,10 +71,14 @@ pub mod state {
     pub const ENDED_BY_WORKLOAD: u32 = 8;
     /// The peer has sent its end (TCP).
     pub const ENDED_BY_PEER: u32 = 16;
-    /// It was reset.
-    pub const RESET: u32 = 32;
+    /// The workload has reset it (TCP).
+    pub const RESET_BY_WORKLOAD: u32 = 32;
     /// The workload has asked for a service: what comes is to come from there.
     pub const TRANSLATED: u32 = 64;
+    /// The peer has reset it (TCP).
+    pub const RESET_BY_PEER: u32 = 128;
+    /// Either has.
+    pub const RESET: u32 = RESET_BY_WORKLOAD | RESET_BY_PEER;
 }
 
 /// Flags of TCP's header.
@@ -151,10 +155,15 @@ impl Tracked {
                 Direction::Ingress => state::ENDED_BY_PEER,
             };
         }
-        if flags & tcp::RST != 0 {
-            after |= state::RESET;
+        let (own, others) = match way {
+            Direction::Egress => (state::RESET_BY_WORKLOAD, state::RESET_BY_PEER),
+            Direction::Ingress => (state::RESET_BY_PEER, state::RESET_BY_WORKLOAD),
+        };
+        match flags & tcp::RST {
+            // Who goes on after a reset has not believed it: it was not the other's (RFC 5961).
+            0 => after & !others,
+            _ => after | own,
         }
-        after
     }
 }
 
@@ -213,6 +222,19 @@ mod tests {
         for way in [Direction::Egress, Direction::Ingress] {
             let reset = opened_by_workload(opened_by_workload(0).after(way, tcp::RST));
             assert!(reset.is_closing());
+        }
+    }
+
+    #[test]
+    fn a_reset_that_nobody_believes_ends_nothing() {
+        for (way, other) in
+            [(Direction::Egress, Direction::Ingress), (Direction::Ingress, Direction::Egress)]
+        {
+            let open = opened_by_workload(state::ANSWERED);
+            let reset = opened_by_workload(open.after(way, tcp::RST));
+            assert!(opened_by_workload(reset.after(way, tcp::ACK)).is_closing(), "who has sent it");
+            assert!(!opened_by_workload(reset.after(other, tcp::ACK)).is_closing());
+            assert!(opened_by_workload(reset.after(other, tcp::RST)).is_closing());
         }
     }
 

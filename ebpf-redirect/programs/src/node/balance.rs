@@ -237,6 +237,22 @@ fn is_free(room: &Balancing, key: &mut TrackKey, now: u64) -> bool {
     !find(key, now).is_some_and(|one| !one.is_closing() && one.state & state::TRANSLATED == 0)
 }
 
+/// Whether a client outside has a connection straight to the backend from the same port: what comes back
+/// would be taken for the service's.
+#[inline(always)]
+pub fn is_direct(room: &mut Balancing, key: &mut TrackKey, endpoint: u32, now: u64) -> bool {
+    let Translation { source, destination, .. } = &room.translation;
+    (key.local, key.remote) = (destination.address, source.address);
+    (key.local_port, key.remote_port) = (destination.port as u16, source.port as u16);
+    (key.endpoint, key.protocol) = (endpoint, room.ends.protocol as u8);
+    (key.leg, key.pad) = (Leg::Peer as u8, 0);
+    (room.back.source, room.back.destination) = (*destination, *source);
+    (room.back.scope, room.back.protocol) = (scope::TO_OUTSIDE, room.ends.protocol);
+    // SAFETY: only looked at.
+    unsafe { RELAYED.get(&room.back) }.is_none()
+        && find(key, now).is_some_and(|one| !one.is_closing())
+}
+
 /// Works out what comes back, and whether that is nobody else's.
 #[inline(always)]
 fn has_way_back<const OUTSIDE: bool>(room: &mut Balancing, at: u32, now: u64) -> bool {

@@ -1,20 +1,14 @@
-//! Policy: identity → class, then class, protocol and port → verdict.
+//! Policy: identity → class, then class, protocol and port → verdict. What a policy has said is remembered,
+//! so that it costs the same however much the policy says.
 
 use core::ffi::c_void;
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use portreeve_ebpf_common::node::NodePolicyKey;
+use portreeve_ebpf_common::node::{EndpointEntry, NodePolicyKey, VerdictKey};
 use portreeve_ebpf_common::{Address, Direction, PolicyValue, Verdict};
 
-use crate::maps::{HOSTS, POLICIES, PREFIXES};
+use crate::maps::{HOSTS, POLICIES, PREFIXES, VERDICTS};
 use crate::packet::put;
-
-/// The policy of one endpoint, taken once: no answer mixes two.
-#[derive(Clone, Copy)]
-pub struct Policy {
-    trie: *mut c_void,
-    pub revision: u32,
-}
 
 /// A verdict, and what is told of it.
 #[derive(Clone, Copy)]
@@ -27,12 +21,12 @@ pub struct Judged {
 }
 
 impl Judged {
-    /// Nothing was asked.
-    pub const NOTHING: Self = Self { verdict: Verdict::Deny, revision: 0, identity: 0, rule: 0 };
-}
+    #[inline(always)]
+    fn of(said: PolicyValue, revision: u32, identity: u32) -> Self {
+        Self { verdict: said.as_verdict(), revision, identity, rule: said.0[1] }
+    }
 
-impl Judged {
-    /// Makes it [`Judged::NOTHING`].
+    /// Nothing was asked.
     #[inline(always)]
     pub fn begin(&mut self) {
         put(&mut self.verdict, Verdict::Deny);
@@ -42,31 +36,42 @@ impl Judged {
     }
 }
 
-impl Policy {
-    /// The one in force.
-    #[inline(always)]
-    pub fn of(endpoint: u32) -> Option<Self> {
-        // SAFETY: a trie that is replaced is freed when no program holds it.
-        let trie = unsafe { POLICIES.get(&endpoint) }?;
-        let trie = core::ptr::from_ref(trie).cast_mut().cast();
-        let header = entry(trie, &NodePolicyKey::HEADER)?;
-        Some(Self { trie, revision: header.0[0] })
+/// What an endpoint's policy says of a connection with `peer`: to its port for egress, to the workload's for
+/// ingress. Nothing if it has none.
+#[inline(always)]
+pub fn judge(
+    endpoint: &EndpointEntry,
+    direction: Direction,
+    peer: Address,
+    protocol: u8,
+    port: u16,
+) -> Option<Judged> {
+    // SAFETY: a trie that is replaced is freed when no program holds it.
+    let trie = unsafe { POLICIES.get(&endpoint.endpoint) }?;
+    let identity = identify(peer);
+    let mut key = VerdictKey {
+        endpoint: endpoint.endpoint,
+        revision: endpoint.revision,
+        identity,
+        asked: VerdictKey::asked(direction, protocol, port),
+    };
+    // SAFETY: copied at once.
+    if let Some(said) = unsafe { VERDICTS.get(&key) }.copied() {
+        return Some(Judged::of(said, endpoint.revision, identity));
     }
-
-    /// What it says of a connection with `peer`: to its port for egress, to the workload's for ingress.
-    #[inline(always)]
-    pub fn judge(&self, direction: Direction, peer: Address, protocol: u8, port: u16) -> Judged {
-        let identity = identify(peer);
-        let mut judged = Judged { identity, revision: self.revision, ..Judged::NOTHING };
-        let Some(class) = entry(self.trie, &NodePolicyKey::identity(identity)) else {
-            return judged;
-        };
-        let key = NodePolicyKey::port(class.class(direction), protocol, port, 16);
-        let Some(found) = entry(self.trie, &key) else { return judged };
-        judged.verdict = found.as_verdict();
-        judged.rule = found.0[1];
-        judged
+    let trie = core::ptr::from_ref(trie).cast_mut().cast();
+    // The policy, taken once: no answer mixes two.
+    key.revision = entry(trie, &NodePolicyKey::HEADER)?.0[0];
+    let said = entry(trie, &NodePolicyKey::identity(identity))
+        .and_then(|class| {
+            entry(trie, &NodePolicyKey::port(class.class(direction), protocol, port, 16))
+        })
+        .unwrap_or(PolicyValue([0; 3]));
+    // Who is refused is not to push out what others may: he could ask for whatever he likes.
+    if !matches!(said.as_verdict(), Verdict::Deny) {
+        let _ = VERDICTS.insert(&key, &said, 0);
     }
+    Some(Judged::of(said, key.revision, identity))
 }
 
 /// Who has an address; 0 if nobody knows.

@@ -8,7 +8,8 @@
 //! | `waiting.rs`, `../lookup.rs` | `again`: first packets for it whose ends another connection still has |
 //! | `outside.rs` | `from_outside`, `to_outside`: services of the node, for those who are not on it |
 //! | `packet.rs` | headers: IPv4, IPv6 and its extensions, fragments |
-//! | `track.rs` | connections |
+//! | `track.rs` | connections: found, made, gone on with |
+//! | `connection.rs` | what policy says of one that goes on, of a new one, of the proxy's |
 //! | `discovery.rs` | who is on the link |
 //! | `judge.rs` | identity, then class, protocol and port → verdict |
 //! | `balance.rs`, `../services.rs` | who asks for a service gets a backend |
@@ -30,6 +31,7 @@
 
 mod answer;
 mod balance;
+mod connection;
 #[expect(dead_code, reason = "all of it is used by the programs of one workload")]
 #[path = "../context.rs"]
 mod context;

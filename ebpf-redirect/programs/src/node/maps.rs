@@ -7,7 +7,7 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::macros::btf_map;
 use portreeve_ebpf_common::node::{
     EndpointEntry, Ends, FragmentKey, FragmentPorts, NodeConfig, NodeEvent, Reason, TrackKey,
-    Tracked, Translation,
+    Tracked, Translation, VerdictKey,
 };
 use portreeve_ebpf_common::{
     Address, Affinity, AffinityKey, Backend, ListenerSlot, PolicyValue, ReverseKey, ReverseValue,
@@ -43,6 +43,10 @@ pub static PREFIXES: LpmTrie<[u32; 4], u32, 524_288> = LpmTrie::new();
 pub static POLICIES: HashOfMaps<u32, LpmTrie<[u32; 3], PolicyValue, 1_048_576>, 4096> =
     HashOfMaps::new();
 
+/// What policies have allowed. Each loader has its own: numbers of revisions may come again after it.
+#[btf_map]
+pub static VERDICTS: LruHashMap<VerdictKey, PolicyValue, 32_768> = LruHashMap::new();
+
 #[btf_map]
 pub static TRACKED: LruHashMap<TrackKey, Tracked, 524_288> = LruHashMap::new();
 
@@ -63,7 +67,17 @@ pub static SLOTS: HashMap<SlotKey, Slot, 1_048_576, GROWS> = HashMap::new();
 pub static BACKENDS: HashMap<u32, Backend, 262_144, GROWS> = HashMap::new();
 
 #[btf_map]
-pub static AFFINITY: LruHashMap<AffinityKey, Affinity, 65_536> = LruHashMap::new();
+static AFFINITY: LruHashMap<AffinityKey, Affinity, 65_536> = LruHashMap::new();
+
+/// The same of those outside, who may be as many as they like.
+#[btf_map]
+static AFFINITY_OUTSIDE: LruHashMap<AffinityKey, Affinity, 65_536> = LruHashMap::new();
+
+/// Which backends clients of a service come back to.
+#[inline(always)]
+pub fn affinity(asked: &ServiceKey) -> &'static LruHashMap<AffinityKey, Affinity, 65_536> {
+    if asked.is_external() { &AFFINITY_OUTSIDE } else { &AFFINITY }
+}
 
 /// Both ways between a service and the backend that a datagram socket has.
 #[btf_map]

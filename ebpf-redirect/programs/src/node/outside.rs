@@ -8,7 +8,7 @@ use portreeve_ebpf_common::node::{Reason, mark, scope};
 use portreeve_ebpf_common::{Address, Direction, Endpoint, ServiceKey};
 
 use crate::answer::answer;
-use crate::balance::{Found, about, choose, has_services, keep_outside, look, settled};
+use crate::balance::{Found, about, choose, has_services, is_direct, keep_outside, look, settled};
 use crate::maps::{CONFIG, OWN};
 use crate::packet::{Role, read};
 use crate::proxy::{is_for_host, mark_of};
@@ -108,7 +108,7 @@ fn translate(context: &TcContext, scratch: &Scratch, way: Direction) -> i32 {
 /// What somebody outside has asked for.
 #[inline(always)]
 fn asked(scratch: &mut Scratch) -> Found {
-    let Scratch { packet, balancing, .. } = scratch;
+    let Scratch { packet, balancing, key, .. } = scratch;
     let now = now();
     look(&mut balancing.ends, packet, scope::FROM_OUTSIDE);
     let service = ServiceKey::external(balancing.ends.destination, packet.protocol);
@@ -124,26 +124,25 @@ fn asked(scratch: &mut Scratch) -> Found {
         Balanced::NoBackend => Found::NoBackend,
         Balanced::Backend(backend, number) => {
             choose(balancing, backend, number, now);
-            match away(backend.address) {
-                Ok(node) => keep_outside(balancing, node, now),
-                Err(found) => found,
+            // SAFETY: copied at once.
+            let here = unsafe { OWN.get(&backend.address) }.copied();
+            match here {
+                Some(endpoint) if is_direct(balancing, key, endpoint, now) => Found::NoRoom,
+                Some(_) => keep_outside(balancing, None, now),
+                None => match own_name(backend.address) {
+                    Some(node) => keep_outside(balancing, Some(node), now),
+                    None => Found::NoRoom,
+                },
             }
         }
     }
 }
 
-/// In whose name packets go on to a backend: nobody's but the client's, if it is on this node.
+/// In whose name packets go on to a backend on another node.
 #[inline(always)]
-fn away(backend: Address) -> Result<Option<Endpoint>, Found> {
-    // SAFETY: only looked at.
-    if unsafe { OWN.get(&backend) }.is_some() {
-        return Ok(None);
-    }
+fn own_name(backend: Address) -> Option<Endpoint> {
     // SAFETY: copied at once.
-    let Some(config) = (unsafe { CONFIG.get(&0) }) else { return Err(Found::NoRoom) };
+    let config = unsafe { CONFIG.get(&0) }?;
     let node = if backend.is_v4() { config.node_v4 } else { config.node_v6 };
-    match node.is_unspecified() {
-        true => Err(Found::NoRoom),
-        false => Ok(Some(Endpoint::new(node, 0))),
-    }
+    (!node.is_unspecified()).then_some(Endpoint::new(node, 0))
 }

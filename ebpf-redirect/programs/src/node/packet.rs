@@ -5,8 +5,8 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::programs::TcContext;
-use portreeve_ebpf_common::Address;
 use portreeve_ebpf_common::node::{FragmentKey, FragmentPorts, Reason, protocol, scope, tcp};
+use portreeve_ebpf_common::{Address, Endpoint};
 
 use crate::maps::{FRAGMENTS, FRAGMENTS_OUTSIDE};
 
@@ -94,7 +94,8 @@ pub enum Role {
     Unclear,
 }
 
-const LINK: usize = 14;
+/// Bytes of an Ethernet header; there are no others.
+pub const LINK: usize = 14;
 const IPV4: u32 = 0x0800u16.to_be() as u32;
 const IPV6: u32 = 0x86ddu16.to_be() as u32;
 const ARP: u32 = 0x0806u16.to_be() as u32;
@@ -232,17 +233,32 @@ fn with_ports(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result
             // Nobody's SYN is that long, but for who wants to be misread.
             return Err(Reason::Malformed);
         }
-        let ports =
-            FragmentPorts { source: packet.source_port, destination: packet.destination_port };
-        let kept = match endpoint {
-            scope::FROM_OUTSIDE | scope::TO_OUTSIDE => FRAGMENTS_OUTSIDE.insert(&key, &ports, 0),
-            _ => FRAGMENTS.insert(&key, &ports, 0),
-        };
-        if kept.is_err() {
-            return Err(Reason::MapFull);
+        if let scope::FROM_OUTSIDE | scope::TO_OUTSIDE = endpoint {
+            let ports =
+                FragmentPorts { source: packet.source_port, destination: packet.destination_port };
+            return FRAGMENTS_OUTSIDE.insert(&key, &ports, 0).map_err(|_| Reason::MapFull);
         }
     }
     Ok(())
+}
+
+/// Remembers what the later parts of a packet don't say, if this is the first of several. Only of what goes
+/// on: who is refused takes nobody's room.
+#[inline(always)]
+pub fn keep_ports(packet: &Packet, ends: [Endpoint; 2], endpoint: u32) -> Result<(), Reason> {
+    if !packet.more || packet.offset != 0 {
+        return Ok(());
+    }
+    let [source, destination] = ends;
+    let key = FragmentKey {
+        source: source.address,
+        destination: destination.address,
+        identification: packet.identification,
+        endpoint,
+        protocol: packet.protocol as u32,
+    };
+    let ports = FragmentPorts { source: source.port as u16, destination: destination.port as u16 };
+    FRAGMENTS.insert(&key, &ports, 0).map_err(|_| Reason::MapFull)
 }
 
 #[inline(always)]

@@ -1,6 +1,8 @@
 //! Packets for the proxy: its sockets have other hosts' addresses, so that the mark leads them to a
 //! local route, and the first packet of a connection is given to the listening socket.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
     bpf_map_lookup_elem, bpf_redirect, bpf_sk_assign, bpf_sk_release, bpf_skc_lookup_tcp,
@@ -53,7 +55,7 @@ pub fn portreeve_to_proxy(context: TcContext) -> i32 {
 #[inline(always)]
 pub fn is_for_host(context: &TcContext) -> bool {
     // SAFETY: the context lives as long as the program runs.
-    unsafe { core::ptr::read_volatile(&raw const (*context.skb.skb).pkt_type) == TO_HOST }
+    unsafe { read_volatile(&raw const (*context.skb.skb).pkt_type) == TO_HOST }
 }
 
 /// Leads a packet to the device; `mark` says where it was found.
@@ -70,9 +72,10 @@ pub fn redirect(context: &TcContext, mark: u32) -> i32 {
     unsafe { bpf_redirect(device, BPF_F_INGRESS) as i32 }
 }
 
-/// Makes a packet on ingress the proxy's. That of a connection which is there finds its socket by
-/// itself; another is the listening socket's: it opens one, or answers a SYN cookie. One that opens a
-/// connection with the ends of another that is over finds it by way of `waiting.rs`.
+/// Makes a packet on ingress the proxy's: that of a connection which is there its socket's, another the
+/// listening socket's, which opens one, or answers a SYN cookie. What has a socket goes nowhere else,
+/// though the rule that leads it to this host be lost. One that opens a connection with the ends of
+/// another that is over gets there by way of `waiting.rs`.
 #[inline(always)]
 pub fn hand_over(context: &TcContext, packet: &Packet, way: Direction) -> Result<(), Reason> {
     set_mark(context, mark::TO_PROXY);
@@ -81,13 +84,24 @@ pub fn hand_over(context: &TcContext, packet: &Packet, way: Direction) -> Result
     }
     let slot = slot(way, packet.v4);
     let ports = [packet.source_port, packet.destination_port];
-    match socket(context, packet.source, packet.destination, ports) {
-        Some(WAITING) if packet.role() == Role::Opens => {
-            return remember(packet, slot).map_err(|_| Reason::MapFull);
+    let socket = look_up(context, packet.source, packet.destination, ports);
+    if !socket.is_null() {
+        // SAFETY: the socket was lent, and is given back once.
+        let (state, failed) = unsafe {
+            let state = read_volatile(&raw const (*socket).state);
+            let failed = match state {
+                LISTENING => 1,
+                _ => bpf_sk_assign(context.skb.skb.cast(), socket.cast(), 0),
+            };
+            bpf_sk_release(socket.cast());
+            (state, failed)
+        };
+        if failed == 0 {
+            return match state == WAITING && packet.role() == Role::Opens {
+                true => remember(packet, slot).map_err(|_| Reason::MapFull),
+                false => Ok(()),
+            };
         }
-        // Whether it opens one or not: that socket knows what to say.
-        Some(state) if state != LISTENING => return Ok(()),
-        _ => {}
     }
     let Some(socket) = listener(slot) else { return Err(Reason::ProxyAway) };
     // SAFETY: the socket is given back.
@@ -121,17 +135,26 @@ pub fn has_socket(
     destination: Address,
     ports: [u16; 2],
 ) -> bool {
-    socket(context, source, destination, ports).is_some_and(|state| state != LISTENING)
+    let socket = look_up(context, source, destination, ports);
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: the socket is given back.
+    unsafe {
+        let state = read_volatile(&raw const (*socket).state);
+        bpf_sk_release(socket.cast());
+        state != LISTENING
+    }
 }
 
-/// The state of the socket that a packet with these ends would come to.
+/// The socket that a packet with these ends would come to, lent; or null.
 #[inline(always)]
-fn socket(
+fn look_up(
     context: &TcContext,
     source: Address,
     destination: Address,
     ports: [u16; 2],
-) -> Option<u32> {
+) -> *mut bpf_sock {
     // SAFETY: any bytes are one.
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
     let size = match source.is_v4() {
@@ -150,16 +173,10 @@ fn socket(
             36
         }
     };
-    // SAFETY: the tuple has that many bytes; the socket is given back.
+    // SAFETY: the tuple has that many bytes; the caller gives the socket back.
     unsafe {
         let context = context.skb.skb.cast();
-        let socket = bpf_skc_lookup_tcp(context, &raw mut tuple, size, BPF_F_CURRENT_NETNS, 0);
-        if socket.is_null() {
-            return None;
-        }
-        let state = core::ptr::read_volatile(&raw const (*socket).state);
-        bpf_sk_release(socket.cast());
-        Some(state)
+        bpf_skc_lookup_tcp(context, &raw mut tuple, size, BPF_F_CURRENT_NETNS, 0)
     }
 }
 
@@ -189,7 +206,7 @@ fn slot(way: Direction, v4: bool) -> ListenerSlot {
 #[inline(always)]
 pub fn mark_of(context: &TcContext) -> u32 {
     // SAFETY: the context lives as long as the program runs.
-    unsafe { core::ptr::read_volatile(&raw const (*context.skb.skb).mark) }
+    unsafe { read_volatile(&raw const (*context.skb.skb).mark) }
 }
 
 #[inline(always)]

@@ -4,24 +4,21 @@ use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use portreeve_ebpf_common::node::{
-    EndpointEntry, Leg, NodeEventKind, Reason, TrackKey, Tracked, endpoint_flags, mark, protocol,
-    state, tcp,
+    EndpointEntry, Leg, NodeEventKind, Reason, endpoint_flags, mark, protocol, state,
 };
-use portreeve_ebpf_common::{Direction, ServiceKey, Verdict};
+use portreeve_ebpf_common::{Address, Direction, Endpoint, ServiceKey};
 
 use crate::answer::{answer, turn_round};
 use crate::balance::{Found, about, for_workload, has_services, keep, look, settled};
-use crate::discovery::stays_on_link;
-use crate::judge::{Judged, Policy, identify};
+use crate::connection::{fresh, in_a_clients_name, is_icmp, judge_again, known};
+use crate::discovery::{speaks_for_itself, stays_on_link};
 use crate::maps::{ENDPOINTS, OWN};
-use crate::packet::{Packet, Role, Turn, put, read};
-use crate::proxy::{
-    TO_HOST, hand_over, has_socket, is_for_host, listens, mark_of, redirect, set_mark,
-};
+use crate::packet::{Role, Turn, keep_ports, put, read};
+use crate::proxy::{TO_HOST, hand_over, has_socket, is_for_host, mark_of, redirect, set_mark};
 use crate::report::{count, tell};
 use crate::rewrite::{rewrite, rewrite_cited};
 use crate::scratch::{Scratch, scratch};
-use crate::track::{contained, find, go_on, name, now, open};
+use crate::track::{contained, find, go_on, name, now};
 
 /// `TCX_PASS`: no other program is asked.
 pub const PASS: i32 = 0;
@@ -44,10 +41,18 @@ pub fn portreeve_from_workload(context: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 pub fn portreeve_to_workload(context: TcContext) -> i32 {
-    if mark_of(&context) == mark::ANSWER {
+    if mark_of(&context) == mark::ANSWER && has_come_by(&context) {
         return PASS;
     }
     pass(&context, Direction::Ingress)
+}
+
+/// Whether a packet has come in where it goes out, as answers do: nobody here has sent it, whatever mark he
+/// could set.
+#[inline(always)]
+fn has_come_by(context: &TcContext) -> bool {
+    // SAFETY: the context lives as long as the program runs.
+    unsafe { (*context.skb.skb).ingress_ifindex == (*context.skb.skb).ifindex }
 }
 
 #[inline(always)]
@@ -66,16 +71,36 @@ fn pass(context: &TcContext, way: Direction) -> i32 {
     }
     let from_workload = way as u8 == Direction::Egress as u8;
     let packet = &scratch.packet;
-    if !packet.is_ip
-        || (packet.is_discovery(from_workload)
-            && (!from_workload || stays_on_link(context, &endpoint, packet)))
+    if packet.is_discovery(from_workload)
+        && (!from_workload || stays_on_link(context, &endpoint, packet))
     {
         return PASS;
     }
-    let mut reason = match from_workload && !is_own(&endpoint, &scratch.packet) {
+    if !packet.is_ip {
+        if !from_workload || speaks_for_itself(context, &endpoint) {
+            return PASS;
+        }
+        count(Reason::Spoofed, way);
+        return DROP;
+    }
+    let mut reason = match from_workload && !belongs_to(&endpoint, scratch.packet.source) {
         true => Reason::Spoofed,
         false => decide(context, &endpoint, way, scratch),
     };
+    if matches!(reason, Reason::Forwarded | Reason::ToProxy | Reason::TurnedBack) {
+        let Scratch { packet, balancing, .. } = &*scratch;
+        let ends = match packet.turn {
+            // It had others.
+            Turn::ToBackend => [balancing.ends.source, balancing.ends.destination],
+            _ => [
+                Endpoint::new(packet.source, packet.source_port),
+                Endpoint::new(packet.destination, packet.destination_port),
+            ],
+        };
+        if let Err(failed) = keep_ports(packet, ends, endpoint.endpoint) {
+            reason = failed;
+        }
+    }
     if goes_on(reason, way)
         && scratch.packet.turn != Turn::None
         && let Err(failed) = turn(context, &endpoint, way, scratch)
@@ -153,11 +178,11 @@ fn back_to_workload(context: &TcContext) -> i32 {
     unsafe { bpf_redirect((*context.skb.skb).ifindex, 0) as i32 }
 }
 
-/// Whether the workload may send from the address that it does.
+/// Whether the workload has an address, and may send from it.
 #[inline(always)]
-pub fn is_own(endpoint: &EndpointEntry, packet: &Packet) -> bool {
+pub fn belongs_to(endpoint: &EndpointEntry, address: Address) -> bool {
     // SAFETY: only looked at.
-    unsafe { OWN.get(&packet.source) }.is_some_and(|owner| *owner == endpoint.endpoint)
+    unsafe { OWN.get(&address) }.is_some_and(|owner| *owner == endpoint.endpoint)
 }
 
 /// Drops a packet that was counted, tells of it, and answers it if that is wanted.
@@ -210,6 +235,9 @@ fn decide(
     }
     if packet.is_icmp_error() && contained(context, way, packet, key) {
         if let Some(tracked) = find(key, now) {
+            if let Err(reason) = judge_again(endpoint, key, tracked, judged) {
+                return reason;
+            }
             if !from_workload && tracked.state & state::TRANSLATED != 0 {
                 put(&mut packet.turn, Turn::Cited);
             }
@@ -301,191 +329,4 @@ fn decide(
         }
         _ => fresh(context, endpoint, key, packet, way, now, bytes, judged),
     }
-}
-
-/// The proxy goes on to a workload, in the name of the client. It has read what was to be read; who may
-/// come at all is asked here once more. What began before anybody here could see it ends.
-#[inline(always)]
-fn in_a_clients_name(
-    endpoint: &EndpointEntry,
-    key: &mut TrackKey,
-    packet: &Packet,
-    now: u64,
-    bytes: u64,
-    judged: &mut Judged,
-) -> Reason {
-    key.leg = Leg::Proxy as u8;
-    let opens = packet.role() == Role::Opens;
-    match find(key, now) {
-        Some(tracked) if !opens || !tracked.is_closing() => {
-            go_on(tracked, now, packet, bytes, Direction::Ingress);
-            return Reason::Forwarded;
-        }
-        _ if packet.role() == Role::Continues => return Reason::NotTracked,
-        _ => {}
-    }
-    if endpoint.flags & endpoint_flags::ENFORCED != 0 {
-        let Some(policy) = Policy::of(endpoint.endpoint) else {
-            return Reason::NoPolicy;
-        };
-        *judged = policy.judge(Direction::Ingress, key.remote, key.protocol, key.local_port);
-        if let Verdict::Deny = judged.verdict {
-            return Reason::Policy;
-        }
-    }
-    match open(key, state::INGRESS, now, bytes, Direction::Ingress, judged) {
-        true => Reason::Forwarded,
-        false => Reason::MapFull,
-    }
-}
-
-/// A packet of a connection that is kept track of.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "all of what is known of a packet")]
-fn known(
-    context: &TcContext,
-    endpoint: &EndpointEntry,
-    key: &TrackKey,
-    tracked: &mut Tracked,
-    packet: &Packet,
-    way: Direction,
-    now: u64,
-    bytes: u64,
-    judged: &mut Judged,
-) -> Reason {
-    let opened = tracked.opened();
-    let enforced = endpoint.flags & endpoint_flags::ENFORCED != 0;
-    if enforced && endpoint.revision != tracked.revision {
-        let Some(policy) = Policy::of(endpoint.endpoint) else {
-            return Reason::NoPolicy;
-        };
-        let port = judged_port(key, opened);
-        *judged = policy.judge(opened, key.remote, key.protocol, port);
-        match judged.verdict {
-            Verdict::Allow => {}
-            Verdict::Inspect if tracked.is_inspected() => {}
-            Verdict::Inspect if key.protocol == protocol::TCP => return Reason::PolicyChanged,
-            _ => return Reason::Policy,
-        }
-        tracked.rule = judged.rule;
-        tracked.identity = judged.identity;
-        tracked.revision = judged.revision;
-    }
-    go_on(tracked, now, packet, bytes, way);
-    if !tracked.is_inspected() {
-        return Reason::Forwarded;
-    }
-    if opened as u8 == way as u8 {
-        return Reason::ToProxy;
-    }
-    // What the proxy sends is marked: this comes from the peer, whom the proxy calls from the same port.
-    let ports = [packet.source_port, packet.destination_port];
-    match way {
-        Direction::Ingress if has_socket(context, packet.source, packet.destination, ports) => {
-            Reason::ToProxy
-        }
-        // A host without a socket for it says so.
-        _ if packet.flags & tcp::RST != 0 => Reason::Forwarded,
-        // Nobody has read it.
-        _ => Reason::ProxyAway,
-    }
-}
-
-/// A packet of no connection that is known.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "all of what is known of a packet")]
-fn fresh(
-    context: &TcContext,
-    endpoint: &EndpointEntry,
-    key: &TrackKey,
-    packet: &Packet,
-    way: Direction,
-    now: u64,
-    bytes: u64,
-    judged: &mut Judged,
-) -> Reason {
-    let enforced = endpoint.flags & endpoint_flags::ENFORCED != 0;
-    if packet.role() == Role::Continues {
-        let ports = [packet.source_port, packet.destination_port];
-        if way as u8 == Direction::Ingress as u8
-            && packet.protocol == protocol::TCP
-            && has_socket(context, packet.source, packet.destination, ports)
-        {
-            return Reason::ToProxy;
-        }
-        if enforced {
-            return Reason::NotTracked;
-        }
-    }
-    match enforced {
-        true => {
-            let Some(policy) = Policy::of(endpoint.endpoint) else {
-                return Reason::NoPolicy;
-            };
-            let port = match is_icmp(key.protocol) {
-                true => packet.destination_port,
-                false => judged_port(key, way),
-            };
-            *judged = policy.judge(way, key.remote, key.protocol, port);
-        }
-        false => {
-            judged.identity = identify(key.remote);
-            judged.verdict = Verdict::Allow;
-        }
-    }
-    let mut state = match way {
-        Direction::Egress => 0,
-        Direction::Ingress => state::INGRESS,
-    };
-    if packet.turn != Turn::None {
-        state |= state::TRANSLATED;
-    }
-    match judged.verdict {
-        Verdict::Allow => {}
-        Verdict::Inspect if key.protocol == protocol::TCP => {
-            if !listens(way, packet.v4) {
-                return Reason::ProxyAway;
-            }
-            state |= state::INSPECTED;
-        }
-        _ => return Reason::Policy,
-    }
-    if is_icmp(key.protocol) && !packet.is_echo() {
-        return Reason::Forwarded;
-    }
-    let crowded = match way {
-        Direction::Egress => endpoint_flags::CROWDED_OUT,
-        Direction::Ingress => endpoint_flags::CROWDED_IN,
-    };
-    if endpoint.flags & crowded != 0 {
-        return Reason::Crowded;
-    }
-    if !open(key, state, now, bytes, way, judged) {
-        return Reason::MapFull;
-    }
-    count(Reason::Opened, way);
-    if endpoint.flags & endpoint_flags::TELL_FLOWS != 0 {
-        tell(NodeEventKind::Opened, Reason::Opened, way, endpoint.endpoint, packet, judged);
-    }
-    match state & state::INSPECTED {
-        0 => Reason::Forwarded,
-        _ => Reason::ToProxy,
-    }
-}
-
-/// The port that policy is asked about, of a connection that was opened one way.
-#[inline(always)]
-fn judged_port(key: &TrackKey, opened: Direction) -> u16 {
-    match (key.protocol, opened) {
-        // What opens one is a request.
-        (protocol::ICMP, _) => 8,
-        (protocol::ICMPV6, _) => 128,
-        (_, Direction::Egress) => key.remote_port,
-        (_, Direction::Ingress) => key.local_port,
-    }
-}
-
-#[inline(always)]
-fn is_icmp(number: u8) -> bool {
-    matches!(number, protocol::ICMP | protocol::ICMPV6)
 }
