@@ -252,13 +252,15 @@ impl NodeKernel {
     /// When there is no room.
     pub fn set_policy(&self, endpoint: u32, policy: &NodePolicyTable) -> Result<u32, NodeError> {
         // As many results as policies.
-        self.set_policies(&[(endpoint, policy)]).pop().unwrap_or(Ok(0))
+        self.set_policies(&[(endpoint, policy)], |_, _| ()).pop().unwrap_or(Ok(0))
     }
 
-    /// The same for many, with little more to wait for than for one. Each fails by itself.
+    /// The same for many, with little more to wait for than for one. Each fails by itself. Each endpoint and
+    /// its revision is announced before anything is in force: events may come before this returns.
     pub fn set_policies(
         &self,
         policies: &[(u32, &NodePolicyTable)],
+        mut announce: impl FnMut(u32, u32),
     ) -> Vec<Result<u32, NodeError>> {
         let State { attached, revisions, .. } = &mut *lock(&self.state);
         let mut number = |policy: &NodePolicyTable| match policy.is_empty() {
@@ -268,6 +270,7 @@ impl NodeKernel {
         let policies: Vec<_> = policies
             .iter()
             .map(|(endpoint, policy)| (*endpoint, *policy, number(policy)))
+            .inspect(|(endpoint, _, revision)| announce(*endpoint, *revision))
             .collect();
         let set = self.maps.policies.set(&policies);
         let told = policies.iter().zip(set).map(|((endpoint, _, revision), set)| {

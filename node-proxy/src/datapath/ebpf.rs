@@ -1,7 +1,7 @@
 //! The kernel's side of a node, by programs on the interfaces of its workloads.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -283,25 +283,24 @@ impl Datapath for EbpfDatapath {
         policies: &[(EndpointId, u64, EndpointPolicy)],
     ) -> Vec<Result<(), DatapathError>> {
         let tables: Vec<_> = policies.iter().map(|(.., policy)| table(policy)).collect();
-        for ((id, ..), (_, audits)) in policies.iter().zip(&tables) {
-            // What is told in between is of either.
-            self.names.no_policy(*id);
-            if *audits {
-                self.audited.insert(*id);
-            }
-        }
+        let marked = policies.iter().zip(&tables).filter(|(_, (_, audits))| *audits);
+        self.audited.extend(marked.map(|((id, ..), _)| *id));
         // Before the policies: nothing passes unheard that a policy only marks.
         if let Err(error) = self.tell_of_flows() {
             return policies.iter().map(|_| Err(failed(&error))).collect();
         }
         let all = policies.iter().zip(&tables).map(|((id, ..), (table, _))| (*id, table));
-        let set = self.kernel.set_policies(&all.collect::<Vec<_>>());
+        let named: HashMap<_, _> = policies.iter().map(|(id, _, policy)| (*id, policy)).collect();
+        let announce = |id, first| {
+            if let Some(policy) = named.get(&id) {
+                self.names.announced(id, first, policy);
+            }
+        };
+        let set = self.kernel.set_policies(&all.collect::<Vec<_>>(), announce);
         let mut results = Vec::with_capacity(policies.len());
-        for (((id, revision, policy), (table, audits)), set) in
-            policies.iter().zip(&tables).zip(set)
-        {
-            results.push(set.map_err(|error| failed(&error)).map(|first| {
-                self.names.policy(*id, first, policy);
+        for (((id, revision, _), (table, audits)), set) in policies.iter().zip(&tables).zip(set) {
+            self.names.settled(*id, set.is_ok());
+            results.push(set.map_err(|error| failed(&error)).map(|_| {
                 if !audits {
                     self.audited.remove(id);
                 }

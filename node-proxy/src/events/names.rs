@@ -26,6 +26,8 @@ struct Known {
 struct Endpoint {
     name: Arc<str>,
     policy: Option<InForce>,
+    /// It is put in force just now: what is told is of either.
+    next: Option<InForce>,
 }
 
 #[derive(Debug)]
@@ -41,21 +43,32 @@ impl Names {
         let mut known = self.lock();
         let endpoint = known.endpoints.entry(id).or_default();
         if *endpoint.name != *name {
-            *endpoint = Endpoint { name: name.into(), policy: None };
+            *endpoint = Endpoint { name: name.into(), ..Endpoint::default() };
         }
     }
 
-    /// This policy is in force in the kernel, and events name it by this number or a higher one.
-    pub(crate) fn policy(&self, id: EndpointId, first: u32, policy: &EndpointPolicy) {
-        let policy = Some(InForce { first, policy: policy.clone() });
-        self.lock().endpoints.entry(id).or_default().policy = policy;
+    /// This policy will be in force in the kernel in a moment, and events name it by this number or a higher
+    /// one.
+    pub(crate) fn announced(&self, id: EndpointId, first: u32, policy: &EndpointPolicy) {
+        let next = Some(InForce { first, policy: policy.clone() });
+        self.lock().endpoints.entry(id).or_default().next = next;
+    }
+
+    /// The one that was announced is in force now, or is not going to be.
+    pub(crate) fn settled(&self, id: EndpointId, is_in_force: bool) {
+        if let Some(endpoint) = self.lock().endpoints.get_mut(&id)
+            && let Some(next) = endpoint.next.take()
+            && is_in_force
+        {
+            endpoint.policy = Some(next);
+        }
     }
 
     /// Nothing is in force for it any more, or something else in a moment. What it was called is
     /// remembered until another is called so: events come late.
     pub(crate) fn no_policy(&self, id: EndpointId) {
         if let Some(endpoint) = self.lock().endpoints.get_mut(&id) {
-            endpoint.policy = None;
+            (endpoint.policy, endpoint.next) = (None, None);
         }
     }
 
@@ -73,7 +86,7 @@ impl Names {
     }
 
     /// What an endpoint is called, and the policy that has decided an event of this revision, if that is
-    /// the one in force.
+    /// the one in force, or the one that comes into force.
     pub(super) fn of(
         &self,
         id: EndpointId,
@@ -82,7 +95,8 @@ impl Names {
         let known = self.lock();
         let endpoint = known.endpoints.get(&id)?;
         let decided = |found: &&InForce| found.first <= revision;
-        let policy = endpoint.policy.as_ref().filter(decided).map(|found| found.policy.clone());
+        let both = [&endpoint.next, &endpoint.policy].into_iter().flatten();
+        let policy = both.into_iter().find(decided).map(|found| found.policy.clone());
         Some((endpoint.name.clone(), policy))
     }
 
@@ -116,13 +130,20 @@ mod tests {
         let names = Names::default();
         names.endpoint(1, "default/shop");
         assert!(names.of(1, 8).unwrap().1.is_none());
-        names.policy(1, 8, &policy());
+        names.announced(1, 8, &policy());
         let (name, decided) = names.of(1, 8).unwrap();
-        assert_eq!((&*name, decided.is_some()), ("default/shop", true));
+        assert_eq!((&*name, decided.is_some()), ("default/shop", true), "events may be first");
+        names.settled(1, true);
+        assert!(names.of(1, 8).unwrap().1.is_some());
         assert!(names.of(1, 7).unwrap().1.is_none(), "that was before");
         assert!(names.of(1, 9).unwrap().1.is_some(), "it was given another number");
         assert!(names.of(1, 0).unwrap().1.is_none(), "no policy was asked");
-        names.policy(1, 10, &policy());
+        names.announced(1, 10, &policy());
+        assert!(names.of(1, 8).unwrap().1.is_some(), "until then it is in force");
+        names.settled(1, false);
+        assert!(names.of(1, 10).unwrap().1.is_some(), "that of before was given another number");
+        names.announced(1, 10, &policy());
+        names.settled(1, true);
         assert!(names.of(1, 8).unwrap().1.is_none(), "it was replaced");
         names.no_policy(1);
         let (name, decided) = names.of(1, 10).unwrap();
@@ -134,7 +155,8 @@ mod tests {
     fn a_number_that_another_has_now_brings_no_policy_along() {
         let names = Names::default();
         names.endpoint(1, "default/shop");
-        names.policy(1, 7, &policy());
+        names.announced(1, 7, &policy());
+        names.settled(1, true);
         names.endpoint(1, "default/shop");
         assert!(names.of(1, 8).unwrap().1.is_some(), "it is the same");
         names.endpoint(1, "default/other");
