@@ -9,10 +9,11 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use portreeve_policy::{Diagnostic, Severity};
 
+use super::settle::{Hints, Waiting};
 use super::split::{self, Piece};
 use super::{Batch, Event, Origin, What};
 use crate::objects::{Found, Object, ObjectKey};
@@ -43,6 +44,7 @@ pub struct Folder {
     /// Who says something about an object; one of them is heard.
     claims: HashMap<ObjectKey, BTreeSet<PathBuf>>,
     heard: HashMap<ObjectKey, PathBuf>,
+    waiting: Waiting<Stamp>,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +85,7 @@ impl Folder {
             files: BTreeMap::new(),
             claims: HashMap::new(),
             heard: HashMap::new(),
+            waiting: Waiting::default(),
         }
     }
 
@@ -104,18 +107,31 @@ impl Folder {
     /// # Errors
     /// When the folder itself can't be read. Nothing has changed then.
     pub fn read(&mut self) -> Result<Batch, FolderError> {
+        self.look(&Hints { all: true, ..Hints::default() })
+    }
+
+    /// Whether a file does not count yet as it is.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// What has changed, but for files that may still be written.
+    pub(super) fn look(&mut self, hints: &Hints) -> Result<Batch, FolderError> {
+        let now = Instant::now();
         let names =
             list(&self.path).map_err(|source| FolderError { path: self.path.clone(), source })?;
         let mut touched = BTreeSet::new();
         let gone: Vec<_> =
             self.files.keys().filter(|file| !names.contains(*file)).cloned().collect();
         for path in gone {
-            if let Some(old) = self.files.remove(&path) {
+            if self.waiting.is_settled(&path, None, hints, now)
+                && let Some(old) = self.files.remove(&path)
+            {
                 self.unclaim(&path, &old, &mut touched);
             }
         }
         for path in names {
-            self.read_file(path, &mut touched);
+            self.read_file(path, hints, now, &mut touched);
         }
         let mut events = Vec::new();
         for key in touched {
@@ -128,12 +144,23 @@ impl Folder {
     }
 
     /// Reads a file if it has changed.
-    fn read_file(&mut self, path: PathBuf, touched: &mut BTreeSet<ObjectKey>) {
+    fn read_file(
+        &mut self,
+        path: PathBuf,
+        hints: &Hints,
+        now: Instant,
+        touched: &mut BTreeSet<ObjectKey>,
+    ) {
         let stamp = stamp(&path);
         let old = self.files.get(&path);
         if let (Some(old), Some((stamp, _))) = (old, &stamp)
             && old.stamp == Some(*stamp)
         {
+            self.waiting.forget(&path);
+            return;
+        }
+        let seen = stamp.map(|(stamp, _)| stamp);
+        if !self.waiting.is_settled(&path, seen, hints, now) {
             return;
         }
         let old = self.files.remove(&path).unwrap_or_default();
@@ -296,13 +323,18 @@ fn list(folder: &Path) -> io::Result<BTreeSet<PathBuf>> {
     let mut files = BTreeSet::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if !hidden && matches!(extension, Some("yaml" | "yml" | "json")) && !path.is_dir() {
+        if is_of_objects(&path) && !path.is_dir() {
             files.insert(path);
         }
     }
     Ok(files)
+}
+
+/// Whether a file of this name is read.
+pub(super) fn is_of_objects(path: &Path) -> bool {
+    let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    !hidden && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
 /// What the system says of a file, and whether it was written just now.

@@ -6,9 +6,11 @@
 //! | `mod.rs` | [`Source`], [`Batch`], [`Event`] |
 //! | `split.rs` | a file as documents, each with its place |
 //! | `folder.rs` | a folder of files: what changed since it was last read |
+//! | `settle.rs` | files that are being written |
 //! | `watch.rs` | the same, told by the kernel when to look |
 
 mod folder;
+mod settle;
 mod split;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 
@@ -230,4 +232,31 @@ async fn a_watched_folder_tells_of_what_is_renamed_over() {
     let batch = watched.next().await;
     assert!(matches!(batch.events[0].what, What::Put(_)));
     assert_eq!(objects.changes().len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_in_steps_counts_when_it_is_whole() {
+    let objects = Objects::new();
+    let both = workload("a", "10.0.0.1") + "---\n" + &workload("b", "10.0.0.2");
+    objects.write("a.yaml", &both);
+    let mut watched = WatchedFolder::open(objects.folder.path(), Arc::default()).unwrap();
+    assert_eq!(watched.next().await.events.len(), 2);
+    // As editors and redirections of a shell do: away, empty, a part of it, all of it.
+    let path = objects.at("a.yaml");
+    let write = async {
+        let steps = ["", &workload("a", "10.0.0.1"), &both.replace("10.0.0.2", "10.0.0.3")];
+        fs::rename(&path, objects.at("a.yaml~")).unwrap();
+        for text in steps {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            fs::write(&path, text).unwrap();
+        }
+    };
+    let (batch, ()) = tokio::join!(watched.next(), write);
+    assert_eq!(batch.events.len(), 1, "{:?}", batch.events);
+    assert!(matches!(batch.events[0].what, What::Put(_)));
+    // What is gone for good, is gone.
+    fs::remove_file(&path).unwrap();
+    let batch = watched.next().await;
+    assert_eq!(batch.events.len(), 2);
+    assert!(batch.events.iter().all(|event| matches!(event.what, What::Removed)));
 }

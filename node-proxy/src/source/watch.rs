@@ -1,30 +1,37 @@
 //! A folder that is watched: read again when the kernel says that something in it has changed, and now
 //! and then where the kernel doesn't (network file systems, a folder that was replaced).
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher};
+use notify::event::{ModifyKind, RenameMode};
+use notify::{Event, EventKind, RecursiveMode, Watcher};
 use portreeve_policy::{Diagnostic, Severity};
 use tokio::sync::Notify;
 
+use super::folder::is_of_objects;
+use super::settle::{Hints, SETTLE};
 use super::{Batch, Folder, FolderError, NextBatch, Source};
 
-/// How long to wait for a change to be complete: editors and tools write in several steps.
-const SETTLE: Duration = Duration::from_millis(50);
-
-/// The longest wait for that: somebody may be writing all the time.
-const PATIENCE: u32 = 20;
+/// What is moved to its place is seldom alone.
+const TOGETHER: Duration = Duration::from_millis(1);
 
 /// How often the folder is looked at without being told.
 const POLL: Duration = Duration::from_secs(2);
+
+/// What the kernel has told.
+#[derive(Debug, Default)]
+struct Told {
+    something: Notify,
+    hints: Mutex<Hints>,
+}
 
 /// A folder that is watched.
 #[derive(Debug)]
 pub struct WatchedFolder {
     folder: Folder,
-    told: Arc<Notify>,
+    told: Arc<Told>,
     /// Asks for everything to be read again.
     again: Arc<Notify>,
     first: Option<Batch>,
@@ -41,7 +48,7 @@ impl WatchedFolder {
     /// # Errors
     /// When the folder can't be read.
     pub fn open(path: &Path, again: Arc<Notify>) -> Result<Self, FolderError> {
-        let told = Arc::new(Notify::new());
+        let told = Arc::<Told>::default();
         // Watched first: what changes while it is read is not missed.
         let watcher = watcher(path, told.clone())
             .inspect_err(|error| tracing::warn!(%error, "can't watch the objects, polling them"))
@@ -63,12 +70,17 @@ impl WatchedFolder {
             return first;
         }
         loop {
+            let pause = if self.folder.is_waiting() { SETTLE } else { POLL };
+            let mut all = false;
             tokio::select! {
-                () = self.told.notified() => self.settle().await,
-                () = self.again.notified() => self.folder.look_at_all(),
-                () = tokio::time::sleep(POLL) => {}
+                () = self.told.something.notified() => tokio::time::sleep(TOGETHER).await,
+                () = self.again.notified() => {
+                    self.folder.look_at_all();
+                    all = true;
+                }
+                () = tokio::time::sleep(pause) => {}
             }
-            let batch = self.read();
+            let batch = self.read(all);
             let said = (batch.unreadable.clone(), batch.doubles.clone());
             if !batch.events.is_empty() || said != self.said {
                 self.said = said;
@@ -77,17 +89,10 @@ impl WatchedFolder {
         }
     }
 
-    /// Waits until nothing is written for a moment.
-    async fn settle(&self) {
-        for _ in 0..PATIENCE {
-            if tokio::time::timeout(SETTLE, self.told.notified()).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    fn read(&mut self) -> Batch {
-        self.folder.read().unwrap_or_else(|error| {
+    fn read(&mut self, all: bool) -> Batch {
+        let mut hints = std::mem::take(&mut *self.told.hints());
+        hints.all |= all;
+        self.folder.look(&hints).unwrap_or_else(|error| {
             let unreadable = vec![Diagnostic {
                 severity: Severity::Error,
                 source: error.path.display().to_string(),
@@ -114,13 +119,52 @@ impl Source for WatchedFolder {
     }
 }
 
-fn watcher(path: &Path, told: Arc<Notify>) -> notify::Result<notify::RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading the files is an event, too; only the others say anything.
-        if !event.is_ok_and(|event| event.kind.is_access()) {
-            told.notify_one();
+impl Told {
+    fn hints(&self) -> MutexGuard<'_, Hints> {
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, event: notify::Result<Event>) {
+        let Ok(event) = event else {
+            // Whatever it was, the folder says what is there.
+            return self.something.notify_one();
+        };
+        // Reading the files is an event, too.
+        if event.kind.is_access() {
+            return;
         }
-    })?;
+        if let EventKind::Modify(ModifyKind::Name(mode)) = event.kind {
+            self.hear_of_move(mode, &event.paths);
+        }
+        self.something.notify_one();
+    }
+
+    fn hear_of_move(&self, mode: RenameMode, paths: &[PathBuf]) {
+        let mut hints = self.hints();
+        match (mode, paths) {
+            (RenameMode::To, [to]) => hints.arrived(to),
+            (RenameMode::Both, [from, to]) => {
+                if is_of_objects(to) {
+                    hints.gone.insert(from.clone());
+                }
+                hints.arrived(to);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Hints {
+    fn arrived(&mut self, path: &Path) {
+        // A ConfigMap's files change all at once, when the link to their folder is moved to its place.
+        self.all |= path.file_name().is_some_and(|name| name == "..data");
+        self.whole.insert(path.to_owned());
+        self.gone.remove(path);
+    }
+}
+
+fn watcher(path: &Path, told: Arc<Told>) -> notify::Result<notify::RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event| told.hear(event))?;
     watcher.watch(path, RecursiveMode::NonRecursive)?;
     Ok(watcher)
 }
