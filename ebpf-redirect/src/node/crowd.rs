@@ -50,6 +50,16 @@ impl NodeKernel {
         Ok(all)
     }
 
+    /// So many connections may be opened before somebody has to look whether one workload has too many; and one
+    /// workload opens no more in a quarter of a second.
+    #[must_use]
+    pub fn room_between_looks(&self) -> u64 {
+        let [connections, translations] = self.room_for_connections();
+        // Those of services have two entries.
+        let room = connections.min(translations / 2);
+        (room / 8).max(LEAST.min(room / 4)) as u64
+    }
+
     /// Refuses new connections of those who have more than their share, while more than half of the room is
     /// taken; and of nobody else. Returns those who are refused, and which way.
     ///

@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
-use portreeve_ebpf_common::node::{EndpointEntry, NODE_LAYOUT, NodeConfig, endpoint_flags, mark};
+use portreeve_ebpf_common::node::{
+    EndpointEntry, NODE_LAYOUT, NodeConfig, Opened, endpoint_flags, mark,
+};
 use portreeve_ebpf_common::{Address, ListenerSlot, ServiceKey};
 
 use super::device;
@@ -131,7 +133,9 @@ impl NodeKernel {
         }
         let part = if link.master.is_some() { endpoint_flags::PART_OF_ANOTHER } else { 0 };
         let entry = EndpointEntry { endpoint, flags: flags | part, revision };
-        let known = put("ENDPOINTS", &self.maps.endpoints, &interface, &entry);
+        let paced = Opened { limit: self.room_between_looks(), ..Opened::default() };
+        let known = put("OPENED", &self.maps.opened, &endpoint, &paced)
+            .and_then(|()| put("ENDPOINTS", &self.maps.endpoints, &interface, &entry));
         if known.is_ok() {
             attached.insert(interface, entry);
         }
@@ -192,6 +196,7 @@ impl NodeKernel {
                 remove("TRANSLATED", translated, &ends)?;
             }
         }
+        remove("OPENED", &self.maps.opened, &endpoint)?;
         self.set_own_addresses(endpoint, &[])?;
         for (interface, entry) in self.endpoints()? {
             if entry.endpoint == endpoint {

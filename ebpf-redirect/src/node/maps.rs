@@ -4,8 +4,8 @@ use std::mem::size_of;
 use std::os::fd::AsFd;
 
 use portreeve_ebpf_common::node::{
-    EndpointEntry, Ends, FragmentKey, FragmentPorts, NODE_LAYOUT, NodeConfig, PrefixKey, TrackKey,
-    Tracked, Translation,
+    EndpointEntry, Ends, FragmentKey, FragmentPorts, NODE_LAYOUT, NodeConfig, Opened, PrefixKey,
+    TrackKey, Tracked, Translation,
 };
 use portreeve_ebpf_common::{
     Address, Affinity, AffinityKey, Backend, ReverseKey, ReverseValue, Service, ServiceKey, Slot,
@@ -29,6 +29,7 @@ use crate::table::Table;
 pub(super) struct Maps {
     pub(super) config: Table<u32, NodeConfig>,
     pub(super) endpoints: Table<u32, EndpointEntry>,
+    pub(super) opened: Table<u32, Opened>,
     pub(super) own: Table<Address, u32>,
     pub(super) identities: Identities,
     pub(super) policies: Policies,
@@ -45,6 +46,7 @@ impl Maps {
         Ok(Self {
             config: table(folder, "CONFIG")?,
             endpoints: table(folder, "ENDPOINTS")?,
+            opened: table(folder, "OPENED")?,
             own: table(folder, "OWN")?,
             identities: Identities::new(table(folder, "HOSTS")?, table(folder, "PREFIXES")?),
             policies: Policies { outer: table(folder, "POLICIES")?, capacity: capacity.policy },
@@ -116,7 +118,7 @@ pub(super) fn check_pinned(folder: &Folder, capacity: &NodeCapacity) -> Result<(
 }
 
 /// Each map's kind, and the bytes of its keys and values.
-pub(super) const SHAPES: [(&str, u32, usize, usize); 23] = {
+pub(super) const SHAPES: [(&str, u32, usize, usize); 24] = {
     use map_kind::{
         HASH, HASH_OF_MAPS, LPM_TRIE, LRU_HASH, PER_CPU_ARRAY, RING_BUFFER, SK_STORAGE, SOCKMAP,
     };
@@ -126,6 +128,7 @@ pub(super) const SHAPES: [(&str, u32, usize, usize); 23] = {
     [
         shape::<u32, NodeConfig>("CONFIG", HASH),
         shape::<u32, EndpointEntry>("ENDPOINTS", HASH),
+        shape::<u32, Opened>("OPENED", HASH),
         shape::<Address, u32>("OWN", HASH),
         shape::<Address, u32>("HOSTS", HASH),
         shape::<PrefixKey, u32>("PREFIXES", LPM_TRIE),

@@ -67,9 +67,11 @@ impl Default for NodeCapacity {
 
 impl NodeCapacity {
     /// Room by the names of maps. That of a policy is its trie's, made anew with each policy.
-    pub(super) fn by_map(&self) -> [(&'static str, u32); 14] {
+    pub(super) fn by_map(&self) -> [(&'static str, u32); 15] {
         [
             ("ENDPOINTS", self.endpoints),
+            // Some may be on their way out.
+            ("OPENED", self.endpoints.saturating_mul(2)),
             ("OWN", self.own),
             ("HOSTS", self.hosts),
             ("PREFIXES", self.prefixes),

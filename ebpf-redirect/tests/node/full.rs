@@ -7,6 +7,7 @@ use portreeve_ebpf_common::{Direction, Verdict};
 
 use super::Test;
 use super::net::{Node, TCP, UDP, answers, policy};
+use super::packets::{ENDPOINT, PASS, ip, own, prepare, run, with_ports};
 
 pub(crate) const TESTS: &[Test] = &[
     ("map_full_of_endpoints_closes_the_newcomer", of_endpoints),
@@ -14,6 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("map_full_of_policy_entries_keeps_the_policy_in_force", of_policy_entries),
     ("map_full_of_connections_lets_active_ones_go_on", of_connections),
     ("map_full_of_connections_lets_idle_ones_go_on_if_somebody_looks", of_idle_connections),
+    ("who_opens_very_many_at_once_gets_a_part_of_the_room_before_somebody_looks", at_once),
 ];
 
 /// The node anew, with other room.
@@ -120,6 +122,24 @@ fn of_idle_connections(node: &mut Node) {
     a.connect((b.v4(), 80)).expect("there is room for others");
     let counters = node.kernel().counters().expect("counters");
     assert!(counters.get(Reason::Crowded, Direction::Egress) > 0, "who gets no more is counted");
+}
+
+fn at_once(node: &mut Node) {
+    with_room(node, |capacity| capacity.connections = ROOM);
+    prepare(node, 0);
+    let rules = [(Direction::Egress, 0, UDP, 0, Verdict::Allow)];
+    node.kernel().set_policy(ENDPOINT, &policy(1, &rules)).expect("room");
+    let limit = node.kernel().room_between_looks();
+    let peer = IpAddr::from([10, 0, 0, 1]);
+    // A test that is held up may see another quarter of a second, but not as many as these.
+    let passed = (0..limit * 8).filter(|number| {
+        let port = u16::try_from(1000 + number).expect("a port");
+        run(node, true, &ip(own(peer), peer, UDP, [0; 2], &with_ports(port, 53)), 1).0 == PASS
+    });
+    let passed = passed.count() as u64;
+    assert!((limit..limit * 8).contains(&passed), "{passed} of {limit} at a time");
+    let counters = node.kernel().counters().expect("counters");
+    assert_eq!(counters.get(Reason::Crowded, Direction::Egress), limit * 8 - passed);
 }
 
 fn of_endpoints(node: &mut Node) {

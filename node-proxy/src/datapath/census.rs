@@ -1,4 +1,4 @@
-//! Looks once a second whether a workload has so many connections that those of others would be forgotten.
+//! Looks four times a second whether a workload has so many connections that those of others would be forgotten.
 //! While few are opened it looks at one counter.
 
 use std::io;
@@ -17,9 +17,7 @@ pub(super) struct Census {
     thread: Option<JoinHandle<()>>,
 }
 
-const EVERY: Duration = Duration::from_secs(1);
-/// As many connections are opened between two looks at all of them, at most.
-const FEW: u64 = 1 << 15;
+const EVERY: Duration = Duration::from_millis(250);
 
 impl Census {
     /// Begins.
@@ -70,7 +68,8 @@ impl State {
         let counters = kernel.counters()?;
         let both = [Direction::Egress, Direction::Ingress];
         let opened = both.map(|way| counters.get(Reason::Opened, way)).into_iter().sum::<u64>();
-        if self.crowded.is_empty() && opened.wrapping_sub(self.opened) < FEW {
+        let few = kernel.room_between_looks();
+        if self.crowded.is_empty() && opened.wrapping_sub(self.opened) < few {
             return Ok(());
         }
         self.opened = opened;

@@ -18,7 +18,7 @@ pub use self::balance::{Ends, HAIRPIN_V4, HAIRPIN_V6, Translation, scope, transl
 pub use self::endpoint::{EndpointEntry, NodeConfig, PrefixKey, endpoint_flags, mark};
 pub use self::policy::{NodePolicyKey, VerdictKey};
 pub use self::report::{NodeEvent, NodeEventKind, Reason};
-pub use self::track::{FragmentKey, FragmentPorts, Leg, TrackKey, Tracked, state, tcp};
+pub use self::track::{FragmentKey, FragmentPorts, Leg, Opened, TrackKey, Tracked, state, tcp};
 
 /// Version of everything here. What is pinned with another one is not taken over.
 pub const NODE_LAYOUT: u32 = 2;

@@ -167,6 +167,27 @@ impl Tracked {
     }
 }
 
+/// How many connections a workload has opened of late.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// See [`Opened::window`].
+    pub window: u64,
+    /// As many in it, so far.
+    pub count: u64,
+    /// As many are let pass in one.
+    pub limit: u64,
+}
+
+impl Opened {
+    /// The quarter of a second, or a little more, that a time of the monotonic clock falls into.
+    #[inline(always)]
+    #[must_use]
+    pub const fn window(now: u64) -> u64 {
+        now >> 28
+    }
+}
+
 /// A packet that comes in parts.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -9,6 +9,7 @@ use portreeve_ebpf_common::{Address, Direction, Verdict};
 
 use crate::judge::{Judged, identify, judge};
 use crate::maps::OWN;
+use crate::pace::may_open;
 use crate::packet::{Packet, Role, Turn};
 use crate::proxy::{has_socket, listens};
 use crate::report::{count, tell};
@@ -187,7 +188,8 @@ pub fn fresh(
         Direction::Egress => endpoint_flags::CROWDED_OUT,
         Direction::Ingress => endpoint_flags::CROWDED_IN,
     };
-    if endpoint.flags & crowded != 0 {
+    let too_many = endpoint.flags & crowded != 0;
+    if too_many || way as u8 == Direction::Egress as u8 && !may_open(endpoint.endpoint, now) {
         return Reason::Crowded;
     }
     if !open(key, state, now, bytes, way, judged) {

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `workload.rs` | `from_workload`, `to_workload`: the way of a packet |
 //! | `proxy.rs` | `to_proxy`; what hands packets to the proxy's sockets |
+//! | `pace.rs` | how fast a workload may open connections |
 //! | `waiting.rs`, `../lookup.rs` | `again`: first packets for it whose ends another connection still has |
 //! | `outside.rs` | `from_outside`, `to_outside`: services of the node, for those who are not on it |
 //! | `packet.rs` | headers: IPv4, IPv6 and its extensions, fragments |
@@ -42,6 +43,7 @@ mod judge;
 mod lookup;
 mod maps;
 mod outside;
+mod pace;
 mod packet;
 #[path = "../peer_name.rs"]
 mod peer_name;

@@ -6,8 +6,8 @@ use aya_ebpf::btf_maps::{
 };
 use aya_ebpf::macros::btf_map;
 use portreeve_ebpf_common::node::{
-    EndpointEntry, Ends, FragmentKey, FragmentPorts, NodeConfig, NodeEvent, Reason, TrackKey,
-    Tracked, Translation, VerdictKey,
+    EndpointEntry, Ends, FragmentKey, FragmentPorts, NodeConfig, NodeEvent, Opened, Reason,
+    TrackKey, Tracked, Translation, VerdictKey,
 };
 use portreeve_ebpf_common::{
     Address, Affinity, AffinityKey, Backend, ListenerSlot, PolicyValue, ReverseKey, ReverseValue,
@@ -25,6 +25,10 @@ pub static CONFIG: HashMap<u32, NodeConfig, 1, GROWS> = HashMap::new();
 /// By the number of the interface at the host's end.
 #[btf_map]
 pub static ENDPOINTS: HashMap<u32, EndpointEntry, 4096, GROWS> = HashMap::new();
+
+/// By endpoint: how fast it opens connections.
+#[btf_map]
+pub static OPENED: HashMap<u32, Opened, 4096, GROWS> = HashMap::new();
 
 /// Whose address it is: the endpoint's number.
 #[btf_map]

@@ -13,6 +13,7 @@ use crate::balance::{Found, about, for_workload, has_services, keep, look, settl
 use crate::connection::{fresh, in_a_clients_name, is_icmp, judge_again, known};
 use crate::discovery::{speaks_for_itself, stays_on_link};
 use crate::maps::{ENDPOINTS, OWN};
+use crate::pace::may_open;
 use crate::packet::{Role, Turn, keep_ports, put, read};
 use crate::proxy::{TO_HOST, hand_over, has_socket, is_for_host, mark_of, redirect, set_mark};
 use crate::report::{count, tell};
@@ -275,7 +276,9 @@ fn decide(
             }
             Found::Itself => {
                 if balancing.is_new != 0 {
-                    if endpoint.flags & endpoint_flags::CROWDED_OUT != 0 {
+                    if endpoint.flags & endpoint_flags::CROWDED_OUT != 0
+                        || !may_open(endpoint.endpoint, now)
+                    {
                         return Reason::Crowded;
                     }
                     count(Reason::Opened, way);
