@@ -1,6 +1,7 @@
 //! Maps without room: whom that closes, and whom it leaves alone.
 
 use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
 
 use portreeve_ebpf::node::{NodeCapacity, NodeKernel, Reason};
 use portreeve_ebpf_common::{Direction, Verdict};
@@ -89,6 +90,8 @@ fn flood(node: &Node, to: IpAddr, mut between: impl FnMut()) {
         }
         if number % 50 == 0 {
             between();
+            // Nobody opens more than so many at once.
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
