@@ -1,0 +1,61 @@
+//! Each endpoint has its own policy, and it can be replaced.
+
+use portreeve_core::NodeConfig;
+
+use super::harness::*;
+
+#[tokio::test]
+async fn each_endpoint_is_judged_by_its_own_policy_and_a_stranger_is_refused() {
+    let admin = |config: &mut NodeConfig| config.admin = Some(local("127.0.0.1"));
+    let node = Node::start("127.0.0.1", admin).await;
+    node.add("alice", ALICE, asks("alice", "/a.*"));
+    node.add("bob", BOB, asks("bob", "/b.*"));
+    let (mut alice, mut bob) = (node.connect(ALICE).await, node.connect(BOB).await);
+    assert_eq!((ask(&mut alice, "/a").await, ask(&mut alice, "/b").await), (200, 403));
+    assert_eq!((ask(&mut bob, "/a").await, ask(&mut bob, "/b").await), (403, 200));
+    node.refuses(STRANGER).await;
+    assert_eq!(
+        node.heard(),
+        [
+            "alice egress Allow /a rule_allows",
+            "alice egress Deny /b no_rule_allows",
+            "bob egress Deny /a no_rule_allows",
+            "bob egress Allow /b rule_allows",
+        ]
+    );
+
+    let metrics = node.metrics().await;
+    for series in [
+        "portreeve_limits_hit_total{limit=\"no_endpoint\"} 1",
+        "portreeve_http_decisions_total{endpoint=\"alice\",direction=\"egress\",verdict=\"deny\"} 1",
+        "portreeve_http_decisions_total{endpoint=\"bob\",direction=\"egress\",verdict=\"allow\"} 1",
+        "portreeve_connections_active{endpoint=\"alice\",direction=\"egress\"} 1",
+        "portreeve_policy_revision{endpoint=\"bob\"} 1",
+        "portreeve_policy_rule_hits_total{endpoint=\"bob\",policy=",
+    ] {
+        assert!(metrics.contains(series), "{series} is not in\n{metrics}");
+    }
+    assert!(node.endpoints.remove("alice"));
+    ends(&mut alice).await;
+    let metrics = node.metrics().await;
+    assert!(!metrics.contains("alice") && metrics.contains("bob"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_policy_is_replaced_for_one_endpoint_alone() {
+    let node = Node::start("127.0.0.1", |_| {}).await;
+    node.add("alice", ALICE, asks("alice", "/a.*"));
+    node.add("bob", BOB, asks("bob", "/a.*"));
+    let (mut alice, mut bob) = (node.connect(ALICE).await, node.connect(BOB).await);
+    assert_eq!((ask(&mut alice, "/a").await, ask(&mut bob, "/a").await), (200, 200));
+    let replaced = node.endpoints.set_policy("alice", asks("alice", "/new"));
+    assert_eq!(replaced, Ok(2));
+    assert_eq!((ask(&mut alice, "/a").await, ask(&mut alice, "/new").await), (403, 200));
+    assert_eq!((ask(&mut bob, "/a").await, ask(&mut bob, "/new").await), (200, 403));
+    // Nobody may be asked anything any more: idle connections are cut.
+    let none = policy("alice", "egress: [{}]");
+    assert_eq!(node.endpoints.set_policy("alice", none), Ok(3));
+    ends(&mut alice).await;
+    assert_eq!(ask(&mut bob, "/a").await, 200);
+    assert!(node.endpoints.set_policy("nobody", asks("nobody", "/")).is_err());
+}
