@@ -144,6 +144,13 @@ pub trait Gate<H: ?Sized> {
     /// Which clock runs now.
     fn phase(&self) -> Phase;
 
+    /// Bytes that the gate keeps on its own account, besides what it leaves unread: answers that wait for
+    /// their turn. For who has a bound on what is held for a connection; asked after every turn, so that
+    /// it must not be counted up then.
+    fn held(&self) -> usize {
+        0
+    }
+
     /// Bytes that the gate may leave unread with [`Op::NeedInput`]: its own limits are below. A gate
     /// that leaves more is broken, and its connection ends.
     fn unread_limit(&self) -> usize {

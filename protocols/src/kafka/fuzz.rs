@@ -19,7 +19,7 @@ use super::{
     Decided, Exchange, Handler, Kafka, Limits, Outcome as Decision, Refusal, Request, Subject,
 };
 use crate::drive::{Script, Sink, pieces};
-use crate::gate::{Close, Direction};
+use crate::gate::{Close, Direction, Gate};
 
 /// What came of driving a gate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Outcome {
     pub finished: Vec<Exchange>,
     /// Messages that were not accepted.
     pub refused: Vec<Refusal>,
+    /// Bytes that the gate still holds.
+    pub held: usize,
 }
 
 /// Allows what a function of API, topic and group says, and remembers.
@@ -103,7 +105,12 @@ pub fn run(script: &Script<'_>, cut: impl FnMut() -> usize, allows: impl Allows)
     let mut gate = Kafka::new(Arc::new(limits), None);
     let mut recorder = Recorder { outcome: Outcome::default(), key: -1, allows };
     script.run(&mut gate, &mut recorder, cut);
+    recorder.outcome.held = held(&gate, &recorder);
     recorder.outcome
+}
+
+fn held<H>(gate: &impl Gate<H>, _: &H) -> usize {
+    gate.held()
 }
 
 /// Allows everything that does not say `denied`, and nothing that stands for everything.

@@ -51,11 +51,11 @@ pub(super) struct Insert {
 }
 
 impl Pending {
-    /// Bytes that are kept for the client until it is this one's turn.
+    /// Bytes that are kept until it is this one's turn: the same for as long as it is under way.
     pub(super) fn owed(&self) -> usize {
         match &self.action {
-            Action::Ours { reply, .. } => reply.len(),
-            Action::Change(change) => change.inserts.iter().map(|insert| insert.items.len()).sum(),
+            Action::Ours { reply, .. } => reply.capacity(),
+            Action::Change(change) => change.held(),
             Action::Pass | Action::Lookup => 0,
         }
     }
@@ -69,6 +69,13 @@ impl Pending {
 }
 
 impl Change {
+    fn held(&self) -> usize {
+        let length = |name: &Option<Box<[u8]>>| name.as_ref().map_or(0, |name| name.len());
+        let inserts =
+            self.inserts.iter().map(|insert| insert.items.capacity() + length(&insert.inside));
+        self.client_id.len() + length(&self.group) + inserts.sum::<usize>()
+    }
+
     /// Whether it is one run of items before those of the broker, which can be sent as soon as the
     /// place for them has come.
     pub(super) fn can_begin_at_once(&self) -> bool {

@@ -91,7 +91,7 @@ pub struct Kafka {
     limits: Arc<Limits>,
     advertised: Option<Arc<Advertised>>,
     in_flight: InFlight<Pending>,
-    /// Bytes of answers of the gate's own among them.
+    /// Bytes that are kept for them until they are answered: the sum of [`Pending::owed`].
     owed: usize,
     asking: Asking,
     answering: Answering,
@@ -209,6 +209,10 @@ impl<H: Handler + ?Sized> Gate<H> for Kafka {
             Asking::Frame => Phase::Idle,
             _ => Phase::Response,
         }
+    }
+
+    fn held(&self) -> usize {
+        self.owed
     }
 
     fn unread_limit(&self) -> usize {

@@ -378,6 +378,21 @@ fn answers_that_wait_for_their_turn_are_bounded_in_bytes() {
 }
 
 #[test]
+fn what_waits_for_its_turn_is_told_to_who_has_a_bound_on_it() {
+    let allowed = request(3, 1, false, &metadata(Some(&["a"])));
+    assert_eq!(talk(&allowed, &[]).held, 0, "nothing is kept of what the broker answers");
+    let behind = [&allowed[..], &list_offsets(100)].concat();
+    let held = talk(&behind, &[]).held;
+    assert!((2200..=4400).contains(&held), "{held} bytes");
+    // The rest of an answer that is the broker's to begin.
+    let partly = request(3, 1, false, &metadata(Some(&["a", "denied"])));
+    assert!(talk(&partly, &[]).held >= "denied".len());
+    let answer = response(&metadata_response(&[(0, "a")]));
+    assert_eq!(talk(&behind, &answer).held, 0);
+    assert_eq!(talk(&partly, &answer).held, 0);
+}
+
+#[test]
 fn bytes_after_the_last_field_are_cut_off() {
     let mut body = metadata(Some(&["a"]));
     body.extend_from_slice(b"hidden");

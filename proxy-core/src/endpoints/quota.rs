@@ -10,8 +10,9 @@ pub struct EndpointLimits {
     /// [`Limits::connections`](crate::Limits::connections).
     pub connections: usize,
     /// Bytes that the proxy holds for its connections: what one side has sent and the other has not
-    /// taken. A connection that would hold more is reset. Default 64 MiB: a thousand slow readers with
-    /// what a read brings.
+    /// taken, denials that wait for their turn, and what the log will say of pipelined requests. A
+    /// connection that would hold more is reset. Default 64 MiB: a thousand slow readers with what a read
+    /// brings.
     pub buffered_bytes: usize,
     /// What it gets of a busy worker's time, in proportion to the others' shares. Default 100. What
     /// nobody else wants anyone may have.

@@ -83,6 +83,10 @@ impl Inspect for HttpSession {
         HttpPolicy::suits(far)
     }
 
+    fn held(&self) -> usize {
+        self.in_flight.held()
+    }
+
     fn give_up(&mut self) {
         while let Some(exchange) = self.in_flight.pop() {
             let cut = Answered {

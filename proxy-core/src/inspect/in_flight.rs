@@ -119,6 +119,17 @@ impl InFlight {
         self.0.get_or_insert_with(take).push_back(exchange);
     }
 
+    /// Bytes that are kept for the log while requests are pipelined. Of one alone there is but a head.
+    pub(super) fn held(&self) -> usize {
+        match &self.0 {
+            Some(queue) if queue.len() > 1 => {
+                let records = queue.iter().filter_map(|exchange| exchange.record.as_ref());
+                records.map(|record| record.text.capacity()).sum()
+            }
+            _ => 0,
+        }
+    }
+
     /// The oldest one.
     pub(super) fn front(&mut self) -> Option<&mut Exchange> {
         self.0.as_mut()?.front_mut()

@@ -12,6 +12,9 @@ use crate::redirection::Target;
 use crate::relay::{End, Session};
 use crate::telemetry::TimeoutPhase;
 
+/// What is kept for reports is counted by so many bytes.
+const PAGE: usize = 4096;
+
 /// What tells the sessions of protocols apart.
 pub(super) trait Inspect: Send + Unpin {
     /// The server may speak first, and nobody knows how to tell the client what goes wrong.
@@ -25,6 +28,10 @@ pub(super) trait Inspect: Send + Unpin {
     fn adopt(&mut self, action: Action) -> bool;
     /// Whether a connection that is read as this one is may go on with what a far policy says of it.
     fn suits(far: &Action) -> bool;
+    /// Bytes kept for requests under way, so that they can be reported when they are answered.
+    fn held(&self) -> usize {
+        0
+    }
     /// The connection is over: reports what was under way.
     fn give_up(&mut self) {}
 }
@@ -81,7 +88,12 @@ impl<I: Inspect> Session for I {
     }
 
     fn holds(&mut self, bytes: usize) -> bool {
-        self.connection_mut().holds(bytes)
+        if !self.connection().counts_held() {
+            return true;
+        }
+        // In whole pages: what requests leave behind usually is none, and changes nobody's numbers.
+        let kept = self.held() & !(PAGE - 1);
+        self.connection_mut().holds(bytes + kept)
     }
 
     fn revoked(&self) -> bool {

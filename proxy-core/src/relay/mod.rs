@@ -138,7 +138,7 @@ impl<G: Gate<S> + Unpin, S: Session> Relay<G, S> {
         if end.is_none() && matches!(self.state, State::Relaying) {
             self.watch_clock(now);
         }
-        let held = self.request.held() + self.response.held();
+        let held = self.request.held() + self.response.held() + self.gate.held();
         if end.is_none() && !self.session.holds(held) {
             return Some(End::Aborted);
         }

@@ -4,9 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use portreeve_core::{NodeConfig, UpstreamConfig};
-use portreeve_policy::EndpointPolicy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use super::harness::*;
 
@@ -72,31 +71,6 @@ async fn what_both_would_read_differently_is_refused() {
     node.add("shop", SHOP, policy("shop", &format!("ingress: [{{toPorts: [{{{kafka}}}]}}]")));
     node.refuses(ALICE).await;
     assert_eq!(node.heard(), ["shop ingress Deny connection protocols_differ"]);
-}
-
-/// May consume these topics, or be asked for them.
-fn topics(name: &str, direction: &str, topics: [&str; 2]) -> EndpointPolicy {
-    let rules = topics.map(|topic| format!("{{role: consume, topic: {topic}}}")).join(", ");
-    let ports = format!("ports: [{{port: '80', protocol: TCP}}], rules: {{kafka: [{rules}]}}");
-    policy(name, &format!("{direction}: [{{toPorts: [{{{ports}}}]}}]"))
-}
-
-/// Asks for the offsets of a topic's partition 0 (ListOffsets, version 1), and returns the error code.
-async fn offsets(client: &mut TcpStream, topic: &str) -> i16 {
-    let name =
-        [&i16::try_from(topic.len()).expect("short").to_be_bytes(), topic.as_bytes()].concat();
-    let one = 1_i32.to_be_bytes();
-    let head = [0, 2, 0, 1, 0, 0, 0, 7, 0, 0, 255, 255, 255, 255];
-    let body = [&head[..], &one, &name, &one, &[0; 4], &[255; 8]].concat();
-    let length = i32::try_from(body.len()).expect("short").to_be_bytes();
-    client.write_all(&[&length[..], &body].concat()).await.expect("sent");
-    let mut length = [0; 4];
-    client.read_exact(&mut length).await.expect("an answer");
-    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
-    client.read_exact(&mut answer).await.expect("an answer");
-    // Correlation id, one topic with its name, one partition with its number.
-    let error = 4 + 4 + name.len() + 4 + 4;
-    i16::from_be_bytes([answer[error], answer[error + 1]])
 }
 
 #[tokio::test]

@@ -199,3 +199,35 @@ pub(crate) async fn ends(client: &mut TcpStream) {
     let read = read.expect("it ends");
     assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
 }
+
+/// May consume these topics, or be asked for them.
+pub(crate) fn topics(name: &str, direction: &str, topics: [&str; 2]) -> EndpointPolicy {
+    let rules = topics.map(|topic| format!("{{role: consume, topic: {topic}}}")).join(", ");
+    let ports = format!("ports: [{{port: '80', protocol: TCP}}], rules: {{kafka: [{rules}]}}");
+    policy(name, &format!("{direction}: [{{toPorts: [{{{ports}}}]}}]"))
+}
+
+/// A Kafka request for the offsets of the partitions 0 of topics (ListOffsets, version 1).
+pub(crate) fn list_offsets(topics: &[&str]) -> Vec<u8> {
+    let count = |count: usize| u32::try_from(count).expect("few").to_be_bytes();
+    let head = [0, 2, 0, 1, 0, 0, 0, 7, 0, 0, 255, 255, 255, 255];
+    let mut body = [&head[..], &count(topics.len())].concat();
+    for topic in topics {
+        body.extend_from_slice(&u16::try_from(topic.len()).expect("short").to_be_bytes());
+        body.extend_from_slice(topic.as_bytes());
+        body.extend_from_slice(&[&count(1)[..], &[0; 4], &[255; 8]].concat());
+    }
+    [&count(body.len())[..], &body].concat()
+}
+
+/// Asks for the offset of a topic, and returns the error code.
+pub(crate) async fn offsets(client: &mut TcpStream, topic: &str) -> i16 {
+    client.write_all(&list_offsets(&[topic])).await.expect("sent");
+    let mut length = [0; 4];
+    client.read_exact(&mut length).await.expect("an answer");
+    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+    client.read_exact(&mut answer).await.expect("an answer");
+    // Correlation id, one topic with its name, one partition with its number.
+    let error = 4 + 4 + 2 + topic.len() + 4 + 4;
+    i16::from_be_bytes([answer[error], answer[error + 1]])
+}

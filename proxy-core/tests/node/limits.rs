@@ -1,9 +1,11 @@
 //! What an endpoint may use of the proxy.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use portreeve_core::{EndpointLimits, NodeConfig};
+use portreeve_core::{EndpointLimits, NodeConfig, UpstreamConfig};
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 
 use super::harness::*;
 
@@ -62,4 +64,87 @@ async fn a_connection_that_would_hold_more_than_its_endpoint_may_is_cut() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("alice holds {}, bob {}:\n{metrics}", held("alice"), held("bob"));
+}
+
+/// A server that reads and says nothing.
+async fn serve_silence() -> SocketAddr {
+    let listener = TcpListener::bind(local("127.0.0.1")).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
+        }
+    });
+    address
+}
+
+/// What one endpoint holds and what was said of its limit.
+async fn held(node: &Node, name: &str) -> (usize, bool) {
+    let hit = format!("portreeve_limits_hit_total{{endpoint=\"{name}\",limit=\"buffers\"}} 1");
+    let held = node.endpoints.get(name).expect("it is there").buffered_bytes;
+    (held, node.metrics().await.contains(&hit))
+}
+
+#[tokio::test]
+async fn denials_that_wait_for_their_turn_are_held_for_the_endpoint_that_gets_them() {
+    let silent = serve_silence().await;
+    let node = Node::start("127.0.0.1", |config| {
+        config.admin = Some(local("127.0.0.1"));
+        config.listeners[0].upstream = UpstreamConfig::Fixed(silent);
+    })
+    .await;
+    let limits = EndpointLimits { buffered_bytes: 256 * 1024, ..EndpointLimits::default() };
+    node.add_with("alice", ALICE, topics("alice", "egress", ["both", "hers"]), limits);
+    let mut alice = node.connect(ALICE).await;
+    // The broker does not answer, and whoever asks behind it waits.
+    alice.write_all(&list_offsets(&["both"])).await.expect("sent");
+    let denied = vec!["denied"; 1000];
+    alice.write_all(&list_offsets(&denied)).await.expect("sent");
+    let name_and_offset = "denied".len() + 22;
+    let mut seen = (0, false);
+    for _ in 0..500 {
+        seen = held(&node, "alice").await;
+        if seen.0 >= 1000 * name_and_offset {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(seen.0 >= 1000 * name_and_offset && !seen.1, "{seen:?}");
+    for _ in 0..20 {
+        let _ = alice.write_all(&list_offsets(&denied)).await;
+    }
+    ends(&mut alice).await;
+    for _ in 0..500 {
+        seen = held(&node, "alice").await;
+        if seen == (0, true) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{seen:?}");
+}
+
+#[tokio::test]
+async fn what_the_log_will_say_of_pipelined_requests_is_held_for_who_sends_them() {
+    let silent = serve_silence().await;
+    let node = Node::start("127.0.0.1", |config| {
+        config.admin = Some(local("127.0.0.1"));
+        config.listeners[0].upstream = UpstreamConfig::Fixed(silent);
+    })
+    .await;
+    node.add("alice", ALICE, asks("alice", "/.*"));
+    let mut alice = node.connect(ALICE).await;
+    let path = "a".repeat(7000);
+    let long = format!("GET /{path} HTTP/1.1\r\nHost: shop\r\n\r\n").repeat(9);
+    alice.write_all(long.as_bytes()).await.expect("sent");
+    let mut seen = Vec::new();
+    for _ in 0..500 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        seen.push(held(&node, "alice").await.0);
+        // Nothing of it is on its way any more. Counted in whole pages.
+        if seen.iter().rev().take_while(|held| **held >= 8 * path.len()).count() > 10 {
+            return;
+        }
+    }
+    panic!("{seen:?}");
 }

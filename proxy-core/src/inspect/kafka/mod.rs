@@ -251,12 +251,12 @@ impl Handler for KafkaSession {
         if let Some(topic) = subject.topic {
             let verdict = verdict(near.outcome);
             let telemetry = self.connection.telemetry();
-            let counted = counters(&mut self.topics, topic, verdict, telemetry);
+            let counted = counters(&mut self.topics, topic, (verdict, denied), telemetry);
             self.current.asked.push((counted, verdict));
             if let (Some(by), Some(far)) = (far, self.connection.far()) {
                 let verdict = self::verdict(by.outcome);
                 let telemetry = far.side.telemetry();
-                let counted = counters(&mut self.far_topics, topic, verdict, telemetry);
+                let counted = counters(&mut self.far_topics, topic, (verdict, denied), telemetry);
                 self.current.far_asked.push((counted, verdict));
             }
         }
@@ -390,6 +390,16 @@ impl Inspect for KafkaSession {
         !matches!(reading::kafka(far), Ruled::Not)
     }
 
+    fn held(&self) -> usize {
+        match self.in_flight.len() {
+            0 | 1 => 0,
+            _ => {
+                let records = self.in_flight.iter().filter_map(|exchange| exchange.record.as_ref());
+                records.map(|record| record.text.bytes.capacity()).sum()
+            }
+        }
+    }
+
     fn give_up(&mut self) {
         while let Some(exchange) = self.in_flight.pop_front() {
             let duration = self.connection.now.saturating_duration_since(exchange.began);
@@ -400,18 +410,19 @@ impl Inspect for KafkaSession {
     }
 }
 
-/// The counters of a topic, from those at hand if they are there.
+/// The counters of a topic, from those at hand if they are there. Names that were denied, by whom ever,
+/// are not kept: clients can make them up.
 fn counters(
     at_hand: &mut Topics,
     topic: &[u8],
-    verdict: Verdict,
+    (verdict, denied): (Verdict, bool),
     telemetry: &WorkerTelemetry,
 ) -> Arc<TopicCounters> {
     if let Some(known) = at_hand.get(topic) {
         return known.clone();
     }
     let counters = telemetry.kafka_topic(topic, verdict);
-    if at_hand.len() < KEPT_TOPICS && topic.len() <= LONGEST_TOPIC {
+    if !denied && at_hand.len() < KEPT_TOPICS && topic.len() <= LONGEST_TOPIC {
         at_hand.insert(topic.into(), counters.clone());
     }
     counters
@@ -448,5 +459,25 @@ impl KafkaRequest for View<'_> {
 
     fn group(&self) -> Option<&[u8]> {
         self.subject.group
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observer::Observing;
+    use crate::telemetry::{AccessLogConfig, AccessLogMode, Telemetry};
+
+    #[test]
+    fn names_that_were_denied_are_not_kept() {
+        let config = AccessLogConfig { mode: AccessLogMode::Off, ..Default::default() };
+        let telemetry = Telemetry::new(&config, Observing::default()).expect("no file").worker();
+        let mut topics = Topics::default();
+        counters(&mut topics, b"made-up", (Verdict::Deny, true), &telemetry);
+        // By the other end's policy.
+        counters(&mut topics, b"made-up-too", (Verdict::Allow, true), &telemetry);
+        assert_eq!(topics.len(), 0);
+        let first = counters(&mut topics, b"orders", (Verdict::Allow, false), &telemetry);
+        assert!(Arc::ptr_eq(&topics[&b"orders"[..]], &first));
     }
 }
