@@ -18,6 +18,7 @@
 //! | `tower` | a layer for services of hyper, axum and tonic (feature `tower`) |
 //! | `policy_files`, `policy_loader`, `watch` | policy read from files, compiled, watched |
 //! | `control` | the control thread |
+//! | `keepalive` | peers that vanish are noticed |
 //! | `open_files` | as many open files as the system allows |
 //! | `launch` | what starting a proxy is made of |
 //! | [`telemetry`] | access log and metrics |
@@ -31,6 +32,7 @@ pub mod endpoints;
 pub mod guard;
 mod http2;
 mod inspect;
+mod keepalive;
 mod launch;
 pub mod limits;
 mod listener;

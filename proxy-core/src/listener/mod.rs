@@ -16,6 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 pub(crate) use self::accept::{accept, reset};
 use crate::config::{ListenerConfig, Transparent, UpstreamConfig};
+use crate::keepalive::keep_alive;
 use crate::redirection::Redirection;
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
@@ -103,6 +104,7 @@ fn socket(config: &ListenerConfig, address: SocketAddr, shared: bool) -> io::Res
     }
     socket.bind(&address.into())?;
     if shared {
+        keep_alive(&socket)?;
         socket.listen(BACKLOG)?;
     }
     Ok(socket.into())

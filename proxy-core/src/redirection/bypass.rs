@@ -9,6 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::source_ports::{SourcePorts, has_same_ends};
 use super::{AsClient, Redirection};
+use crate::keepalive::keep_alive;
 
 /// Ports that are tried for one connection. Of free ones there is nearly always one among the first
 /// few; where there is not, the search must not hold up the worker.
@@ -44,6 +45,7 @@ impl Target {
             .await
             .map_err(|_| io::Error::from(ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
+        keep_alive(&stream)?;
         Ok(stream)
     }
 
