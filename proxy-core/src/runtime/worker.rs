@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use portreeve_protocols::{http1, http2, kafka};
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use super::{Crowd, Pace, Signals, Tenants, Throttle};
 use crate::http2::KnownServers;
@@ -84,6 +85,9 @@ async fn sweep<T>(tenants: &Tenants, mut policies: watch::Receiver<T>) {
     let worker = tenants.worker();
     let crowd = &worker.crowd;
     let mut stage = worker.stage.clone();
+    // One for all turns: what else happens, however often, puts no deadline off.
+    let mut due = tokio::time::interval(SWEEP);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let idle = crowd.active() == 0;
         let current = *stage.borrow();
@@ -91,7 +95,7 @@ async fn sweep<T>(tenants: &Tenants, mut policies: watch::Receiver<T>) {
             break;
         }
         tokio::select! {
-            () = tokio::time::sleep(SWEEP), if !idle => tenants.sweep(Instant::now()),
+            _ = due.tick(), if !idle => tenants.sweep(Instant::now()),
             () = crowd.changed.notified() => {}
             Ok(()) = policies.changed() => tenants.review(),
             changed = stage.changed() => match changed.map(|()| *stage.borrow()) {

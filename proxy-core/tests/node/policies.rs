@@ -1,5 +1,7 @@
 //! Each endpoint has its own policy, and it can be replaced.
 
+use std::time::Duration;
+
 use portreeve_core::NodeConfig;
 
 use super::harness::*;
@@ -58,4 +60,23 @@ async fn a_policy_is_replaced_for_one_endpoint_alone() {
     ends(&mut alice).await;
     assert_eq!(ask(&mut bob, "/a").await, 200);
     assert!(node.endpoints.set_policy("nobody", asks("nobody", "/")).is_err());
+}
+
+#[tokio::test]
+async fn time_outs_hold_while_policy_changes_many_times_a_second() {
+    let briefly = Some(Duration::from_millis(300));
+    let node = Node::start("127.0.0.1", |config| config.limits.idle_timeout = briefly).await;
+    node.add("alice", ALICE, asks("alice", "/.*"));
+    node.add("bob", BOB, asks("bob", "/.*"));
+    let endpoints = node.endpoints.clone();
+    let changes = tokio::spawn(async move {
+        loop {
+            endpoints.set_policy("bob", asks("bob", "/.*")).expect("it is there");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let mut alice = node.connect(ALICE).await;
+    assert_eq!(ask(&mut alice, "/").await, 200);
+    ends(&mut alice).await;
+    changes.abort();
 }
