@@ -28,7 +28,7 @@ use portreeve_policy::EndpointPolicy;
 use tokio::sync::watch;
 
 pub use self::quota::EndpointLimits;
-pub(crate) use self::quota::Quota;
+pub(crate) use self::quota::{Account, Quota, Role};
 use self::table::Table;
 pub(crate) use self::table::{Known, Parties};
 use crate::snapshot::SnapshotStore;

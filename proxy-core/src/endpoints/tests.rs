@@ -74,15 +74,66 @@ fn an_address_given_to_another_leaves_who_had_it_unknown() {
     assert_eq!(endpoints.set_policy("a", policy()), Err(UnknownEndpoint("a".to_owned())));
 }
 
+/// As a server of clients that are told apart.
+fn servers<const N: usize>() -> [Account; N] {
+    let mut found = Vec::new();
+    for last in 0..=255 {
+        let account = Account::from(Role::Server(IpAddr::from([192, 0, 2, last])));
+        if !found.contains(&account) {
+            found.push(account);
+        }
+    }
+    found[..N].try_into().expect("as many")
+}
+
 #[test]
 fn what_is_taken_of_a_limit_is_given_back() {
     let limits = EndpointLimits { connections: 2, buffered_bytes: 100, cpu_share: 0 };
     let quota = Quota::new(&limits);
-    assert!(quota.enter() && quota.enter() && !quota.enter() && !quota.enter());
-    quota.leave();
-    assert_eq!(quota.connections(), 1);
-    assert!(quota.enter());
-    assert!(quota.hold(0, 60) && !quota.hold(0, 60) && quota.hold(60, 40) && quota.hold(60, 0));
-    assert_eq!(quota.buffered(), 40);
+    let [server] = servers();
+    for account in [Account::OfClient, server] {
+        let enter = || quota.enter(account);
+        assert!(enter() && enter() && !enter() && !enter());
+        quota.leave(account);
+        assert!(enter());
+        let hold = |before, now| quota.hold(account, before, now);
+        assert!(hold(0, 60) && !hold(0, 60) && hold(60, 40) && hold(60, 0));
+    }
+    assert_eq!((quota.connections(), quota.buffered()), (4, 80));
     assert_eq!(quota.cpu_share(), 1, "everybody gets something");
+}
+
+#[test]
+fn in_a_crowd_no_address_gets_more_than_a_quarter_of_a_servers_places() {
+    let of = |connections| Quota::new(&EndpointLimits { connections, ..Default::default() });
+    let quota = of(1000);
+    let [greedy, other, third] = servers();
+    let enter = |account| (0..2000).filter(|_| quota.enter(account)).count();
+    assert_eq!((enter(greedy), enter(other), enter(third)), (500, 250, 250));
+    // Strangers leave it its own connections.
+    assert_eq!(enter(Account::OfClient), 1000);
+    // Small limits are not divided.
+    let quota = of(60);
+    assert_eq!((0..100).filter(|_| quota.enter(greedy)).count(), 60);
+}
+
+#[test]
+fn in_a_crowd_who_holds_most_is_told_to_end_and_not_who_comes_next() {
+    const MIB: usize = 1024 * 1024;
+    let of = |bytes| Quota::new(&EndpointLimits { buffered_bytes: bytes, ..Default::default() });
+    let [greedy, other] = servers();
+    let quota = of(64 * MIB);
+    assert!(quota.hold(greedy, 0, 31 * MIB), "there is room");
+    assert!(quota.hold(other, 0, 2 * MIB));
+    assert!(!quota.hold(greedy, 31 * MIB, 32 * MIB), "it has most of it");
+    assert!(quota.hold(other, 0, MIB));
+    // One with many connections, none of which has much.
+    let quota = of(64 * MIB);
+    assert_eq!((0..64).filter(|_| quota.hold(greedy, 0, MIB)).count(), 32);
+    assert!(quota.hold(other, 0, 0));
+    // Its own connections are counted by themselves.
+    let quota = of(64 * MIB);
+    assert!(quota.hold(Account::OfClient, 0, 8 * MIB) && quota.hold(greedy, 0, 32 * MIB));
+    assert!(!quota.hold(Account::OfClient, 8 * MIB, 40 * MIB), "it has most of it");
+    assert!(quota.hold(Account::OfClient, 0, 8 * MIB), "another one");
 }

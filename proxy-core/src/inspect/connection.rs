@@ -11,6 +11,7 @@ use portreeve_protocols::gate::Phase;
 
 use super::reading::Reading;
 use super::side::{Ends, Far, Side, canonical};
+use crate::endpoints::{Account, Role};
 use crate::listener::Settings;
 use crate::redirection::{Target, Way};
 use crate::runtime::{Joined, Judges, Moment, Registration, Tenant, Worker};
@@ -31,7 +32,6 @@ pub(crate) struct Connection {
 }
 
 /// What a connection of one endpoint among others has.
-#[derive(Default)]
 struct OnNode {
     /// The other end is an endpoint, too.
     far: Option<Far>,
@@ -39,6 +39,8 @@ struct OnNode {
     arrivals: u64,
     /// Bytes held for it, as its endpoint's quota knows.
     held: usize,
+    /// Where that counts them.
+    account: Account,
 }
 
 impl Connection {
@@ -58,7 +60,7 @@ impl Connection {
         let port = settings.policy_port.unwrap_or(upstream.port());
         let ends = Ends { client, upstream };
         let far = match judges.far {
-            Some(tenant) => match tenant.registry.join(registration) {
+            Some(tenant) => match tenant.registry.join(registration, Role::Server(client.ip())) {
                 Some(joined) => Some((joined, tenant)),
                 None => return Err(tenant.telemetry.clone()),
             },
@@ -71,6 +73,7 @@ impl Connection {
                 far: far.map(|(joined, tenant)| Far::new(tenant, joined, &ends, port)),
                 arrivals,
                 held: 0,
+                account: registration.account(),
             })
         });
         let (opened, now) = (Moment::now(), Instant::now());
@@ -296,7 +299,7 @@ impl Connection {
         }
         let before = std::mem::replace(&mut on_node.held, bytes);
         let Some(among_others) = &self.near.tenant.among_others else { return true };
-        let fits = among_others.quota.hold(before, bytes);
+        let fits = among_others.quota.hold(on_node.account, before, bytes);
         if !fits {
             self.near.telemetry().limit_hit(Limit::Buffers);
         }

@@ -7,10 +7,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portreeve_policy::TrafficDirection;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::original_destination::destination;
 use super::{Bound, Settings};
+use crate::endpoints::Role;
 use crate::inspect::{self, Connection};
 use crate::runtime::{Judges, Registration, Stage, Tenants, Worker};
 use crate::telemetry::{Limit, WorkerTelemetry};
@@ -132,8 +134,12 @@ fn register(
     (client, upstream): (SocketAddr, SocketAddr),
     sequence: u64,
 ) -> Result<(Connection, Registration), Arc<WorkerTelemetry>> {
-    let near = &judges.near.0;
-    let registration = near.registry.register().ok_or_else(|| near.telemetry.clone())?;
+    let (near, direction) = &judges.near;
+    let role = match direction {
+        TrafficDirection::Egress => Role::Client,
+        TrafficDirection::Ingress => Role::Server(client.ip().to_canonical()),
+    };
+    let registration = near.registry.register(role).ok_or_else(|| near.telemetry.clone())?;
     let connection = Connection::new(judges, settings, client, upstream, sequence, &registration)?;
     Ok((connection, registration))
 }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{End, Relay, Session};
+use crate::endpoints::Role;
 use crate::redirection::{Target, Way};
 use crate::runtime::{Crowd, Registry, Signals};
 
@@ -158,7 +159,7 @@ async fn bench<G: Gate<Plain> + Send + Unpin + 'static>(gate: G) -> Bench {
         opened: opened.clone(),
         revoked: revoked.clone(),
     };
-    let registration = registry.register().expect("room");
+    let registration = registry.register(Role::Client).expect("room");
     tokio::spawn(Relay::new(accepted, gate, session, registration));
     Bench { client, upstream, registry, opened, revoked }
 }

@@ -13,7 +13,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::clock::millis;
-use crate::endpoints::Quota;
+use crate::endpoints::{Account, Quota, Role};
 
 /// What the runtime wants of a connection; seen at its next poll.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,9 +47,15 @@ pub(crate) struct Handle {
     signals: AtomicU8,
     registry: Arc<Registry>,
     slot: usize,
+    /// Where its endpoint's quota counts it.
+    account: Account,
 }
 
 impl Handle {
+    pub(crate) fn account(&self) -> Account {
+        self.account
+    }
+
     /// Keeps the task's waker, at its first poll.
     pub(crate) fn remember(&self, waker: &Waker) {
         if self.waker.get().is_none() {
@@ -104,7 +110,7 @@ impl Deref for Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.0.registry.remove(self.0.slot);
+        self.0.registry.remove(self.0.slot, self.0.account);
     }
 }
 
@@ -170,12 +176,10 @@ impl Registry {
         Self { slots: Mutex::default(), crowd, quota: Some(quota) }
     }
 
-    /// Registers a connection; `None`: the endpoint has too many. Whether the worker has, is for
-    /// [`Crowd::is_full`] to say.
-    pub(crate) fn register(self: &Arc<Self>) -> Option<Registration> {
-        if !self.enter() {
-            return None;
-        }
+    /// Registers a connection in which the endpoint has this role; `None`: it has too many. Whether the
+    /// worker has, is for [`Crowd::is_full`] to say.
+    pub(crate) fn register(self: &Arc<Self>, role: Role) -> Option<Registration> {
+        let account = self.enter(role)?;
         let handle = self.insert(|slot| {
             Arc::new(Handle {
                 waker: OnceLock::new(),
@@ -183,6 +187,7 @@ impl Registry {
                 signals: AtomicU8::new(0),
                 registry: self.clone(),
                 slot,
+                account,
             })
         });
         self.crowd.enter();
@@ -191,17 +196,19 @@ impl Registry {
 
     /// Has a connection of another endpoint, which this one's policy judges, too, hear what the
     /// connections of this one hear. `None`: this endpoint has too many.
-    pub(crate) fn join(self: &Arc<Self>, other: &Registration) -> Option<Joined> {
-        if !self.enter() {
-            return None;
-        }
+    pub(crate) fn join(self: &Arc<Self>, other: &Registration, role: Role) -> Option<Joined> {
+        let account = self.enter(role)?;
         let (slot, _) = self.insert(|_| other.0.clone());
-        Some(Joined { registry: self.clone(), slot })
+        Some(Joined { registry: self.clone(), slot, account })
     }
 
     /// Takes one of the endpoint's places.
-    fn enter(&self) -> bool {
-        self.quota.as_ref().is_none_or(|quota| quota.enter())
+    fn enter(&self, role: Role) -> Option<Account> {
+        match &self.quota {
+            // Nobody counts it.
+            None => Some(Account::OfClient),
+            Some(quota) => Some(role.into()).filter(|account| quota.enter(*account)),
+        }
     }
 
     fn insert(&self, handle: impl FnOnce(usize) -> Arc<Handle>) -> (usize, Arc<Handle>) {
@@ -216,19 +223,19 @@ impl Registry {
     }
 
     /// Gives a slot and its place back.
-    fn take(&self, slot: usize) {
+    fn take(&self, slot: usize, account: Account) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let handle = slots.handles.get_mut(slot).and_then(Option::take);
         slots.free.push(slot);
         drop(slots);
         drop(handle);
         if let Some(quota) = &self.quota {
-            quota.leave();
+            quota.leave(account);
         }
     }
 
-    fn remove(&self, slot: usize) {
-        self.take(slot);
+    fn remove(&self, slot: usize, account: Account) {
+        self.take(slot, account);
         self.crowd.leave();
     }
 
@@ -264,10 +271,11 @@ impl Registry {
 pub(crate) struct Joined {
     registry: Arc<Registry>,
     slot: usize,
+    account: Account,
 }
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        self.registry.take(self.slot);
+        self.registry.take(self.slot, self.account);
     }
 }

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use portreeve_core::{EndpointLimits, NodeConfig, UpstreamConfig};
+use portreeve_core::{EndpointLimits, ListenerConfig, NodeConfig, UpstreamConfig};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::harness::*;
 
@@ -147,4 +147,32 @@ async fn what_the_log_will_say_of_pipelined_requests_is_held_for_who_sends_them(
         }
     }
     panic!("{seen:?}");
+}
+
+#[tokio::test]
+async fn who_uses_up_a_servers_places_leaves_it_its_own_connections() {
+    let elsewhere = serve("127.21.0.50").await;
+    let node = Node::start(SHOP, |config| {
+        let listener = config.listeners[0].clone();
+        config
+            .listeners
+            .push(ListenerConfig { upstream: UpstreamConfig::Fixed(elsewhere), ..listener });
+    })
+    .await;
+    let few = EndpointLimits { connections: 3, ..EndpointLimits::default() };
+    let anything = "[{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}]}}]}]";
+    let both_ways = policy("shop", &format!("ingress: {anything}, egress: {anything}"));
+    node.add("alice", ALICE, asks("alice", "/.*"));
+    node.add_with("shop", SHOP, both_ways, few);
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let mut alice = node.connect(ALICE).await;
+        assert_eq!(ask(&mut alice, "/").await, 200);
+        kept.push(alice);
+    }
+    node.refuses(ALICE).await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(local(SHOP)).expect("loopback has every address");
+    let mut shop = socket.connect(node.proxy.addresses()[1]).await.expect("it listens");
+    assert_eq!(ask(&mut shop, "/").await, 200);
 }

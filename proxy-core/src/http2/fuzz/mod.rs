@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::upstream::{Connect, Connecting};
 use super::{Decision, Edits, Judge, Passed};
+use crate::endpoints::Role;
 use crate::redirection::{Target, Way};
 use crate::relay::{End, Session};
 use crate::runtime::{Crowd, Registration, Registry};
@@ -136,5 +137,5 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connect for Given<T> {
 
 fn registration() -> Registration {
     let registry = Arc::new(Registry::new(Arc::new(Crowd::new(1))));
-    registry.register().unwrap_or_else(|| panic!("there is room for one"))
+    registry.register(Role::Client).unwrap_or_else(|| panic!("there is room for one"))
 }
