@@ -70,7 +70,9 @@ fn run(noisy: usize, cpu_share: u32, time: Duration) -> (Vec<Duration>, u64) {
     for (name, address) in [("noisy", NOISY), ("quiet", QUIET)] {
         let limits = EndpointLimits { cpu_share, ..EndpointLimits::default() };
         let addresses = vec![address.parse().expect("an address")];
-        endpoints.upsert(EndpointConfig { name: name.into(), addresses, limits }, policy(name));
+        let config = EndpointConfig { name: name.into(), addresses, limits };
+        let upserted = endpoints.upsert(config, policy(name));
+        assert!(upserted.refused.is_empty(), "each has an address of its own");
     }
     let proxy = NodeProxy::start(config, endpoints).expect("it starts");
     let (over, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());

@@ -59,7 +59,9 @@ mod embedding {}
 pub use self::config::{
     Advertised, ListenerConfig, PolicyFiles, PolicySource, ProxyConfig, Transparent, UpstreamConfig,
 };
-pub use self::endpoints::{EndpointConfig, EndpointLimits, EndpointStatus, Endpoints};
+pub use self::endpoints::{
+    AddressTaken, EndpointConfig, EndpointLimits, EndpointStatus, Endpoints, Upserted,
+};
 #[cfg(feature = "fuzzing")]
 pub use self::http2::fuzz;
 pub use self::inspect::carried_out;

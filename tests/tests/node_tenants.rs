@@ -379,7 +379,8 @@ fn obey(endpoints: &Endpoints, line: &str) {
                 addresses: addresses.collect(),
                 limits: EndpointLimits::default(),
             };
-            endpoints.upsert(config, policy(name, direction, paths));
+            let upserted = endpoints.upsert(config, policy(name, direction, paths));
+            assert_eq!(upserted.refused, [], "each address is one endpoint's");
         }
         ["policy", name, direction, paths] => {
             endpoints.set_policy(name, policy(name, direction, paths)).expect("it is there");

@@ -1,6 +1,6 @@
 //! The proxy that all endpoints share, for what has to be read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use super::{DatapathError, EndpointId, EndpointSpec, Proxying};
 pub struct SharedProxy {
     endpoints: Arc<Endpoints>,
     names: BTreeMap<EndpointId, String>,
+    /// Those of them that the proxy does not have at all of their addresses.
+    lacking: BTreeSet<EndpointId>,
     proxy: Option<NodeProxy>,
     remote: NodeRemote,
 }
@@ -52,7 +54,8 @@ impl SharedProxy {
             hand_over(kernel, way, address, sockets)
         })?;
         let remote = proxy.remote();
-        Ok(Self { endpoints, names: BTreeMap::new(), proxy: Some(proxy), remote })
+        let (names, lacking) = Default::default();
+        Ok(Self { endpoints, names, lacking, proxy: Some(proxy), remote })
     }
 
     /// Takes down what the kernel has decided, as long as there is a proxy.
@@ -108,12 +111,23 @@ impl Proxying for SharedProxy {
             addresses: endpoint.addresses.clone(),
             limits: endpoint.limits.clone(),
         };
-        self.endpoints.upsert(config, policy);
+        let upserted = self.endpoints.upsert(config, policy);
         self.names.insert(endpoint.id, endpoint.name.clone());
-        Ok(())
+        match upserted.refused.first() {
+            None => {
+                self.lacking.remove(&endpoint.id);
+                Ok(())
+            }
+            // The other one keeps it. This one is there without, and is named again until it has it.
+            Some(taken) => {
+                self.lacking.insert(endpoint.id);
+                Err(DatapathError(taken.to_string()))
+            }
+        }
     }
 
     fn endpoint_removed(&mut self, id: EndpointId) {
+        self.lacking.remove(&id);
         if let Some(name) = self.names.remove(&id) {
             self.endpoints.remove(&name);
         }
@@ -123,7 +137,7 @@ impl Proxying for SharedProxy {
         &mut self,
         policies: &mut dyn Iterator<Item = (EndpointId, EndpointPolicy)>,
     ) {
-        let (mut any, mut all_known) = (None, true);
+        let (mut any, mut all_known) = (None, self.lacking.is_empty());
         for (id, policy) in policies {
             let Some(name) = self.names.get(&id) else {
                 all_known = false;

@@ -39,7 +39,7 @@ use crate::telemetry::EndpointCounters;
 pub struct EndpointConfig {
     /// Unique on the node; what logs and metrics call it.
     pub name: String,
-    /// Its addresses. Each is one endpoint's: who comes last has it.
+    /// Its addresses. Each is one endpoint's: who comes first has it, see [`Endpoints::upsert`].
     pub addresses: Vec<IpAddr>,
     /// What it may use of the proxy.
     pub limits: EndpointLimits,
@@ -49,6 +49,29 @@ pub struct EndpointConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no endpoint `{0}`")]
 pub struct UnknownEndpoint(pub String);
+
+/// What came of [`Endpoints::upsert`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "an address that is another's was not given to the endpoint"]
+#[non_exhaustive]
+pub struct Upserted {
+    /// The revision of the endpoint's policy.
+    pub revision: u64,
+    /// The addresses that it was not given.
+    pub refused: Vec<AddressTaken>,
+}
+
+/// An address is another endpoint's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{address}` is the address of endpoint `{owner}`, and can't be `{name}`'s, too")]
+pub struct AddressTaken {
+    /// The address.
+    pub address: IpAddr,
+    /// Who has it, and keeps it.
+    pub owner: String,
+    /// Who was to have it.
+    pub name: String,
+}
 
 /// How an endpoint stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,19 +116,25 @@ impl Default for Endpoints {
 
 impl Endpoints {
     /// Adds an endpoint, or replaces what is known of the one of this name, and puts `policy` in force
-    /// for it. Returns the revision of its policy.
+    /// for it.
     ///
-    /// An endpoint that has lost an address begins anew, and one of whose addresses another has now is gone
-    /// until it is named again: connections of who had the address before are closed, for it is another
-    /// workload's now. So are connections with an address that was nobody's: who is there now has not
-    /// judged them.
-    pub fn upsert(&self, config: EndpointConfig, policy: EndpointPolicy) -> u64 {
+    /// An address that another endpoint has stays that one's, and its policy's: the endpoint is there
+    /// without it, and [`Upserted::refused`] says so. To give it to this one, the other has to be removed,
+    /// or named without it, and then this one to be named again. Of two that change addresses with each
+    /// other, the first is without one until it is named again.
+    ///
+    /// An endpoint that has lost an address begins anew: its connections are closed, for the address is
+    /// another workload's, or will be. So are connections with an address that was nobody's: who is there
+    /// now has not judged them.
+    pub fn upsert(&self, config: EndpointConfig, policy: EndpointPolicy) -> Upserted {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let mut addresses: Vec<IpAddr> =
             config.addresses.iter().map(IpAddr::to_canonical).collect();
         addresses.sort_unstable();
         addresses.dedup();
         let table = self.table.load();
+        let refused = table.taken(&config.name, &addresses);
+        addresses.retain(|address| refused.iter().all(|taken| taken.address != *address));
         let before = table.get(&config.name).filter(|before| before.keeps_all(&addresses));
         let (known, revision) = match before {
             Some(before) => {
@@ -127,16 +156,16 @@ impl Endpoints {
             }
         };
         let arrives = table.is_new_to(&known);
-        let (table, displaced) = table.with(Arc::new(known), Instant::now());
+        let (table, replaced) = table.with(Arc::new(known), Instant::now());
         self.table.store(Arc::new(table));
         if arrives {
             self.arrivals.fetch_add(1, Ordering::Release);
         }
-        for gone in displaced {
+        if let Some(gone) = replaced {
             gone.snapshots.retire();
         }
         self.changed.send_replace(());
-        revision
+        Upserted { revision, refused }
     }
 
     /// Puts a policy in force for one endpoint; the others' connections do not notice. Requests judged

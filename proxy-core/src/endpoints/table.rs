@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use super::{EndpointStatus, Quota};
+use super::{AddressTaken, EndpointStatus, Quota};
 use crate::snapshot::SnapshotStore;
 use crate::telemetry::EndpointCounters;
 
@@ -113,26 +113,23 @@ impl Table {
         (departed.len() < self.departed.len()).then_some(Self { by_name, by_address, departed })
     }
 
-    /// The table with this endpoint in the place of the one of its name, and the endpoints that are gone
-    /// by that: the one it replaces, unless it is the same, and those whose addresses it has now.
-    pub(super) fn with(&self, known: Arc<Known>, now: Instant) -> (Self, Vec<Arc<Known>>) {
-        let mut displaced = Vec::new();
+    /// Which of these addresses are another's than the endpoint of this name.
+    pub(super) fn taken(&self, name: &str, addresses: &[IpAddr]) -> Vec<AddressTaken> {
+        let taken = addresses.iter().filter_map(|address| {
+            let owner = self.by_address.get(address).filter(|owner| *owner.name != *name)?;
+            let (owner, name) = (owner.name.to_string(), name.to_owned());
+            Some(AddressTaken { address: *address, owner, name })
+        });
+        taken.collect()
+    }
+
+    /// The table with this endpoint, none of whose addresses is another's, in the place of the one of its
+    /// name; and that one, unless it is the same.
+    pub(super) fn with(&self, known: Arc<Known>, now: Instant) -> (Self, Option<Arc<Known>>) {
         let mut by_name = self.by_name.clone();
-        for address in &known.addresses {
-            let Some(owner) = self.by_address.get(address) else { continue };
-            if owner.name == known.name || displaced.iter().any(|gone| Arc::ptr_eq(gone, owner)) {
-                continue;
-            }
-            // What else it had may be somebody else's by now, too: until it is named again, it is unknown.
-            by_name.remove(&owner.name);
-            displaced.push(owner.clone());
-        }
-        if let Some(before) = by_name.insert(known.name.clone(), known.clone())
-            && before.number != known.number
-        {
-            displaced.push(before);
-        }
-        (self.next(by_name, now), displaced)
+        let before = by_name.insert(known.name.clone(), known.clone());
+        let replaced = before.filter(|before| before.number != known.number);
+        (self.next(by_name, now), replaced)
     }
 
     pub(super) fn without(&self, name: &str, now: Instant) -> Self {

@@ -20,6 +20,13 @@ fn endpoint(name: &str, addresses: &[&str]) -> EndpointConfig {
     EndpointConfig { name: name.to_owned(), addresses, limits: EndpointLimits::default() }
 }
 
+/// Puts one in whose addresses nobody else has.
+fn upsert(endpoints: &Endpoints, name: &str, addresses: &[&str]) -> u64 {
+    let upserted = endpoints.upsert(endpoint(name, addresses), policy());
+    assert_eq!(upserted.refused, []);
+    upserted.revision
+}
+
 /// Who has this address as a client.
 fn owner(endpoints: &Endpoints, address: &str) -> Option<Arc<Known>> {
     endpoints.parties(ip(address), ip("192.0.2.1")).client
@@ -28,7 +35,7 @@ fn owner(endpoints: &Endpoints, address: &str) -> Option<Arc<Known>> {
 #[test]
 fn an_endpoint_is_found_by_each_of_its_addresses_on_either_end() {
     let endpoints = Endpoints::default();
-    endpoints.upsert(endpoint("a", &["10.0.0.1", "fd00::1", "::ffff:10.0.0.2"]), policy());
+    upsert(&endpoints, "a", &["10.0.0.1", "fd00::1", "::ffff:10.0.0.2"]);
     for address in ["10.0.0.1", "fd00::1", "10.0.0.2"] {
         assert_eq!(&*owner(&endpoints, address).expect("it is there").name, "a");
     }
@@ -39,9 +46,9 @@ fn an_endpoint_is_found_by_each_of_its_addresses_on_either_end() {
 #[test]
 fn one_that_keeps_its_addresses_is_the_same_and_its_policy_the_next() {
     let endpoints = Endpoints::default();
-    assert_eq!(endpoints.upsert(endpoint("a", &["10.0.0.1"]), policy()), 1);
+    assert_eq!(upsert(&endpoints, "a", &["10.0.0.1"]), 1);
     let before = owner(&endpoints, "10.0.0.1").expect("it is there");
-    assert_eq!(endpoints.upsert(endpoint("a", &["10.0.0.1", "fd00::1"]), policy()), 2);
+    assert_eq!(upsert(&endpoints, "a", &["10.0.0.1", "fd00::1"]), 2);
     assert_eq!(endpoints.set_policy("a", policy()), Ok(3));
     let after = owner(&endpoints, "fd00::1").expect("it is there");
     assert_eq!(before.number, after.number);
@@ -51,9 +58,9 @@ fn one_that_keeps_its_addresses_is_the_same_and_its_policy_the_next() {
 #[test]
 fn one_that_loses_an_address_begins_anew() {
     let endpoints = Endpoints::default();
-    endpoints.upsert(endpoint("a", &["10.0.0.1", "10.0.0.2"]), policy());
+    upsert(&endpoints, "a", &["10.0.0.1", "10.0.0.2"]);
     let before = owner(&endpoints, "10.0.0.1").expect("it is there");
-    assert_eq!(endpoints.upsert(endpoint("a", &["10.0.0.1"]), policy()), 1);
+    assert_eq!(upsert(&endpoints, "a", &["10.0.0.1"]), 1);
     assert!(before.snapshots.is_retired());
     assert!(owner(&endpoints, "10.0.0.2").is_none());
     let after = owner(&endpoints, "10.0.0.1").expect("it is there");
@@ -61,17 +68,41 @@ fn one_that_loses_an_address_begins_anew() {
 }
 
 #[test]
-fn an_address_given_to_another_leaves_who_had_it_unknown() {
+fn an_address_that_another_has_stays_that_ones_and_who_wants_it_is_told() {
     let endpoints = Endpoints::default();
-    endpoints.upsert(endpoint("a", &["10.0.0.1", "fd00::1"]), policy());
-    let before = owner(&endpoints, "fd00::1").expect("it is there");
-    endpoints.upsert(endpoint("b", &["10.0.0.1"]), policy());
-    assert!(before.snapshots.is_retired());
+    upsert(&endpoints, "a", &["10.0.0.1", "fd00::1"]);
+    let before = owner(&endpoints, "10.0.0.1").expect("it is there");
+    let upserted = endpoints.upsert(endpoint("b", &["10.0.0.2", "::ffff:10.0.0.1"]), policy());
+    let taken = AddressTaken { address: ip("10.0.0.1"), owner: "a".into(), name: "b".into() };
+    assert_eq!(upserted, Upserted { revision: 1, refused: vec![taken] });
+    let text = "`10.0.0.1` is the address of endpoint `a`, and can't be `b`'s, too";
+    assert_eq!(upserted.refused[0].to_string(), text);
+    // Nothing has happened to the first one, and the second has what is its own.
+    assert!(!before.snapshots.is_retired());
+    for (address, name) in [("10.0.0.1", "a"), ("fd00::1", "a"), ("10.0.0.2", "b")] {
+        assert_eq!(&*owner(&endpoints, address).expect("it is there").name, name);
+    }
+    assert_eq!(endpoints.get("b").expect("it is there").addresses, [ip("10.0.0.2")]);
+    // When the second one goes, the first has it still; when the first goes, the second may.
+    assert!(endpoints.remove("b"));
+    assert_eq!(&*owner(&endpoints, "10.0.0.1").expect("it is there").name, "a");
+    assert!(endpoints.remove("a") && owner(&endpoints, "10.0.0.1").is_none());
+    upsert(&endpoints, "b", &["10.0.0.1"]);
     assert_eq!(&*owner(&endpoints, "10.0.0.1").expect("it is there").name, "b");
-    assert!(owner(&endpoints, "fd00::1").is_none());
-    assert!(!endpoints.remove("a"), "the late news find nothing");
-    assert!(owner(&endpoints, "10.0.0.1").is_some());
-    assert_eq!(endpoints.set_policy("a", policy()), Err(UnknownEndpoint("a".to_owned())));
+}
+
+#[test]
+fn two_that_change_addresses_with_each_other_have_them_in_the_end() {
+    let endpoints = Endpoints::default();
+    upsert(&endpoints, "a", &["10.0.0.1"]);
+    upsert(&endpoints, "b", &["10.0.0.2"]);
+    assert_eq!(endpoints.upsert(endpoint("a", &["10.0.0.2"]), policy()).refused.len(), 1);
+    assert!(owner(&endpoints, "10.0.0.1").is_none(), "it has said that this is not its own");
+    upsert(&endpoints, "b", &["10.0.0.1"]);
+    upsert(&endpoints, "a", &["10.0.0.2"]);
+    for (address, name) in [("10.0.0.1", "b"), ("10.0.0.2", "a")] {
+        assert_eq!(&*owner(&endpoints, address).expect("it is there").name, name);
+    }
 }
 
 /// As a server of clients that are told apart.

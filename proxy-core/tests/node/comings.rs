@@ -1,5 +1,7 @@
 //! Endpoints that come and go, and their addresses.
 
+use portreeve_core::{EndpointConfig, EndpointLimits};
+
 use super::harness::*;
 
 #[tokio::test]
@@ -12,9 +14,19 @@ async fn connections_end_with_their_endpoint_and_a_new_one_at_its_address_begins
     assert!(node.endpoints.remove("alice") && !node.endpoints.remove("alice"));
     ends(&mut alice).await;
     node.refuses(ALICE).await;
-    // Before it is known that bob is gone, its address is another's.
-    assert_eq!(node.add("carol", BOB, asks("carol", "/2")), 1);
+    // Until bob is gone, its address is its own, whoever else is said to have it.
+    let carol = || EndpointConfig {
+        name: "carol".into(),
+        addresses: vec![ip(BOB)],
+        limits: EndpointLimits::default(),
+    };
+    let upserted = node.endpoints.upsert(carol(), asks("carol", "/.*"));
+    assert_eq!((&*upserted.refused[0].owner, upserted.refused[0].address), ("bob", ip(BOB)));
+    assert_eq!(ask(&mut bob, "/1").await, 200);
+    assert!(node.endpoints.remove("bob"));
     ends(&mut bob).await;
+    node.refuses(BOB).await;
+    assert_eq!(node.add("carol", BOB, asks("carol", "/2")), 2);
     let mut carol = node.connect(BOB).await;
     assert_eq!((ask(&mut carol, "/1").await, ask(&mut carol, "/2").await), (403, 200));
     assert!(node.endpoints.get("bob").is_none(), "the late news find nothing");

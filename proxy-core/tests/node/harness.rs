@@ -70,7 +70,10 @@ impl Node {
         limits: EndpointLimits,
     ) -> u64 {
         let addresses = vec![ip(address)];
-        self.endpoints.upsert(EndpointConfig { name: name.into(), addresses, limits }, policy)
+        let config = EndpointConfig { name: name.into(), addresses, limits };
+        let upserted = self.endpoints.upsert(config, policy);
+        assert_eq!(upserted.refused, [], "each address is one endpoint's");
+        upserted.revision
     }
 
     pub(crate) async fn try_connect(&self, from: &str) -> io::Result<TcpStream> {
