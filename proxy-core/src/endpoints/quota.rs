@@ -16,7 +16,7 @@ pub struct EndpointLimits {
     /// [`Limits::connections`](crate::Limits::connections).
     pub connections: usize,
     /// Bytes that the proxy holds for its connections: what one side has sent and the other has not
-    /// taken, denials that wait for their turn, and what the log will say of pipelined requests. A
+    /// taken, denials that wait for their turn, and what the log will say of requests under way. A
     /// connection that would hold more is reset. Default 64 MiB: a thousand slow readers with what a read
     /// brings.
     pub buffered_bytes: usize,

@@ -19,6 +19,9 @@ use crate::view::View;
 /// Methods whose counters a connection keeps at hand; further ones are looked up again.
 const METHODS: usize = 16;
 
+/// Longest path that is kept with them: both names of the longest that get a series.
+const LONGEST_PATH: usize = 512;
+
 /// Policy and telemetry of one HTTP/2 connection.
 pub(super) struct Http2Session {
     policy: HttpPolicy,
@@ -26,6 +29,8 @@ pub(super) struct Http2Session {
     methods: Vec<(Box<[u8]>, Arc<MethodCounters>)>,
     /// Those of the other end, if that is an endpoint, too.
     far_methods: Vec<(Box<[u8]>, Arc<MethodCounters>)>,
+    /// Bytes that are kept for the log of the requests under way.
+    kept: usize,
 }
 
 /// What is remembered of a request until it is over.
@@ -39,7 +44,7 @@ pub(super) struct Ticket {
 
 impl Http2Session {
     pub(super) fn new(policy: HttpPolicy) -> Self {
-        Self { policy, methods: Vec::new(), far_methods: Vec::new() }
+        Self { policy, methods: Vec::new(), far_methods: Vec::new(), kept: 0 }
     }
 
     pub(super) fn worker(&self) -> &Worker {
@@ -47,6 +52,7 @@ impl Http2Session {
     }
 
     fn ticket(&mut self, request: &View<'_>, verdict: Verdict, exchange: Exchange) -> Ticket {
+        self.kept += exchange.kept();
         if !request.0.grpc {
             return Ticket { exchange, method: None, far_method: None };
         }
@@ -72,7 +78,8 @@ fn method(
         return counters.clone();
     }
     let counters = telemetry.grpc_method(path, verdict);
-    if at_hand.len() < METHODS {
+    // Of denied ones clients can make up as many as they like.
+    if verdict != Verdict::Deny && at_hand.len() < METHODS && path.len() <= LONGEST_PATH {
         at_hand.push((path.into(), counters.clone()));
     }
     counters
@@ -102,6 +109,7 @@ impl Judge for Http2Session {
 
     fn finished(&mut self, ticket: Ticket, passed: &Passed) {
         let Ticket { exchange, method, far_method } = ticket;
+        self.kept -= exchange.kept();
         let grpc = passed.grpc.map(|grpc| GrpcCall {
             status: grpc.status,
             request_messages: grpc.request_messages,
@@ -147,10 +155,33 @@ impl Inspect for Http2Session {
     fn suits(far: &Action) -> bool {
         HttpPolicy::suits(far)
     }
+
+    fn held(&self) -> usize {
+        self.kept
+    }
 }
 
 impl Asked for View<'_> {
     fn version(&self) -> HttpVersion {
         HttpVersion::Http2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observer::Observing;
+    use crate::telemetry::{AccessLogConfig, AccessLogMode, Telemetry};
+
+    #[test]
+    fn methods_that_were_denied_or_have_long_names_are_not_kept() {
+        let config = AccessLogConfig { mode: AccessLogMode::Off, ..Default::default() };
+        let telemetry = Telemetry::new(&config, Observing::default()).expect("no file").worker();
+        let mut methods = Vec::new();
+        method(&mut methods, b"/made.Up/Name", Verdict::Deny, &telemetry);
+        method(&mut methods, &[b'a'; LONGEST_PATH + 1], Verdict::Allow, &telemetry);
+        assert_eq!(methods.len(), 0);
+        let first = method(&mut methods, b"/shop.Orders/Get", Verdict::Allow, &telemetry);
+        assert!(Arc::ptr_eq(&methods[0].1, &first));
     }
 }

@@ -43,6 +43,13 @@ pub(super) struct Exchange {
     pub(super) far: Option<ByFar>,
 }
 
+impl Exchange {
+    /// Bytes that are kept for the log.
+    pub(super) fn kept(&self) -> usize {
+        self.record.as_ref().map_or(0, |record| record.text.capacity())
+    }
+}
+
 /// What the far side's policy said of a request.
 pub(super) struct ByFar {
     pub(super) verdict: Verdict,
@@ -122,10 +129,7 @@ impl InFlight {
     /// Bytes that are kept for the log while requests are pipelined. Of one alone there is but a head.
     pub(super) fn held(&self) -> usize {
         match &self.0 {
-            Some(queue) if queue.len() > 1 => {
-                let records = queue.iter().filter_map(|exchange| exchange.record.as_ref());
-                records.map(|record| record.text.capacity()).sum()
-            }
+            Some(queue) if queue.len() > 1 => queue.iter().map(Exchange::kept).sum(),
             _ => 0,
         }
     }

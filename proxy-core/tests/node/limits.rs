@@ -149,6 +149,60 @@ async fn what_the_log_will_say_of_pipelined_requests_is_held_for_who_sends_them(
     panic!("{seen:?}");
 }
 
+/// Accepts every stream and answers none.
+async fn serve_silent_http2() -> SocketAddr {
+    let listener = TcpListener::bind(local("127.0.0.1")).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut calls = h2::server::handshake(stream).await.expect("a preface");
+            let mut kept = Vec::new();
+            while let Some(Ok(call)) = calls.accept().await {
+                kept.push(call);
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn what_the_log_will_say_of_streams_is_held_for_who_opens_them() {
+    let silent = serve_silent_http2().await;
+    let node = Node::start("127.0.0.1", |config| {
+        config.admin = Some(local("127.0.0.1"));
+        config.listeners[0].upstream = UpstreamConfig::Fixed(silent);
+    })
+    .await;
+    node.add("alice", ALICE, asks("alice", "/.*"));
+    let alice = node.connect(ALICE).await;
+    let (mut calls, connection) = h2::client::handshake(alice).await.expect("a preface");
+    tokio::spawn(connection);
+    let mut waiting = Vec::new();
+    for number in 0..20 {
+        let path = format!("http://shop/{number}{}", "a".repeat(7000));
+        let call = http::Request::get(path).body(()).expect("a head");
+        waiting.push(calls.send_request(call, true).expect("sent").0);
+    }
+    for _ in 0..500 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if held(&node, "alice").await.0 >= 19 * 7000 {
+            drop((waiting, calls));
+            return gives_all_back(&node, "alice").await;
+        }
+    }
+    panic!("{:?}", held(&node, "alice").await);
+}
+
+async fn gives_all_back(node: &Node, name: &str) {
+    for _ in 0..500 {
+        if held(node, name).await.0 == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{:?}", held(node, name).await);
+}
+
 #[tokio::test]
 async fn who_uses_up_a_servers_places_leaves_it_its_own_connections() {
     let elsewhere = serve("127.21.0.50").await;
