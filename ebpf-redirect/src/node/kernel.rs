@@ -16,6 +16,7 @@ use portreeve_ebpf_common::{Address, ListenerSlot, ServiceKey};
 
 use super::device;
 use super::error::NodeError;
+use super::grace::Expedited;
 use super::maps::{Maps, check_pinned};
 use super::netlink::Netlink;
 use super::policy::NodePolicyTable;
@@ -74,6 +75,7 @@ impl NodeKernel {
     pub fn open(settings: &NodeSettings) -> Result<Self, NodeError> {
         let folder = Folder::of_node(&settings.bpffs, &settings.instance);
         let owner = folder.take()?;
+        Expedited::put_back(&folder);
         if !folder.has_links() {
             folder.forget_maps()?;
         }
@@ -124,6 +126,7 @@ impl NodeKernel {
     /// not attach programs; then the interface is as it was.
     pub fn attach(&self, interface: u32, endpoint: u32, flags: u32) -> Result<(), NodeError> {
         let attached = &mut lock(&self.state).attached;
+        let _expedited = Expedited::begin(&self.folder);
         let before = attached.get(&interface).copied();
         let revision = self.maps.policies.revision(endpoint)?;
         let link = self.netlink.link(interface);
@@ -169,6 +172,7 @@ impl NodeKernel {
         interface: u32,
         attached: &mut BTreeMap<u32, EndpointEntry>,
     ) -> Result<(), NodeError> {
+        let _expedited = Expedited::begin(&self.folder);
         for (end, ..) in OF_WORKLOAD {
             let path = self.folder.link(&link_name(interface, end));
             unlink(&path).map_err(SetupError::file("can't remove", &path))?;
@@ -268,6 +272,7 @@ impl NodeKernel {
         mut announce: impl FnMut(u32, u32),
     ) -> Vec<Result<u32, NodeError>> {
         let State { attached, revisions, .. } = &mut *lock(&self.state);
+        let _expedited = Expedited::begin(&self.folder);
         let mut number = |policy: &NodePolicyTable| match policy.is_empty() {
             true => 0,
             false => revisions.next(),

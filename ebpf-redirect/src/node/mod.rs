@@ -12,6 +12,7 @@
 //! | `identities.rs` | who has which address |
 //! | `removal.rs` | all of it taken away; [`missing`]: what it needs |
 //! | `programs.rs`, `maps.rs` | into the kernel |
+//! | `grace.rs` | how long the kernel waits for programs that run |
 //! | `device.rs`, `netlink.rs` | the device, the rules and the routes that lead packets to the proxy |
 //! | `view.rs` | what is there |
 //! | `veth.rs` | the host's end of a workload's cable |
@@ -26,6 +27,7 @@ mod crowd;
 mod device;
 mod dial;
 mod error;
+mod grace;
 mod identities;
 mod kernel;
 mod maps;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::device;
 use super::error::NodeError;
+use super::grace::Expedited;
 use crate::error::SetupError;
 use crate::instance::{Folder, InstanceName};
 use crate::preflight::{self, Missing};
@@ -39,6 +40,7 @@ pub(super) fn remove(bpffs: &Path, instance: &InstanceName) -> Result<NodeRemove
     let mut removed = NodeRemoved::default();
     if folder.exists() {
         let _owner = folder.take()?;
+        Expedited::put_back(&folder);
         let unpinned = folder.remove().map_err(SetupError::file("can't remove", folder.path()))?;
         (removed.programs, removed.maps) = (unpinned.links, unpinned.maps);
     }

@@ -10,6 +10,7 @@ use super::Test;
 use super::net::{Node, TCP, Workload, answers, ip};
 
 pub(crate) const TESTS: &[Test] = &[
+    ("the_kernel_is_left_with_the_grace_periods_that_it_had", grace_periods),
     ("an_interface_is_found_by_the_namespace_that_it_leads_to", found),
     ("a_restart_under_traffic_is_not_seen", restart),
     ("an_interface_that_is_gone_is_forgotten", interface_gone),
@@ -153,4 +154,20 @@ fn crowded(node: &mut Node) {
     node.kernel().set_policy(ENDPOINT, &all).expect("room");
     assert!(look(node).is_empty());
     assert_eq!(run(node, true, &opens(1), 1).0, PASS);
+}
+
+fn grace_periods(node: &mut Node) {
+    const EXPEDITED: &str = "/sys/kernel/rcu_expedited";
+    let set = || std::fs::read_to_string(EXPEDITED).expect("read").trim().to_owned();
+    let before = set();
+    let a = node.workload(1, 0);
+    node.rules(&a, 1, &[]);
+    assert_eq!(set(), before);
+    // One who was killed while they were short.
+    drop(node.kernel.take());
+    let marker = node.settings.bpffs.join("portreeve-node/node/expedited");
+    std::fs::create_dir(&marker).expect("made");
+    std::fs::write(EXPEDITED, "1").expect("root may");
+    node.kernel = Some(NodeKernel::open(&node.settings).expect("it opens"));
+    assert_eq!((set().as_str(), marker.exists()), ("0", false));
 }
