@@ -4,6 +4,7 @@
 
 mod agreement;
 mod cost;
+mod dialled;
 mod evasion;
 mod full;
 mod interfaces;
@@ -30,6 +31,7 @@ fn main() {
         tracked::TESTS,
         evasion::TESTS,
         services::TESTS,
+        dialled::TESTS,
         proxied::TESTS,
         revisions::TESTS,
         life_cycle::TESTS,

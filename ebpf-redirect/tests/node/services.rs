@@ -12,7 +12,7 @@ use portreeve_ebpf_common::{Direction, Verdict};
 use portreeve_policy::Labels;
 
 use super::Test;
-use super::net::{Node, PATIENCE, TCP, UDP, Workload, answers, cgroups};
+use super::net::{Node, PATIENCE, TCP, UDP, Workload, answers};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_service_leads_to_its_backends_and_policy_judges_those", backends),
@@ -30,17 +30,16 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_port_whose_connection_was_refused_can_ask_again", again),
     ("datagrams_that_were_sent_before_the_service_was_there_reach_it_then", before),
     ("an_error_about_a_service_cites_what_was_sent_to_it", errors),
-    ("processes_of_a_cgroup_are_connected_to_backends_at_once", dialled),
 ];
 
-const SERVICE: [&str; 2] = ["10.96.0.1", "fd96::1"];
-const OTHER: [&str; 2] = ["10.96.0.2", "fd96::2"];
+pub(crate) const SERVICE: [&str; 2] = ["10.96.0.1", "fd96::1"];
+pub(crate) const OTHER: [&str; 2] = ["10.96.0.2", "fd96::2"];
 
-fn addresses(of: [&str; 2]) -> [IpAddr; 2] {
+pub(crate) fn addresses(of: [&str; 2]) -> [IpAddr; 2] {
     of.map(|address| address.parse().expect("an address"))
 }
 
-fn service(frontends: [IpAddr; 2], port: u16, backends: &[SocketAddr]) -> ServiceConfig {
+pub(crate) fn service(frontends: [IpAddr; 2], port: u16, backends: &[SocketAddr]) -> ServiceConfig {
     let backend =
         |address: &SocketAddr| BackendConfig { address: *address, weight: 1, draining: false };
     ServiceConfig {
@@ -56,18 +55,18 @@ fn service(frontends: [IpAddr; 2], port: u16, backends: &[SocketAddr]) -> Servic
 }
 
 /// All of these, and nothing else.
-fn put(node: &Node, services: &[&ServiceConfig]) {
+pub(crate) fn put(node: &Node, services: &[&ServiceConfig]) {
     let all: Vec<_> = services.iter().map(|service| Arc::new((*service).clone())).collect();
     node.kernel().set_services(&all).expect("services");
 }
 
 /// Workloads at a port, as backends.
-fn at(port: u16, workloads: &[&Workload]) -> Vec<SocketAddr> {
+pub(crate) fn at(port: u16, workloads: &[&Workload]) -> Vec<SocketAddr> {
     workloads.iter().flat_map(|one| one.both()).map(|address| (address, port).into()).collect()
 }
 
 /// Three workloads: the first may call the others.
-fn three(node: &Node, port: u16, flags: u32) -> [Workload; 3] {
+pub(crate) fn three(node: &Node, port: u16, flags: u32) -> [Workload; 3] {
     let all = [1, 2, 3].map(|number| node.workload(number, flags));
     let (protocols, egress) = ([TCP, UDP], [102, 103]);
     let to = |identity| protocols.map(|it| (Direction::Egress, identity, it, port, Verdict::Allow));
@@ -444,55 +443,5 @@ fn errors(node: &mut Node) {
             let error = socket.recv(&mut [0; 8]).expect_err("nobody is there");
             assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{to:?}: {error}");
         }
-    }
-}
-
-fn dialled(node: &mut Node) {
-    let cgroup = Cgroup::of_this_process();
-    let [a, b, _] = three(node, 8080, 0);
-    let tcp = service(addresses(SERVICE), 80, &at(8080, &[&b]));
-    let udp = ServiceConfig { protocol: Transport::Udp, ..tcp.clone() };
-    put(node, &[&tcp, &udp, &service(addresses(OTHER), 80, &[])]);
-    node.kernel().set_cgroup(Some(cgroup.0.as_path())).expect("attached");
-    b.serve(8080);
-    let (client, server) = (a.datagrams(4000), b.datagrams(8080));
-    for (address, nobody) in addresses(SERVICE).into_iter().zip(addresses(OTHER)) {
-        let mut stream = a.connect((address, 80)).expect("it may");
-        assert_eq!(stream.peer_addr().expect("an address"), (address, 80).into());
-        assert!(answers(&mut stream), "{address}");
-        let error = a.connect((nobody, 80)).expect_err("nobody is there");
-        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
-        client.send_to(b"question", (address, 80)).expect("sent");
-        let (_, from) = server.recv_from(&mut [0; 8]).expect("it comes");
-        server.send_to(b"answer", from).expect("sent");
-        let (_, from) = client.recv_from(&mut [0; 8]).expect("it comes back");
-        assert_eq!((from.ip().to_canonical(), from.port()), (address, 80));
-    }
-    let counters = node.kernel().counters().expect("counters");
-    assert_eq!(counters.get(Reason::Translated, Direction::Egress), 0, "no packet was turned");
-    node.kernel().set_cgroup(None).expect("detached");
-    assert!(answers(&mut a.connect((addresses(SERVICE)[0], 80)).expect("on its way")));
-    let counters = node.kernel().counters().expect("counters");
-    assert!(counters.get(Reason::Translated, Direction::Egress) > 0);
-}
-
-/// A cgroup with this process in it, until it is dropped.
-struct Cgroup(std::path::PathBuf);
-
-impl Cgroup {
-    fn of_this_process() -> Self {
-        let root = cgroups().expect("cgroup v2 is mounted");
-        let cgroup = Self(root.join(format!("portreeve-node-test-{}", std::process::id())));
-        std::fs::create_dir(&cgroup.0).expect("a cgroup");
-        std::fs::write(cgroup.0.join("cgroup.procs"), "0").expect("it moves");
-        cgroup
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let root = self.0.with_file_name("cgroup.procs");
-        let _ = std::fs::write(root, "0");
-        let _ = std::fs::remove_dir(&self.0);
     }
 }
