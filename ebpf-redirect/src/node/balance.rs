@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use portreeve_ebpf_common::node::{Ends, NODE_LAYOUT, NodeConfig, Translation};
@@ -67,7 +68,7 @@ impl NodeKernel {
     ) -> Result<(), NodeError> {
         let config = NodeConfig {
             layout: NODE_LAYOUT,
-            device: self.device,
+            device: self.device.load(Ordering::Relaxed),
             node_v4: v4.map(|v4| address(v4.into())).unwrap_or_default(),
             node_v6: v6.map(|v6| address(v6.into())).unwrap_or_default(),
         };

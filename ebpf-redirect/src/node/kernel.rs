@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
@@ -39,7 +40,7 @@ pub struct NodeKernel {
     pub(super) programs: Programs,
     pub(super) maps: Maps,
     /// The one that leads to the proxy.
-    pub(super) device: u32,
+    pub(super) device: AtomicU32,
     /// Whoever changes what is attached, or a policy, holds it.
     state: Mutex<State>,
     netlink: Netlink,
@@ -99,8 +100,16 @@ impl NodeKernel {
         }
         let frontends = Mutex::default();
         let state = Mutex::new(State { attached, own, revisions });
-        let kernel =
-            Self { folder, programs, maps, device, state, netlink, frontends, _owner: owner };
+        let kernel = Self {
+            folder,
+            programs,
+            maps,
+            device: device.into(),
+            state,
+            netlink,
+            frontends,
+            _owner: owner,
+        };
         kernel.hold_namespace()?;
         kernel.hold("device", TO_PROXY, attach_type::TCX_INGRESS, device)?;
         for (interface, _) in entries {

@@ -13,7 +13,7 @@
 //! | `removal.rs` | all of it taken away; [`missing`]: what it needs |
 //! | `programs.rs`, `maps.rs` | into the kernel |
 //! | `grace.rs` | how long the kernel waits for programs that run |
-//! | `device.rs`, `netlink.rs` | the device, the rules and the routes that lead packets to the proxy |
+//! | `device.rs`, `ways.rs`, `netlink.rs` | the device, the rules and the routes that lead packets to the proxy |
 //! | `view.rs` | what is there |
 //! | `veth.rs` | the host's end of a workload's cable |
 //! | `report.rs` | what programs tell and count |
@@ -41,6 +41,7 @@ mod revisions;
 mod settings;
 mod veth;
 mod view;
+mod ways;
 
 pub use portreeve_ebpf_common::node::{
     EndpointEntry, Ends, Leg, NodeEvent, NodeEventKind, Reason, TrackKey, Tracked, Translation,

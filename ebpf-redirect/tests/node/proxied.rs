@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("what_is_opened_to_a_workload_reaches_the_proxy", inbound),
     ("the_proxy_goes_on_in_the_clients_name", upstream),
     ("a_port_used_again_while_the_proxys_end_waits_reaches_it", again),
+    ("without_the_ways_that_lead_to_the_proxy_nothing_passes_until_they_are_made_anew", lost_ways),
     ("while_the_proxy_is_away_nothing_passes", away),
 ];
 
@@ -235,6 +236,37 @@ fn set_patience(socket: &OwnedFd) {
     let timeout = Some(Duration::from_secs(1));
     let kind = rustix::net::sockopt::Timeout::Send;
     rustix::net::sockopt::set_socket_timeout(socket, kind, timeout).expect("set");
+}
+
+fn lost_ways(node: &mut Node) {
+    let [a, b] = [1, 2].map(|number| node.workload(number, 0));
+    b.serve(80);
+    node.rules(&a, 1, &[(Direction::Egress, 102, TCP, 80, Verdict::Inspect)]);
+    node.rules(&b, 1, &[(Direction::Ingress, 101, TCP, 80, Verdict::Allow)]);
+    let outbound = listeners(node, Direction::Egress);
+    let mut open = b.both().map(|address| a.connect((address, 80)).expect("the proxy takes it"));
+    let proxy = [0, 1].map(|family| accept(&outbound[family]).0);
+    let passed = || {
+        let counters = node.kernel().counters().expect("counters");
+        counters.get(Reason::Forwarded, Direction::Ingress)
+    };
+    let before = passed();
+    for family in ["-4", "-6"] {
+        super::net::ip(&format!("{family} rule del fwmark 0x50520001"));
+    }
+    for (address, stream) in b.both().into_iter().zip(&mut open) {
+        a.connect((address, 80)).expect_err("nothing leads to the proxy, and nowhere else");
+        stream.write_all(b"unread").expect("the kernel keeps it");
+    }
+    assert_eq!(passed(), before, "nobody has read it");
+    super::net::ip("link del portreeve0");
+    node.kernel().restore_ways().expect("made");
+    for (mut stream, address) in proxy.into_iter().zip(b.both()) {
+        let mut said = [0; 6];
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time");
+        stream.read_exact(&mut said).expect("it is sent again");
+        a.connect((address, 80)).expect("the proxy takes it");
+    }
 }
 
 fn away(node: &mut Node) {
