@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use portreeve_core::carried_out;
 use portreeve_ebpf::kernel_verdict;
 use portreeve_ebpf::node::{
-    NodeError, NodeKernel, NodePolicyTable, NodeSettings, endpoint_flags, host_end,
+    EndpointEntry, NodeError, NodeKernel, NodePolicyTable, NodeSettings, endpoint_flags, host_end,
 };
 use portreeve_policy::{EndpointPolicy, Identity, Protocol};
 use rustix::net::netdevice::{index_to_name, name_to_index};
@@ -398,7 +398,14 @@ impl Datapath for EbpfDatapath {
     fn numbers_in_use(&self) -> Result<NumbersInUse, DatapathError> {
         let endpoints = self.kernel.known_endpoints().map_err(|error| failed(&error))?;
         let identities = self.kernel.known_identities().map_err(|error| failed(&error))?;
-        Ok(NumbersInUse { endpoints, identities })
+        let any = any_socket().map_err(|error| failed(&error))?;
+        let attached = self.kernel.endpoints().map_err(|error| failed(&error))?;
+        let named = |(interface, entry): (u32, EndpointEntry)| {
+            Some((index_to_name(&any, interface).ok()?, entry.endpoint))
+        };
+        let interfaces = attached.into_iter().filter_map(named).collect();
+        let addresses = self.kernel.own_addresses().map_err(|error| failed(&error))?;
+        Ok(NumbersInUse { endpoints, identities, interfaces, addresses })
     }
 
     fn tell_flows(&mut self, wanted: bool) {

@@ -7,7 +7,7 @@
 //! | `ebpf.rs`, `listing.rs` | [`EbpfDatapath`]: programs on the workloads' interfaces, and what their maps hold |
 //! | `counting.rs` | [`counting`]: what they have counted, for the metrics |
 //! | `links.rs` | [`Links`]: when interfaces come or go |
-//! | `shared_proxy.rs` | [`SharedProxy`]: the proxy to which they hand connections |
+//! | `shared_proxy.rs`, `registered.rs` | [`SharedProxy`]: the proxy to which they hand connections, and whom it knows |
 //! | `none.rs` | [`NoDatapath`]: nothing is carried out, and it says so |
 //! | `recording.rs` | [`Recording`]: writes down what it is told, fails when a test wants it to |
 
@@ -20,6 +20,7 @@ mod listing;
 mod none;
 pub(crate) mod outside;
 mod recording;
+pub(crate) mod registered;
 mod shared_proxy;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,10 +62,10 @@ pub trait Datapath: Send {
     fn is_enforcing(&self) -> bool;
 
     /// An endpoint is there, or has another interface, identity or other addresses. A new one is closed
-    /// until its policy is set.
+    /// until its policy is set. One without addresses may send nothing.
     ///
     /// # Errors
-    /// When it can't be attached.
+    /// When it can't be attached, or not with all of its addresses.
     fn endpoint_put(&mut self, endpoint: &EndpointSpec) -> Result<(), DatapathError>;
 
     /// An endpoint is gone. One that was never there is no error.
@@ -176,13 +177,17 @@ pub trait Datapath: Send {
     fn list(&self, table: Table) -> Result<Option<Listing>, DatapathError>;
 }
 
-/// Numbers that mean somebody already.
+/// Numbers that mean somebody already, and what those have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NumbersInUse {
     /// Of endpoints.
     pub endpoints: BTreeSet<EndpointId>,
     /// Of identities, those of prefixes among them.
     pub identities: BTreeSet<u32>,
+    /// Which endpoint each interface is judged as, by its name.
+    pub interfaces: BTreeMap<String, EndpointId>,
+    /// Which endpoint has each address.
+    pub addresses: BTreeMap<IpAddr, EndpointId>,
 }
 
 /// The proxy that reads what the kernel can't judge.
@@ -228,7 +233,7 @@ pub struct EndpointSpec {
     pub name: String,
     /// Where it is attached.
     pub attachment: Attachment,
-    /// Its own addresses; it may use no others.
+    /// Its own addresses; it may use no others, and no other endpoint has them.
     pub addresses: Vec<IpAddr>,
     /// Its own identity.
     pub identity: Identity,

@@ -50,8 +50,13 @@ impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::EndpointPut(endpoint) => {
-                let EndpointSpec { id, name, attachment, identity, .. } = endpoint;
-                write!(f, "endpoint {id} {name} at {attachment} identity {}", identity.get())
+                let EndpointSpec { id, name, attachment, identity, addresses, .. } = endpoint;
+                let closed = if addresses.is_empty() { "closed " } else { "" };
+                write!(
+                    f,
+                    "{closed}endpoint {id} {name} at {attachment} identity {}",
+                    identity.get()
+                )
             }
             Self::EndpointRemoved(id) => write!(f, "endpoint {id} removed"),
             Self::EndpointClosed(id) => write!(f, "endpoint {id} closed"),

@@ -1,27 +1,24 @@
 //! The proxy that all endpoints share, for what has to be read.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use portreeve_core::redirection::NodeReporter;
 use portreeve_core::{
-    EndpointConfig, Endpoints, ListenerConfig, NodeConfig, NodeProxy, NodeRemote, StartError,
-    Transparent, UpstreamConfig, UpstreamSource,
+    Endpoints, ListenerConfig, NodeConfig, NodeProxy, NodeRemote, StartError, Transparent,
+    UpstreamConfig, UpstreamSource,
 };
 use portreeve_ebpf::ListenerSlot;
 use portreeve_ebpf::node::{NodeKernel, mark};
 use portreeve_policy::{EndpointPolicy, TrafficDirection};
 
+use super::registered::Registered;
 use super::{DatapathError, EndpointId, EndpointSpec, Proxying};
 
 /// A proxy in this process, to which the kernel hands connections.
 pub struct SharedProxy {
-    endpoints: Arc<Endpoints>,
-    names: BTreeMap<EndpointId, String>,
-    /// Those of them that the proxy does not have at all of their addresses.
-    lacking: BTreeSet<EndpointId>,
+    registered: Registered,
     proxy: Option<NodeProxy>,
     remote: NodeRemote,
 }
@@ -33,9 +30,6 @@ const LISTENERS: [(&str, TrafficDirection, bool, ListenerSlot); 4] = [
     ("ingress-v4", TrafficDirection::Ingress, true, ListenerSlot::InboundV4),
     ("ingress-v6", TrafficDirection::Ingress, false, ListenerSlot::InboundV6),
 ];
-
-/// Identities of workloads (Cilium `pkg/identity/numericidentity.go`); those of prefixes come after.
-const LABELLED: std::ops::Range<u32> = 256..1 << 24;
 
 impl SharedProxy {
     /// Starts a proxy, and has the kernel hand connections to it. `settings` is completed: its listeners,
@@ -54,8 +48,7 @@ impl SharedProxy {
             hand_over(kernel, way, address, sockets)
         })?;
         let remote = proxy.remote();
-        let (names, lacking) = Default::default();
-        Ok(Self { endpoints, names, lacking, proxy: Some(proxy), remote })
+        Ok(Self { registered: Registered::new(endpoints), proxy: Some(proxy), remote })
     }
 
     /// Takes down what the kernel has decided, as long as there is a proxy.
@@ -106,53 +99,18 @@ impl Proxying for SharedProxy {
         _: u64,
         policy: EndpointPolicy,
     ) -> Result<(), DatapathError> {
-        let config = EndpointConfig {
-            name: endpoint.name.clone(),
-            addresses: endpoint.addresses.clone(),
-            limits: endpoint.limits.clone(),
-        };
-        let upserted = self.endpoints.upsert(config, policy);
-        self.names.insert(endpoint.id, endpoint.name.clone());
-        match upserted.refused.first() {
-            None => {
-                self.lacking.remove(&endpoint.id);
-                Ok(())
-            }
-            // The other one keeps it. This one is there without, and is named again until it has it.
-            Some(taken) => {
-                self.lacking.insert(endpoint.id);
-                Err(DatapathError(taken.to_string()))
-            }
-        }
+        self.registered.put(endpoint, policy)
     }
 
     fn endpoint_removed(&mut self, id: EndpointId) {
-        self.lacking.remove(&id);
-        if let Some(name) = self.names.remove(&id) {
-            self.endpoints.remove(&name);
-        }
+        self.registered.remove(id);
     }
 
     fn addresses_changed(
         &mut self,
         policies: &mut dyn Iterator<Item = (EndpointId, EndpointPolicy)>,
     ) {
-        let (mut any, mut all_known) = (None, self.lacking.is_empty());
-        for (id, policy) in policies {
-            let Some(name) = self.names.get(&id) else {
-                all_known = false;
-                continue;
-            };
-            any = Some(policy.clone());
-            // One that is gone has nothing to know.
-            let _ = self.endpoints.set_policy(name, policy);
-        }
-        // Where everybody is, all policies know. An address that somebody has left may be on another node by
-        // now; but not while it may be that of one who is here and not known to the proxy yet.
-        if let Some(policy) = any.filter(|_| all_known) {
-            let is_workloads = |address| LABELLED.contains(&policy.identify(address).get());
-            self.endpoints.elsewhere(is_workloads);
-        }
+        self.registered.addresses_changed(policies);
     }
 
     fn drain(&mut self) {
@@ -160,7 +118,7 @@ impl Proxying for SharedProxy {
     }
 
     fn connections(&self) -> usize {
-        self.endpoints.list().iter().map(|endpoint| endpoint.connections).sum()
+        self.registered.connections()
     }
 }
 
@@ -175,6 +133,8 @@ impl Drop for SharedProxy {
 
 impl std::fmt::Debug for SharedProxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SharedProxy").field("endpoints", &self.names.len()).finish_non_exhaustive()
+        f.debug_struct("SharedProxy")
+            .field("endpoints", &self.registered.len())
+            .finish_non_exhaustive()
     }
 }

@@ -217,6 +217,11 @@ impl EndpointIds {
         self.0.numbers.number(&name.to_owned())
     }
 
+    /// Every endpoint that has an id, or had one not long ago.
+    pub fn names(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.0.numbers.entries().map(|(name, entry)| (entry.number, name.as_str()))
+    }
+
     /// As [`Identities::begin_after`].
     pub fn begin_after(&mut self, in_use: &BTreeSet<u32>) {
         self.0.begin_after(in_use.last().copied());

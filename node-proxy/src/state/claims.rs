@@ -1,17 +1,16 @@
-//! Who has which interface and which address. Of two who name the same one, the first keeps it: an
-//! interface is judged by one policy, and an address means one workload.
+//! Who has which interface. Of two who name the same one, the first keeps it: an interface is judged by one
+//! policy.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::datapath::EndpointSpec;
 use crate::objects::Attachment;
 
-/// What endpoints have, and their names.
+/// Interfaces that endpoints have, and their names.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     attachments: BTreeMap<Attachment, String>,
-    addresses: HashMap<IpAddr, String>,
 }
 
 /// Something that another has.
@@ -23,42 +22,41 @@ pub(super) struct Conflict {
     pub(super) holder: String,
 }
 
+impl Conflict {
+    pub(super) fn of_address(address: IpAddr, holder: &str) -> Self {
+        Self { kind: "address", what: address.to_string(), holder: holder.to_owned() }
+    }
+}
+
 impl Claims {
-    /// Whether another has something of this.
+    /// Whether another has the interface.
     pub(super) fn conflict(&self, spec: &EndpointSpec) -> Option<Conflict> {
-        let other = |holder: &&String| **holder != spec.name;
-        if let Some(holder) = self.attachments.get(&spec.attachment).filter(other) {
-            let what = spec.attachment.to_string();
-            return Some(Conflict { kind: "interface", what, holder: holder.clone() });
-        }
-        spec.addresses.iter().find_map(|address| {
-            let holder = self.addresses.get(address).filter(other)?.clone();
-            Some(Conflict { kind: "address", what: address.to_string(), holder })
+        let holder = self.attachments.get(&spec.attachment)?;
+        let what = || spec.attachment.to_string();
+        (*holder != spec.name).then(|| Conflict {
+            kind: "interface",
+            what: what(),
+            holder: holder.clone(),
         })
     }
 
-    /// An endpoint has all of this.
+    /// An endpoint has its interface.
     pub(super) fn claim(&mut self, spec: &EndpointSpec) {
         self.attachments.insert(spec.attachment.clone(), spec.name.clone());
-        for address in &spec.addresses {
-            self.addresses.insert(*address, spec.name.clone());
-        }
     }
 
-    /// An endpoint has nothing more of what it had, but for what it is to have now.
-    pub(super) fn release(&mut self, had: &EndpointSpec, now: Option<&EndpointSpec>) {
-        let is_own = |holder: Option<&String>| holder == Some(&had.name);
-        if now.is_none_or(|now| now.attachment != had.attachment)
-            && is_own(self.attachments.get(&had.attachment))
-        {
-            self.attachments.remove(&had.attachment);
-        }
-        for address in &had.addresses {
-            if now.is_none_or(|now| !now.addresses.contains(address))
-                && is_own(self.addresses.get(address))
-            {
-                self.addresses.remove(address);
-            }
-        }
+    /// An endpoint had an interface in the time before.
+    pub(super) fn begin_with(&mut self, name: &str, attachment: Attachment) {
+        self.attachments.insert(attachment, name.to_owned());
+    }
+
+    /// An endpoint has no interface any more, but for the one that it is to have now.
+    pub(super) fn release(&mut self, name: &str, now: Option<&Attachment>) {
+        self.attachments.retain(|own, holder| *holder != name || Some(own) == now);
+    }
+
+    /// Only these have interfaces.
+    pub(super) fn keep(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.attachments.retain(|_, holder| is_there(holder));
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct Endpoints {
     pub(super) leaving: BTreeMap<EndpointId, Leaving>,
     /// Those for which there is no number.
     pub(super) numberless: BTreeSet<String>,
-    /// What those that are attached have.
+    /// Which interfaces those that are attached have.
     pub(super) claims: Claims,
 }
 
@@ -26,8 +26,11 @@ pub(super) struct Endpoints {
 pub(super) struct EndpointState {
     pub(super) spec: EndpointSpec,
     pub(super) labels: String,
-    /// The datapath knows the endpoint as it is.
-    pub(super) is_attached: bool,
+    pub(super) attached: Attached,
+    /// The proxy knows it,
+    pub(super) is_proxied: bool,
+    /// and may judge it by a policy that is none any more.
+    pub(super) proxy_is_behind: bool,
     /// The revision of the policy that it is to have.
     pub(super) wanted: u64,
     /// The revision of the policy that it has; none: nothing passes.
@@ -37,6 +40,17 @@ pub(super) struct EndpointState {
     /// Who has what this one names, too.
     pub(super) waits_for: Option<String>,
     pub(super) backoff: Backoff,
+}
+
+/// Whether programs are on an endpoint's interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attached {
+    /// Not as far as is known.
+    No,
+    /// They are, and the endpoint has none of its addresses: nothing passes.
+    Closed,
+    /// They are, and the datapath knows the endpoint as it is.
+    Whole,
 }
 
 /// An endpoint that is gone.
@@ -54,18 +68,22 @@ impl Endpoints {
         match self.all.get_mut(&name) {
             Some(state) => {
                 if state.spec != spec {
-                    state.is_attached = false;
+                    state.attached = Attached::No;
                     state.waits_for = None;
-                    self.claims.release(&state.spec, Some(&spec));
+                    self.claims.release(&name, Some(&spec.attachment));
                 }
                 (state.spec, state.labels, state.wanted) = (spec, labels, revision);
                 state.backoff.hurry();
             }
             None => {
+                // What it had in the time before it may have no longer.
+                self.claims.release(&name, Some(&spec.attachment));
                 let state = EndpointState {
                     spec,
                     labels,
-                    is_attached: false,
+                    attached: Attached::No,
+                    is_proxied: false,
+                    proxy_is_behind: false,
                     wanted: revision,
                     realised: None,
                     is_closed: false,
@@ -83,8 +101,8 @@ impl Endpoints {
     pub(super) fn remove(&mut self, name: &str) -> bool {
         self.pending.remove(name);
         self.numberless.remove(name);
+        self.claims.release(name, None);
         let Some(state) = self.all.remove(name) else { return false };
-        self.claims.release(&state.spec, None);
         self.hurry_those_who_wait_for(name);
         let leaving = Leaving { name: name.to_owned(), backoff: Backoff::default() };
         self.leaving.insert(state.spec.id, leaving);
@@ -112,7 +130,7 @@ impl Endpoints {
     /// An endpoint is no longer attached by itself.
     pub(super) fn lost(&mut self, id: EndpointId) -> Option<&str> {
         let (name, state) = self.all.iter_mut().find(|(_, state)| state.spec.id == id)?;
-        state.is_attached = false;
+        state.attached = Attached::No;
         self.pending.insert(name.clone());
         Some(name)
     }
@@ -120,7 +138,9 @@ impl Endpoints {
     /// Interfaces have come or gone: those who wait for one need not wait longer.
     pub(super) fn hurry_unattached(&mut self) {
         for name in &self.pending {
-            if let Some(state) = self.all.get_mut(name).filter(|state| !state.is_attached) {
+            if let Some(state) =
+                self.all.get_mut(name).filter(|state| state.attached == Attached::No)
+            {
                 state.backoff.hurry();
             }
         }

@@ -1,14 +1,17 @@
 //! A batch of changes, folded into the policy engine.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Instant;
 
+use ipnet::IpNet;
 use portreeve_policy::{Change, Diagnostic, PolicyName, Severity, Source as Text};
 
 use super::closing::{self, Closing};
 use super::leftovers::Unreadable;
 use super::people::{endpoint, is_lingering, name, peer};
 use super::policy_rows::short;
-use super::{Known, News, Node};
+use super::{Endpoints, Known, News, Node};
 use crate::datapath::EndpointSpec;
 use crate::objects::{Object, ObjectKey, Workload, is_policy};
 use crate::source::{Batch, Event, What};
@@ -29,15 +32,34 @@ impl Node {
         for event in batch.events {
             self.take_in(event, now);
         }
-        self.has_begun = true;
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.forget_before(now);
+        }
         self.services.settle(&mut self.engine, &self.options.name, &mut |engine_change| {
             note(&mut self.endpoints, &self.news, &engine_change);
         });
+        self.end_batch();
+    }
+
+    /// Computes what was changed, and what is wanted by that.
+    pub(super) fn end_batch(&mut self) {
         let change = self.engine.end_batch();
         self.note(&change);
         let revision = self.engine.addresses_revision();
         if self.ipcache.revision != Some(revision) {
             self.ipcache.want(self.engine.addresses(), revision);
+        }
+    }
+
+    /// Those who had something in the time before and are not there any more have nothing; of one who can't
+    /// be read it is not known.
+    fn forget_before(&mut self, now: Instant) {
+        let unreadable = self.leftovers.unreadable.values();
+        let keep: BTreeSet<String> = unreadable.map(|own| of_key(&own.key)).collect();
+        let Endpoints { all, claims, .. } = &mut self.endpoints;
+        claims.keep(|name| all.contains_key(name) || keep.contains(name));
+        for other in self.addresses.forget_before(&keep) {
+            self.place(&other, now);
         }
     }
 
@@ -142,16 +164,37 @@ impl Node {
             self.note(&change);
         }
         let old = self.people.workloads.insert(full.clone(), workload.clone());
+        let others = self.addresses.change(&full, old.as_ref(), Some(&workload));
         let old_labels = self.people.held.insert(full.clone(), labels.clone());
         if let Some(old_labels) = old_labels {
             self.people.let_go(&old_labels, now);
         }
         let was_here = old.is_some_and(|old| old.attachment.is_some());
+        if was_here && workload.attachment.is_none() {
+            self.remove_endpoint(&full, now);
+        }
+        self.place(&full, now);
+        for other in others {
+            self.place(&other, now);
+        }
+    }
+
+    /// A workload is where it says, with those of its addresses that it has.
+    pub(super) fn place(&mut self, full: &str, now: Instant) {
+        let workload = self.people.workloads.get(full);
+        let (Some(workload), Some(labels)) = (workload, self.people.held.get(full)) else { return };
+        let (full, labels) = (full.to_owned(), labels.clone());
+        let others: Vec<IpAddr> =
+            self.addresses.others(&full, workload).map(|(address, _)| address).collect();
         match &workload.attachment {
             Some(attachment) => {
                 let change = self.engine.remove_peer(&full);
+                let mut own = endpoint(workload, labels.clone());
+                own.addresses.retain(|address| !others.contains(address));
+                let addresses = own.addresses.clone();
+                let (attachment, limits) = (attachment.clone(), workload.limits.clone());
                 self.note(&change);
-                let change = self.engine.upsert_endpoint(endpoint(&workload, labels.clone()));
+                let change = self.engine.upsert_endpoint(own);
                 self.note(&change);
                 let id = match self.endpoints.all.get(&full) {
                     Some(state) => Some(state.spec.id),
@@ -168,35 +211,41 @@ impl Node {
                 let spec = EndpointSpec {
                     id,
                     name: full,
-                    attachment: attachment.clone(),
-                    addresses: workload.addresses().collect(),
+                    attachment,
+                    addresses,
                     identity: policy
                         .map_or(portreeve_policy::Identity::UNKNOWN, |policy| policy.workload()),
-                    limits: workload.limits.clone(),
+                    limits,
                 };
                 self.endpoints.put(spec, short(&labels), self.engine.revision());
             }
             None => {
-                if was_here {
-                    self.remove_endpoint(&full, now);
-                }
-                let change = self.engine.upsert_peer(&full, peer(&workload, labels));
+                let mut own = peer(workload, labels);
+                let is_others =
+                    |prefix: &IpNet| others.iter().any(|address| IpNet::from(*address) == *prefix);
+                own.prefixes.retain(|prefix| !is_others(prefix));
+                let change = self.engine.upsert_peer(&full, own);
                 self.note(&change);
             }
         }
     }
 
     fn remove_workload(&mut self, full: &str, now: Instant) {
-        let Some(workload) = self.people.workloads.remove(full) else { return };
-        match workload.attachment {
-            Some(_) => self.remove_endpoint(full, now),
-            None => {
+        let workload = self.people.workloads.remove(full);
+        let others = self.addresses.change(full, workload.as_ref(), None);
+        match workload.map(|workload| workload.attachment) {
+            Some(None) => {
                 let change = self.engine.remove_peer(full);
                 self.note(&change);
             }
+            // One that could not be read since the start may have been one of ours.
+            Some(Some(_)) | None => self.remove_endpoint(full, now),
         }
         if let Some(labels) = self.people.held.remove(full) {
             self.people.let_go(&labels, now);
+        }
+        for other in others {
+            self.place(&other, now);
         }
     }
 
@@ -215,7 +264,7 @@ impl Node {
         match key.kind.as_str() {
             "Workload" => {
                 // It may be attached since before; what it may do, and who it is, is not known.
-                let full = name(namespace.unwrap_or_default(), &key.name);
+                let full = of_key(key);
                 if let Some(id) = self.ids.known(&full) {
                     self.leftovers.unreadable.insert(id, Unreadable::new(key.clone()));
                 }
@@ -253,6 +302,11 @@ impl Node {
     pub(super) fn note(&mut self, change: &Change) {
         note(&mut self.endpoints, &self.news, change);
     }
+}
+
+/// The name of a workload in the engine.
+fn of_key(key: &ObjectKey) -> String {
+    name(key.namespace.as_deref().unwrap_or_default(), &key.name)
 }
 
 /// The policies of some endpoints have changed, others could not be computed.

@@ -9,11 +9,12 @@
 //! | `services.rs` | services and slices as what the datapath balances |
 //! | `endpoints.rs`, `ipcache.rs`, `backoff.rs` | what is wanted, what is in force, when to try again |
 //! | `closing.rs` | what stands in the place of objects that could not be read |
-//! | `claims.rs` | who has which interface and address, when two name the same |
+//! | `claims.rs`, `addresses.rs` | who has which interface and which address, when two name the same |
 //! | `realise.rs`, `leftovers.rs` | telling the datapath, and taking away what nobody wants any more |
 //! | `news.rs` | what happens, as it happens |
 //! | `view.rs`, `policy_rows.rs` | all of it, to be shown |
 
+mod addresses;
 mod backoff;
 mod claims;
 mod closing;
@@ -30,12 +31,13 @@ mod services;
 mod tests;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use portreeve_policy::{Diagnostic, Engine, Features, Options, PolicyName};
 
+use self::addresses::Addresses;
 use self::backoff::Backoff;
 use self::endpoints::Endpoints;
 use self::ipcache::Ipcache;
@@ -48,9 +50,9 @@ use self::services::Services;
 pub use self::view::{
     EndpointDetail, EndpointRow, IdentityRow, LimitsView, ObjectError, ServiceRow, Status,
 };
-use crate::datapath::{Datapath, DatapathError, Proxying};
+use crate::datapath::{Datapath, DatapathError, EndpointId, Proxying};
 use crate::identities::{EndpointIds, Identities, StateError};
-use crate::objects::ObjectKey;
+use crate::objects::{Attachment, ObjectKey};
 use crate::source::Origin;
 
 /// How a node works.
@@ -88,6 +90,7 @@ pub struct Node {
     /// What keeps workloads closed in place of policies that could not be read when the node started.
     closed: BTreeMap<ObjectKey, Vec<PolicyName>>,
     endpoints: Endpoints,
+    addresses: Addresses,
     ipcache: Ipcache,
     services: Services,
     /// Of writing numbers down.
@@ -134,6 +137,19 @@ impl Node {
         let in_use = datapath.numbers_in_use().map_err(OpenError::Datapath)?;
         identities.begin_after(&in_use.identities);
         ids.begin_after(&in_use.endpoints);
+        // Who had something has it: of two who name it, the same one as before.
+        let (mut endpoints, mut addresses) = (Endpoints::default(), Addresses::default());
+        let names: HashMap<EndpointId, &str> = ids.names().collect();
+        for (interface, id) in in_use.interfaces {
+            if let Some(name) = names.get(&id) {
+                endpoints.claims.begin_with(name, Attachment::Interface(interface));
+            }
+        }
+        for (address, id) in in_use.addresses {
+            if let Some(name) = names.get(&id) {
+                addresses.begin_with(name, address);
+            }
+        }
         let engine = Engine::with_allocator(
             options.policy.clone(),
             Features::default(),
@@ -149,7 +165,8 @@ impl Node {
             doubles: Vec::new(),
             people: People::default(),
             closed: BTreeMap::new(),
-            endpoints: Endpoints::default(),
+            endpoints,
+            addresses,
             ipcache: Ipcache::default(),
             services: Services::default(),
             saving: Backoff::default(),

@@ -1,12 +1,14 @@
 //! Telling the datapath what is wanted and not yet in force. What fails is shown, and tried again later;
 //! an endpoint whose policy can't be written is closed meanwhile.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use portreeve_policy::EndpointPolicy;
 
+use super::endpoints::{Attached, EndpointState};
 use super::{News, Node};
-use crate::datapath::{DatapathError, EndpointId, ServiceName};
+use crate::datapath::{Datapath, DatapathError, EndpointId, EndpointSpec, ServiceName};
 
 impl Node {
     /// Does what there is to do now. Call it after every change, and when [`Node::next`] says so.
@@ -126,6 +128,13 @@ impl Node {
     }
 
     fn realise_endpoints(&mut self, now: Instant) {
+        self.attach_endpoints(now);
+        while self.pass_addresses_on(now) {
+            self.attach_endpoints(now);
+        }
+    }
+
+    fn attach_endpoints(&mut self, now: Instant) {
         let pending: Vec<String> = self.endpoints.pending.iter().cloned().collect();
         let (mut names, mut policies) = (Vec::new(), Vec::new());
         for name in pending {
@@ -134,9 +143,7 @@ impl Node {
                     names.push(name);
                     policies.push((id, revision, policy));
                 }
-                Some(Err((error, is_proxied))) => {
-                    self.endpoint_failed(&name, &error, is_proxied, now);
-                }
+                Some(Err(error)) => self.endpoint_failed(&name, &error, now),
                 None => {}
             }
         }
@@ -144,45 +151,109 @@ impl Node {
         for ((name, (id, revision, _)), result) in names.into_iter().zip(policies).zip(results) {
             match result {
                 Ok(()) => self.endpoint_realised(name, id, revision),
-                Err(error) => self.endpoint_failed(&name, &error, true, now),
+                Err(error) => self.endpoint_failed(&name, &error, now),
             }
         }
     }
 
-    /// All but the kernel's policy: that is returned. With an error, whether the proxy has its own.
-    #[expect(clippy::type_complexity, reason = "what is to be done next, and why not")]
+    /// All but the kernel's policy: that is returned.
     fn attach_endpoint(
         &mut self,
         name: &str,
         now: Instant,
-    ) -> Option<Result<(EndpointId, u64, EndpointPolicy), (DatapathError, bool)>> {
+    ) -> Option<Result<(EndpointId, u64, EndpointPolicy), DatapathError>> {
         let state = self.endpoints.all.get_mut(name)?;
         if !state.backoff.is_due(now) {
             return None;
         }
         let policy = self.engine.policy(name)?;
         let (id, revision) = (state.spec.id, state.wanted);
-        let attached = match state.is_attached {
-            true => Ok(()),
-            false => {
-                self.leftovers.of_endpoints = true;
-                let conflict = self.endpoints.claims.conflict(&state.spec);
-                state.waits_for = conflict.as_ref().map(|conflict| conflict.holder.clone());
-                match conflict {
-                    Some(conflict) => Err(DatapathError(conflict.to_string())),
-                    None => self.datapath.endpoint_put(&state.spec),
-                }
+        let mut attached = Ok(());
+        if state.attached != Attached::Whole {
+            self.leftovers.of_endpoints = true;
+            if let Some(error) = self.take_sides(name) {
+                return Some(Err(error));
             }
-        };
-        state.is_attached = attached.is_ok();
-        if state.is_attached {
-            self.endpoints.claims.claim(&state.spec);
+            let state = self.endpoints.all.get_mut(name)?;
+            attached = self.datapath.endpoint_put(&state.spec);
+            match &attached {
+                Ok(()) => {
+                    state.attached = Attached::Whole;
+                    self.addresses.attached(name, &state.spec.addresses);
+                }
+                // That there is no room for an address must not leave its interface open.
+                Err(_) => drop(attach_closed(&mut *self.datapath, state)),
+            }
+            if state.attached != Attached::No {
+                self.endpoints.claims.claim(&state.spec);
+            }
         }
+        let state = self.endpoints.all.get_mut(name)?;
         // Wherever it is attached: connections that the proxy has are judged by it.
         let proxied = self.proxy.policy_set(&state.spec, revision, policy.clone());
-        let is_proxied = proxied.is_ok();
-        let done = attached.and(proxied);
-        Some(done.map(|()| (id, revision, policy)).map_err(|error| (error, is_proxied)))
+        (state.is_proxied, state.proxy_is_behind) = (true, proxied.is_err());
+        Some(attached.and(proxied).map(|()| (id, revision, policy)))
+    }
+
+    /// Whether another has what an endpoint names. If it is an address alone, it is attached without any.
+    fn take_sides(&mut self, name: &str) -> Option<DatapathError> {
+        let state = self.endpoints.all.get_mut(name)?;
+        let interface = self.endpoints.claims.conflict(&state.spec);
+        let is_interface = interface.is_some();
+        let address = || self.addresses.conflict(name, self.people.workloads.get(name)?);
+        let conflict = interface.or_else(address);
+        state.waits_for = conflict.as_ref().map(|conflict| conflict.holder.clone());
+        let mut error = conflict?.to_string();
+        // Nothing is judged by its policy: neither may the proxy think so.
+        if std::mem::take(&mut state.is_proxied) {
+            self.proxy.endpoint_removed(state.spec.id);
+        }
+        state.proxy_is_behind = false;
+        if is_interface {
+            state.attached = Attached::No;
+        } else if state.attached == Attached::No {
+            match attach_closed(&mut *self.datapath, state) {
+                Ok(()) => self.endpoints.claims.claim(&state.spec),
+                Err(other) => error = format!("{error}; {other}"),
+            }
+        }
+        Some(DatapathError(error))
+    }
+
+    /// One who names an address first, and whose interface is not there, leaves it to one whose is.
+    fn pass_addresses_on(&mut self, now: Instant) -> bool {
+        let mut passed: Vec<(IpAddr, String, String)> = Vec::new();
+        let is_idle = |name: &str| {
+            let state = self.endpoints.all.get(name);
+            state.is_some_and(|own| own.attached == Attached::No && own.backoff.error.is_some())
+        };
+        for name in &self.endpoints.pending {
+            let state = self.endpoints.all.get(name);
+            if state.is_none_or(|state| state.attached != Attached::Closed) {
+                continue;
+            }
+            let Some(workload) = self.people.workloads.get(name) else { continue };
+            let others = self.addresses.others(name, workload);
+            let free = others.filter(|(address, holder)| {
+                is_idle(holder)
+                    && !self.addresses.is_firm(*address)
+                    && !passed.iter().any(|(other, ..)| other == address)
+            });
+            let free: Vec<_> =
+                free.map(|(at, holder)| (at, name.clone(), holder.to_owned())).collect();
+            passed.extend(free);
+        }
+        if passed.is_empty() {
+            return false;
+        }
+        self.engine.begin_batch();
+        for (address, name, holder) in passed {
+            self.addresses.pass_on(address, &name);
+            self.place(&name, now);
+            self.place(&holder, now);
+        }
+        self.end_batch();
+        true
     }
 
     fn endpoint_realised(&mut self, name: String, id: EndpointId, revision: u64) {
@@ -195,20 +266,15 @@ impl Node {
         self.news.tell(|| News::EndpointRealised { endpoint: name, id, revision });
     }
 
-    fn endpoint_failed(
-        &mut self,
-        name: &str,
-        error: &DatapathError,
-        is_proxied: bool,
-        now: Instant,
-    ) {
+    fn endpoint_failed(&mut self, name: &str, error: &DatapathError, now: Instant) {
         let Some(state) = self.endpoints.all.get_mut(name) else { return };
         let id = state.spec.id;
         // What it had may allow what is denied by now.
         let closed = self.datapath.endpoint_closed(id);
-        (state.realised, state.is_closed) = (None, closed.is_ok() && is_proxied);
+        state.realised = None;
+        state.is_closed = closed.is_ok() && !state.proxy_is_behind;
         let error = match closed {
-            Ok(()) if state.is_attached => format!("{error}; the endpoint is closed"),
+            Ok(()) if state.attached != Attached::No => format!("{error}; the endpoint is closed"),
             Ok(()) => format!("{error}; it is not attached: its policy judges nothing"),
             Err(other) => format!("{error}; and it can't be closed: {other}"),
         };
@@ -339,6 +405,17 @@ impl Node {
             self.news.tell(|| News::ServiceRealised { service: name.to_string() });
         }
     }
+}
+
+/// Has nothing pass where an endpoint is that can't be attached as it is to be.
+fn attach_closed(
+    datapath: &mut dyn Datapath,
+    state: &mut EndpointState,
+) -> Result<(), DatapathError> {
+    let bare = EndpointSpec { addresses: Vec::new(), ..state.spec.clone() };
+    let done = datapath.endpoint_put(&bare);
+    state.attached = if done.is_ok() { Attached::Closed } else { Attached::No };
+    done
 }
 
 fn service_failed(

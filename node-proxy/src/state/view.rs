@@ -226,6 +226,11 @@ impl Node {
                 "endpoint {name}: there is no number left for it; it is not attached: its policy judges nothing"
             ));
         }
+        for (address, name, holder) in self.addresses.of_elsewhere() {
+            all.push(format!(
+                "workload {name}: `{address}` is {holder}'s, which is on this node: nobody elsewhere has it"
+            ));
+        }
         for row in self.endpoints() {
             all.extend(row.error.map(|error| format!("endpoint {}: {error}", row.name)));
         }

@@ -86,7 +86,9 @@ fn an_interface_that_is_another_under_the_same_name_is_attached_again() {
     );
     // While it is away, it is closed; and when interfaces come, it is tried at once.
     bench.told.lose(2);
-    bench.told.fail("endpoint 2 default/shop");
+    for way in ["endpoint 2 default/shop", "closed endpoint 2"] {
+        bench.told.fail(way);
+    }
     bench.node.look_at_interfaces();
     assert!(bench.wait(Duration::ZERO).contains(&"endpoint 2 closed".to_owned()));
     let error = error_of(&bench, "default/shop").unwrap();
@@ -103,7 +105,9 @@ fn one_that_can_not_be_attached_keeps_nothing_else_up() {
     let mut bench = Bench::new();
     two(&bench);
     bench.write("client.yaml", &workload("client", "client", "addresses: [10.1.0.1]"));
-    bench.told.fail("endpoint 2 default/shop");
+    for way in ["endpoint 2 default/shop", "closed endpoint 2"] {
+        bench.told.fail(way);
+    }
     let told = bench.step();
     assert_eq!(told[told.len() - 2..], ["keep endpoints 1,2", "keep addresses"], "{told:?}");
     assert!(bench.node.status().synced && !bench.node.is_settled());

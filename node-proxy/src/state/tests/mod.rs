@@ -1,5 +1,6 @@
 //! From changes to what the datapath is told.
 
+mod addresses;
 mod attached;
 mod restarted;
 
@@ -24,13 +25,23 @@ struct Bench {
 }
 
 fn open(state: &std::path::Path, told: &Recorder, now: Instant) -> Node {
+    let recording = Recording { recorder: told.clone() };
+    open_with(state, told, Box::new(recording), now)
+}
+
+fn open_with(
+    state: &std::path::Path,
+    told: &Recorder,
+    proxy: Box<dyn Proxying>,
+    now: Instant,
+) -> Node {
     let options = NodeOptions {
         name: "node-1".to_owned(),
         policy: Options::default(),
         identity_linger: LINGER,
     };
     let recording = Recording { recorder: told.clone() };
-    Node::open(options, state, Box::new(recording.clone()), Box::new(recording), now).unwrap()
+    Node::open(options, state, Box::new(recording), proxy, now).unwrap()
 }
 
 impl Bench {

@@ -89,6 +89,7 @@ fn numbers_begin_above_those_that_the_kernel_has_when_the_folder_is_empty() {
     bench.told.in_use(NumbersInUse {
         endpoints: [1, 2].into(),
         identities: [9, 256, 257, 1 << 24].into(),
+        ..NumbersInUse::default()
     });
     bench.restart();
     let told = bench.step();
