@@ -232,6 +232,12 @@ fn it_does_not_begin_with_what_can_not_be_read() {
     let said = run(folder.path()).output().unwrap();
     assert_eq!(said.status.code(), Some(78));
     assert!(text(&said.stderr).contains("it can't be told what would be allowed"));
+    let misspelt = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolcy\nmetadata: {name: p}\n";
+    fs::write(at(folder.path(), "objects/a.yaml"), misspelt).unwrap();
+    let said = run(folder.path()).output().unwrap();
+    assert_eq!(said.status.code(), Some(78));
+    let hint = "did you mean `CiliumNetworkPolicy`?";
+    assert!(text(&said.stderr).contains(hint), "{}", text(&said.stderr));
     fs::write(at(folder.path(), "objects/a.yaml"), "").unwrap();
     fs::create_dir_all(at(folder.path(), "state")).unwrap();
     fs::write(at(folder.path(), "state/identities.json"), "{\"format\": \"portr").unwrap();

@@ -15,7 +15,7 @@ pub const LISTS: [&str; 2] = ["List", "CiliumCIDRGroupList"];
 /// What a document says, as far as it could be read.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// What it is called; `None`: not even that could be read.
+    /// What it is called; `None`: not even that could be read, or of what kind it is.
     pub key: Option<ObjectKey>,
     /// What it says; `None`: it has errors.
     pub object: Option<Object>,
@@ -40,8 +40,9 @@ pub fn read(text: &Source, node: &Node) -> Found {
         "EndpointSlice" => slice::read(&mut reader, node, &key, &labels).map(Object::EndpointSlice),
         "Namespace" => Some(Object::Namespace(labels)),
         _ => {
+            // What it was meant to be is not known, and so not which object it was.
             unknown_kind(&mut reader, node, &kind);
-            None
+            return Found { key: None, object: None, diagnostics: reader.into_found() };
         }
     };
     let object = object.filter(|_| reader.errors() == 0);

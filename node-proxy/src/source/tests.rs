@@ -136,6 +136,18 @@ fn a_file_that_can_not_be_read_as_a_whole_removes_nothing() {
 }
 
 #[test]
+fn an_object_whose_kind_is_misspelt_removes_nothing() {
+    let mut objects = Objects::new();
+    let a = workload("a", "10.0.0.1");
+    objects.write("a.yaml", &a);
+    objects.changes();
+    objects.write("a.yaml", &a.replace("Workload", "Wrkload"));
+    assert_eq!(objects.changes(), ["! a.yaml:2 `Wrkload` is not a kind that is read here"]);
+    objects.write("a.yaml", &a);
+    assert_eq!(objects.changes(), ["put Workload default/a a.yaml:1"]);
+}
+
+#[test]
 fn an_object_that_is_written_twice_is_the_first_until_that_is_gone() {
     let mut objects = Objects::new();
     objects.write("b.yaml", &workload("x", "10.0.0.1"));
