@@ -273,6 +273,15 @@ impl Node {
                 self.close(key, closing::of_a_namespaces_peers(&key.name));
                 self.close(key, closing::of_subjects(Some(&key.name)));
             }
+            "Service" | "EndpointSlice" => {
+                tracing::error!(
+                    "{key} can't be read: whoever may not talk to some services may talk to nobody, and \
+                     services that the kernel has stay, until it is mended"
+                );
+                self.unknown_services.insert(key.clone());
+                let change = self.engine.set_unknown_services(true);
+                self.note(&change);
+            }
             kind if is_policy(kind) => self.close(key, closing::of_subjects(namespace)),
             _ => {}
         }
@@ -295,6 +304,10 @@ impl Node {
     fn open_again(&mut self, key: &ObjectKey) {
         for policy in self.closed.remove(key).into_iter().flatten() {
             let change = self.engine.remove(&policy);
+            self.note(&change);
+        }
+        if self.unknown_services.remove(key) && self.unknown_services.is_empty() {
+            let change = self.engine.set_unknown_services(false);
             self.note(&change);
         }
     }

@@ -83,7 +83,8 @@ impl Node {
     }
 
     fn may_keep_services(&self) -> bool {
-        self.leftovers.of_services && self.services.is_settled() && self.has_begun
+        let is_complete = self.has_begun && self.unknown_services.is_empty();
+        self.leftovers.of_services && self.services.is_settled() && is_complete
     }
 
     /// When leftovers are tried again.

@@ -31,7 +31,7 @@ mod services;
 mod tests;
 mod view;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -89,6 +89,8 @@ pub struct Node {
     people: People,
     /// What keeps workloads closed in place of policies that could not be read when the node started.
     closed: BTreeMap<ObjectKey, Vec<PolicyName>>,
+    /// Services, and slices of them, that could not be read when the node started.
+    unknown_services: BTreeSet<ObjectKey>,
     endpoints: Endpoints,
     addresses: Addresses,
     ipcache: Ipcache,
@@ -165,6 +167,7 @@ impl Node {
             doubles: Vec::new(),
             people: People::default(),
             closed: BTreeMap::new(),
+            unknown_services: BTreeSet::new(),
             endpoints,
             addresses,
             ipcache: Ipcache::default(),

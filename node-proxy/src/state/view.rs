@@ -192,7 +192,7 @@ impl Node {
             all.extend(errors.map(|error| ObjectError {
                 object: Some(key.to_string()),
                 last_good_in_force: known.is_in_force,
-                closed_for_it: self.closed.contains_key(key),
+                closed_for_it: self.closed.contains_key(key) || self.unknown_services.contains(key),
                 ..object_error(error)
             }));
         }

@@ -65,6 +65,7 @@ pub struct Engine {
     registry: Registry,
     endpoints: BTreeMap<String, Managed>,
     services: Vec<Service>,
+    unknown_services: bool,
     names: Names,
     ports: NamedPorts,
     selections: Selections,
@@ -127,6 +128,7 @@ impl Engine {
             registry,
             endpoints: BTreeMap::new(),
             services: Vec::new(),
+            unknown_services: false,
             names: Names::default(),
             ports: NamedPorts::default(),
             selections: Selections::default(),
@@ -301,6 +303,13 @@ impl Engine {
         let mut touched = Touched::default();
         self.take_service(namespace, name, &mut touched);
         self.finish(touched)
+    }
+
+    /// Whether there are services of which nothing is known, not even what they are called. While there
+    /// are, whoever is denied some services is denied everybody: any address may be theirs.
+    pub fn set_unknown_services(&mut self, are_there: bool) -> Change {
+        let services = std::mem::replace(&mut self.unknown_services, are_there) != are_there;
+        self.finish(Touched { services, ..Touched::default() })
     }
 
     /// A DNS answer was seen: `name` stands for `addresses`.

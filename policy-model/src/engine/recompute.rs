@@ -88,6 +88,7 @@ impl Engine {
             identities: &identities,
             index: &self.registry.index,
             services: &self.services,
+            unknown_services: self.unknown_services,
             ports: &self.ports,
         };
         for (name, managed) in &mut self.endpoints {

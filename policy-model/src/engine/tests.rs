@@ -399,3 +399,21 @@ fn who_gets_no_number_is_nobody_known_and_not_the_world() {
     engine.remove_endpoint("shop");
     assert!(engine.upsert_peer("a", peer("10.0.0.1/32", "app=a")).errors.is_empty());
 }
+
+#[test]
+fn who_is_denied_services_is_denied_everybody_while_some_are_not_known() {
+    let mut engine = engine();
+    let service = "{toServices: [{k8sService: {serviceName: s, namespace: default}}]}";
+    let denied = policy("p", "shop", "egress: [{toEntities: [all]}]\n  egressDeny", service);
+    engine.apply([denied, policy("q", "bank", "egress", service)]).unwrap();
+    assert!(allows(&engine, "shop", EGRESS, "10.0.0.1"));
+    let change = engine.set_unknown_services(true);
+    assert_eq!(change.endpoints, ["bank", "shop"]);
+    assert!(!allows(&engine, "shop", EGRESS, "10.0.0.1"));
+    assert!(!allows(&engine, "shop", EGRESS, "192.0.2.1"));
+    assert!(!allows(&engine, "bank", EGRESS, "10.0.0.1"), "nothing is allowed by it");
+    assert!(allows(&engine, "shop", INGRESS, "10.0.0.1"), "this is not about services");
+    assert!(engine.set_unknown_services(true).endpoints.is_empty());
+    engine.set_unknown_services(false);
+    assert!(allows(&engine, "shop", EGRESS, "10.0.0.1"));
+}

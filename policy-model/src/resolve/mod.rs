@@ -181,6 +181,7 @@ impl EndpointPolicy {
             identities: &identities,
             index: &index,
             services: &directory.services,
+            unknown_services: false,
             ports: &ports,
         };
         let (mut selections, mut sets) = (Selections::default(), Sets::default());

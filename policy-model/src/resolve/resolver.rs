@@ -29,6 +29,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) identities: &'a Identities,
     pub(crate) index: &'a IdentityIndex,
     pub(crate) services: &'a [Service],
+    /// There are others, of which nothing is known.
+    pub(crate) unknown_services: bool,
     pub(crate) ports: &'a NamedPorts,
 }
 
@@ -213,7 +215,7 @@ impl<'a> Resolver<'a> {
         let selectors = match &entry.peers {
             Peers::Unsaid => vec![PeerSelector::All],
             Peers::Of(peers) => {
-                let concrete = |peer| self.concrete(peer, requires, policy);
+                let concrete = |peer| self.concrete(peer, requires, policy, denies);
                 peers.iter().flat_map(concrete).collect::<Vec<_>>()
             }
         };
@@ -376,6 +378,7 @@ impl<'a> Resolver<'a> {
         peer: &PeerSelector,
         requires: &Selector,
         policy: &Policy,
+        denies: bool,
     ) -> Vec<PeerSelector> {
         match peer {
             PeerSelector::Endpoints(selector) => {
@@ -392,6 +395,10 @@ impl<'a> Resolver<'a> {
             }
             PeerSelector::Service(service) => {
                 self.uses.services = true;
+                if denies && self.around.unknown_services {
+                    // Anybody may stand behind it.
+                    return vec![PeerSelector::All];
+                }
                 of_service(service, policy.name.namespace.as_deref(), self.around.services)
             }
             peer => vec![peer.clone()],

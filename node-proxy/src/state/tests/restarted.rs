@@ -105,3 +105,40 @@ fn numbers_begin_above_those_that_the_kernel_has_when_the_folder_is_empty() {
     let told = bench.step();
     assert!(told.contains(&"endpoint 3 default/bank at veth1 identity 258".to_owned()), "{told:?}");
 }
+
+#[test]
+fn a_service_that_can_not_be_read_at_the_start_opens_nothing() {
+    let mut bench = Bench::new();
+    two(&bench);
+    let service = SERVICE.replace("  selector: {app: shop}\n", "");
+    let slice = SLICE.replace("10.0.0.7", "192.0.2.7");
+    let denied = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p, namespace: \
+                  default}\nspec:\n  endpointSelector: {matchLabels: {app: bank}}\n  egress: \
+                  [{toEntities: [all]}]\n  egressDeny: [{toServices: [{k8sService: {serviceName: shop, \
+                  namespace: default}}]}]\n";
+    bench.write("policy.yaml", denied);
+    bench.write("service.yaml", &service);
+    bench.write("slice.yaml", &slice);
+    bench.step();
+    let may = |bench: &Bench, who: &str| {
+        let policy = bench.node.engine.policy(who).unwrap();
+        let to = policy.identify("192.0.2.7".parse().unwrap());
+        let verdict = policy.connection(TrafficDirection::Egress, to, Protocol::Tcp, 8080);
+        !matches!(verdict.action, Action::Deny)
+    };
+    assert!(!may(&bench, "default/bank") && may(&bench, "default/shop"));
+    for (file, good, bad) in [
+        ("service.yaml", &service, service.replace("clusterIP: 10", "clusterIP: ten")),
+        ("slice.yaml", &slice, slice.replace("192.0.2.7", "192.0.2.seven")),
+    ] {
+        bench.write(file, &bad);
+        bench.restart();
+        bench.step();
+        assert!(!may(&bench, "default/bank"), "{file}: anybody may be behind it");
+        assert!(may(&bench, "default/shop"), "{file}: nobody forbids it");
+        assert!(bench.node.object_errors()[0].closed_for_it);
+        bench.write(file, good);
+        bench.step();
+        assert!(!may(&bench, "default/bank") && bench.node.object_errors().is_empty());
+    }
+}
