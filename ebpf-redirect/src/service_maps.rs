@@ -93,6 +93,18 @@ impl ServiceMaps {
         Ok(())
     }
 
+    /// What is there, whoever left it ([`ServiceTables::found`]).
+    pub(crate) fn found(&self) -> Result<Vec<ServiceConfig>, MapError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let tables = match known.tables.take() {
+            Some(tables) => tables,
+            None => self.read().map_err(MapError::system("can't read", "SERVICES"))?,
+        };
+        let found = tables.found();
+        known.tables = Some(tables);
+        Ok(found)
+    }
+
     fn read(&self) -> io::Result<ServiceTables> {
         let affinity = self.maps.affinity.iter().map(Table::entries);
         let affinity: Vec<_> = affinity.collect::<io::Result<_>>()?;

@@ -45,6 +45,14 @@ impl NodeKernel {
         Ok(())
     }
 
+    /// Services as they are in force, whoever left them there: without names and weights.
+    ///
+    /// # Errors
+    /// When maps can't be read.
+    pub fn services(&self) -> Result<Vec<ServiceConfig>, NodeError> {
+        Ok(self.maps.services.found()?)
+    }
+
     fn forget_connections_to(&self, services: &HashSet<ServiceKey>) -> Result<(), NodeError> {
         let tracked = &self.maps.tracked;
         for key in tracked.keys().map_err(MapError::system("can't read", "TRACKED"))? {

@@ -56,6 +56,13 @@ impl ServiceTables {
         Self { room, there, configured: None }
     }
 
+    /// What is there, for whoever does not know what it is to be: without names and weights. Planned as it
+    /// is, nothing changes where all weights were the same.
+    #[must_use]
+    pub fn found(&self) -> Vec<ServiceConfig> {
+        self.there.configs()
+    }
+
     /// The writes that lead from what is there to these services. What it costs to find and to do them
     /// depends on the services that changed; those that are the same `Arc` as before are not even looked
     /// at. When all are done, the plan is to be

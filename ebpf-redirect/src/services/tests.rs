@@ -236,6 +236,28 @@ fn whoever_is_killed_half_way_goes_on_from_what_is_there() {
 }
 
 #[test]
+fn what_is_found_is_planned_as_it_is() {
+    let mut dice = Dice::new(35);
+    for _ in 0..100 {
+        let (mut maps, mut tables) = (Maps::default(), ServiceTables::new(ROOM));
+        let mut configs = any(&mut dice);
+        for backend in configs.iter_mut().flat_map(|config| &mut config.backends) {
+            backend.weight = 1;
+        }
+        carry_out(&mut maps, &mut tables, &configs);
+        let restored = maps.restored();
+        let found = restored.found();
+        let frontends =
+            |all: &[ServiceConfig]| all.iter().map(|config| config.frontends.len()).sum::<usize>();
+        assert_eq!(frontends(&found), frontends(&configs));
+        let plan = restored.plan(&shared(&found)).unwrap();
+        // Who drains, and is remembered by nobody, is found nowhere.
+        let kept = |write: &ServiceWrite| !matches!(write, ServiceWrite::RemoveBackend(_));
+        assert_eq!(plan.writes().filter(kept).count(), 0);
+    }
+}
+
+#[test]
 fn a_restart_changes_nothing() {
     let mut dice = Dice::new(33);
     for _ in 0..100 {

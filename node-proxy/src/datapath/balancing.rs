@@ -1,6 +1,9 @@
 //! Services, as the kernel's maps are to have them: what a service means inside, and what it means to
 //! those outside.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,15 +28,34 @@ pub(super) struct Balancing {
     before: BTreeMap<ServiceName, Views>,
     /// Whose address it is.
     owners: BTreeMap<Place, ServiceName>,
+    /// What was there before anything was said. Where somebody has an address of it now, it has not.
+    left: Views,
 }
 
 /// An address and a port, the protocol's number, and whether it is asked for from outside.
 type Place = ((IpAddr, u16), u8, bool);
 
 impl Balancing {
-    /// On a node with these addresses.
-    pub(super) fn new(node: Vec<IpAddr>) -> Self {
-        Self { node, ..Self::default() }
+    /// The node has these addresses.
+    pub(super) fn answer_at(&mut self, node: Vec<IpAddr>) {
+        self.node = node;
+    }
+
+    /// This is in force, and whose it is is not known yet.
+    pub(super) fn begin_with(&mut self, left: Vec<ServiceConfig>) {
+        self.left = left.into_iter().map(Arc::new).collect();
+    }
+
+    /// Of what was there before, only what is in the place of these stays. Whether anything went.
+    pub(super) fn keep(&mut self, failing: &[ServiceSpec]) -> bool {
+        let wanted: BTreeSet<Place> = failing
+            .iter()
+            .flat_map(|spec| places(&self.wanted(spec)).collect::<Vec<_>>())
+            .collect();
+        let kept = without(&self.left, |place| !wanted.contains(place));
+        let has_gone = kept != self.left;
+        self.left = kept;
+        has_gone
     }
 
     /// Takes a service in, in the place of what it was.
@@ -41,15 +63,24 @@ impl Balancing {
     /// # Errors
     /// When another service has one of its addresses, and when it can't be so; then it is what it was.
     pub(super) fn put(&mut self, spec: &ServiceSpec) -> Result<(), DatapathError> {
-        let views: Vec<_> = spec.ports.iter().flat_map(|port| self.views(spec, port)).collect();
+        let views = self.wanted(spec);
+        if let Err(error) = self.check(spec, &views) {
+            self.put_back(&spec.name);
+            return Err(error);
+        }
+        let before = self.replace(&spec.name, views);
+        self.before.entry(spec.name.clone()).or_insert(before);
+        Ok(())
+    }
+
+    fn check(&self, spec: &ServiceSpec, views: &Views) -> Result<(), DatapathError> {
         let mut owned = BTreeSet::new();
-        for view in &views {
+        for view in views {
             view.check().map_err(|error| DatapathError(error.to_string()))?;
-            for frontend in &view.frontends {
-                let place = (*frontend, view.protocol.number(), view.external);
+            for place in places(std::slice::from_ref(view)) {
                 let other = self.owners.get(&place).filter(|owner| **owner != spec.name);
                 if other.is_some() || !owned.insert(place) {
-                    let (ip, port) = *frontend;
+                    let (ip, port) = place.0;
                     let other = other.unwrap_or(&spec.name);
                     return Err(DatapathError(format!(
                         "`{}` ({}) is an address of service {other} already",
@@ -59,9 +90,31 @@ impl Balancing {
                 }
             }
         }
-        let before = self.replace(&spec.name, views.into_iter().map(Arc::new).collect());
-        self.before.entry(spec.name.clone()).or_insert(before);
         Ok(())
+    }
+
+    fn wanted(&self, spec: &ServiceSpec) -> Views {
+        let views = spec.ports.iter().flat_map(|port| self.views(spec, port));
+        views.map(Arc::new).collect()
+    }
+
+    /// Takes services out that are put in again in this round, so that each may have what another had.
+    pub(super) fn take_out(&mut self, names: &[ServiceName]) {
+        for name in names {
+            self.remove(name);
+        }
+    }
+
+    /// One that was taken out and can't be put in as it is to be is what it was, as far as nobody else has
+    /// its addresses by now.
+    fn put_back(&mut self, name: &ServiceName) {
+        if self.configs.contains_key(name) {
+            return;
+        }
+        if let Some(before) = self.before.get(name) {
+            let free = without(before, |place| self.owners.contains_key(place));
+            self.replace(name, free);
+        }
     }
 
     /// Takes a service out.
@@ -77,27 +130,54 @@ impl Balancing {
 
     /// Makes a service something else; what it was.
     pub(super) fn replace(&mut self, name: &ServiceName, views: Views) -> Views {
-        let places = |views: &Views| -> Vec<Place> {
-            let places = views.iter().flat_map(|view| {
-                let place = |at: &(IpAddr, u16)| (*at, view.protocol.number(), view.external);
-                view.frontends.iter().map(place)
-            });
-            places.collect()
-        };
         let before = self.configs.remove(name).unwrap_or_default();
         for place in places(&before) {
-            self.owners.remove(&place);
+            if self.owners.get(&place) == Some(name) {
+                self.owners.remove(&place);
+            }
         }
-        self.owners.extend(places(&views).into_iter().map(|place| (place, name.clone())));
+        self.owners.extend(places(&views).map(|place| (place, name.clone())));
         if !views.is_empty() {
             self.configs.insert(name.clone(), views);
         }
         before
     }
 
-    /// All of them.
+    /// What was changed in a round can't be there all at once: as much of it as can, services that have
+    /// anything of each other's together. Those that can't are what they were.
+    pub(super) fn one_by_one(
+        &mut self,
+        before: BTreeMap<ServiceName, Views>,
+        mut set: impl FnMut(&[Arc<ServiceConfig>]) -> Result<(), DatapathError>,
+    ) -> BTreeMap<ServiceName, DatapathError> {
+        let wanted: BTreeMap<ServiceName, Views> =
+            before.keys().map(|name| (name.clone(), self.replace(name, Vec::new()))).collect();
+        self.put_all(before.iter());
+        let mut failures = BTreeMap::new();
+        for group in groups(&before, &wanted) {
+            self.put_all(wanted.iter().filter(|(name, _)| group.contains(name)));
+            if let Err(error) = set(&self.all()) {
+                self.put_all(before.iter().filter(|(name, _)| group.contains(name)));
+                failures.extend(group.into_iter().map(|name| (name.clone(), error.clone())));
+            }
+        }
+        failures
+    }
+
+    /// Makes services something else together.
+    fn put_all<'a>(&mut self, all: impl Iterator<Item = (&'a ServiceName, &'a Views)> + Clone) {
+        for (name, _) in all.clone() {
+            self.replace(name, Vec::new());
+        }
+        for (name, views) in all {
+            self.replace(name, views.clone());
+        }
+    }
+
+    /// All of them, and what is left of before.
     pub(super) fn all(&self) -> Vec<Arc<ServiceConfig>> {
-        self.configs.values().flatten().cloned().collect()
+        let left = without(&self.left, |place| self.owners.contains_key(place));
+        self.configs.values().flatten().cloned().chain(left).collect()
     }
 
     /// What a port means to whom: `internalTrafficPolicy` is about the cluster's own addresses,
@@ -171,6 +251,57 @@ impl Balancing {
     }
 }
 
+fn places(views: &[Arc<ServiceConfig>]) -> impl Iterator<Item = Place> {
+    views.iter().flat_map(|view| {
+        let place = |at: &(IpAddr, u16)| (*at, view.protocol.number(), view.external);
+        view.frontends.iter().map(place)
+    })
+}
+
+/// The same without some addresses.
+fn without(views: &Views, is_gone: impl Fn(&Place) -> bool) -> Views {
+    let less = |view: &Arc<ServiceConfig>| {
+        let (protocol, external) = (view.protocol.number(), view.external);
+        let stays = |at: &&(IpAddr, u16)| !is_gone(&(**at, protocol, external));
+        let frontends: Vec<_> = view.frontends.iter().filter(stays).copied().collect();
+        if frontends.len() == view.frontends.len() {
+            return Some(view.clone());
+        }
+        let less = ServiceConfig { frontends, ..ServiceConfig::clone(view) };
+        (!less.frontends.is_empty()).then(|| Arc::new(less))
+    };
+    views.iter().filter_map(less).collect()
+}
+
+/// Services that have, or are to have, an address of each other's.
+fn groups<'a>(
+    before: &'a BTreeMap<ServiceName, Views>,
+    wanted: &'a BTreeMap<ServiceName, Views>,
+) -> Vec<BTreeSet<&'a ServiceName>> {
+    let mut groups: Vec<BTreeSet<&ServiceName>> = Vec::new();
+    let mut of_place: BTreeMap<Place, usize> = BTreeMap::new();
+    for (name, views) in before.iter().chain(wanted) {
+        let mut own = groups.iter().position(|group| group.contains(name)).unwrap_or_else(|| {
+            groups.push(BTreeSet::from([name]));
+            groups.len() - 1
+        });
+        for place in places(views) {
+            let other = *of_place.entry(place).or_insert(own);
+            if other == own {
+                continue;
+            }
+            let joined = std::mem::take(&mut groups[own]);
+            groups[other].extend(joined);
+            for group in of_place.values_mut().filter(|group| **group == own) {
+                *group = other;
+            }
+            own = other;
+        }
+    }
+    groups.retain(|group| !group.is_empty());
+    groups
+}
+
 /// Those that are ready; if nobody is, those that are about to leave and still answer (KEP-1669). Others
 /// keep the connections that they have.
 fn backends(all: &[Backend], local: bool) -> Vec<BackendConfig> {
@@ -188,101 +319,4 @@ fn backends(all: &[Backend], local: bool) -> Vec<BackendConfig> {
             draining: !answers(backend),
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn backend(address: &str, state: BackendState, is_local: bool) -> Backend {
-        Backend { address: address.parse().unwrap(), state, is_local }
-    }
-
-    fn spec(backends: Vec<Backend>) -> ServiceSpec {
-        let at = |address: &str| address.parse::<SocketAddr>().unwrap();
-        let frontends = vec![
-            Frontend::Cluster(at("10.96.0.1:80")),
-            Frontend::External(at("192.0.2.1:80")),
-            Frontend::Node(30_080),
-        ];
-        ServiceSpec {
-            name: ServiceName { namespace: "default".to_owned(), name: "web".to_owned() },
-            ports: vec![PortSpec {
-                name: "http".to_owned(),
-                protocol: Protocol::Tcp,
-                frontends,
-                backends,
-            }],
-            external_local: false,
-            internal_local: false,
-            affinity: None,
-        }
-    }
-
-    /// Who gets new connections, by who asks: for the cluster's address, for others inside, from outside.
-    fn chosen(spec: &ServiceSpec) -> Vec<Vec<String>> {
-        let mut balancing = Balancing::new(vec!["198.51.100.1".parse().unwrap()]);
-        balancing.put(spec).unwrap();
-        let active = |config: &Arc<ServiceConfig>| {
-            let active = config.backends.iter().filter(|backend| !backend.draining);
-            active.map(|backend| backend.address.ip().to_string()).collect()
-        };
-        balancing.all().iter().map(active).collect()
-    }
-
-    #[test]
-    fn a_node_port_is_answered_at_the_nodes_addresses_from_inside_and_outside() {
-        let mut balancing = Balancing::new(vec!["198.51.100.1".parse().unwrap()]);
-        balancing.put(&spec(vec![backend("10.0.0.1:80", BackendState::Ready, true)])).unwrap();
-        let frontends: Vec<_> =
-            balancing.all().iter().map(|it| (it.external, it.frontends.len())).collect();
-        assert_eq!(frontends, [(false, 1), (false, 2), (true, 2)]);
-        assert!(balancing.all()[2].frontends.contains(&("198.51.100.1".parse().unwrap(), 30_080)));
-    }
-
-    #[test]
-    fn local_policies_are_each_about_their_own_clients() {
-        let ready = BackendState::Ready;
-        let mut spec =
-            spec(vec![backend("10.0.0.1:80", ready, true), backend("10.0.1.1:80", ready, false)]);
-        let (both, local) = (vec!["10.0.0.1", "10.0.1.1"], vec!["10.0.0.1"]);
-        assert_eq!(chosen(&spec), [both.clone(), both.clone(), both.clone()]);
-        spec.external_local = true;
-        assert_eq!(chosen(&spec), [both.clone(), both.clone(), local.clone()]);
-        (spec.external_local, spec.internal_local) = (false, true);
-        assert_eq!(chosen(&spec), [local, both.clone(), both]);
-    }
-
-    #[test]
-    fn who_is_about_to_leave_answers_when_nobody_else_does() {
-        let leaving = backend("10.0.0.2:80", BackendState::Terminating, true);
-        let spec_of = |first| spec(vec![backend("10.0.0.1:80", first, true), leaving]);
-        assert_eq!(chosen(&spec_of(BackendState::Ready))[0], ["10.0.0.1"]);
-        assert_eq!(chosen(&spec_of(BackendState::NotReady))[0], ["10.0.0.2"]);
-        let nobody = spec(vec![backend("10.0.0.1:80", BackendState::NotReady, true)]);
-        assert!(chosen(&nobody)[0].is_empty());
-    }
-
-    #[test]
-    fn locality_comes_before_readiness() {
-        let away = backend("10.0.1.1:80", BackendState::Ready, false);
-        let mut spec = spec(vec![backend("10.0.0.1:80", BackendState::Terminating, true), away]);
-        spec.external_local = true;
-        assert_eq!(chosen(&spec)[2], ["10.0.0.1"], "the last resort of this node");
-        assert_eq!(chosen(&spec)[0], ["10.0.1.1"]);
-    }
-
-    #[test]
-    fn an_address_has_one_service_until_that_is_gone() {
-        let mut balancing = Balancing::default();
-        let first = spec(vec![]);
-        let mut second = first.clone();
-        second.name.name = "other".to_owned();
-        balancing.put(&first).unwrap();
-        balancing.put(&first).unwrap();
-        let error = balancing.put(&second).unwrap_err().to_string();
-        assert_eq!(error, "`10.96.0.1:80` (TCP) is an address of service default/web already");
-        balancing.remove(&first.name);
-        balancing.put(&second).unwrap();
-    }
 }

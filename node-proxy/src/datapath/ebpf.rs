@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use portreeve_core::carried_out;
-use portreeve_ebpf::kernel_verdict;
 use portreeve_ebpf::node::{
     EndpointEntry, NodeError, NodeKernel, NodePolicyTable, NodeSettings, endpoint_flags, host_end,
 };
+use portreeve_ebpf::{ServiceConfig, kernel_verdict};
 use portreeve_policy::{EndpointPolicy, Identity, Protocol};
 use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::{AddressFamily, SocketType, socket};
@@ -65,6 +65,8 @@ impl EbpfDatapath {
     /// What is missing, and what the kernel refuses.
     pub fn open(settings: &NodeSettings, told_at_once: bool) -> Result<Self, NodeError> {
         let kernel = NodeKernel::open(settings)?;
+        let mut balancing = Balancing::default();
+        balancing.begin_with(kernel.services()?);
         let told = if told_at_once { endpoint_flags::TOLD_AT_ONCE } else { 0 };
         Ok(Self {
             kernel: Arc::new(kernel),
@@ -75,7 +77,7 @@ impl EbpfDatapath {
             audited: BTreeSet::new(),
             is_watched: false,
             ipcache: BTreeMap::new(),
-            balancing: Balancing::default(),
+            balancing,
             census: None,
         })
     }
@@ -110,7 +112,7 @@ impl EbpfDatapath {
             self.kernel.set_node_addresses(v4, v6).map_err(|error| failed(&error))?;
             self.kernel.set_outside(&numbers).map_err(|error| failed(&error))?;
         }
-        self.balancing = Balancing::new(own);
+        self.balancing.answer_at(own);
         Ok(())
     }
 
@@ -338,26 +340,26 @@ impl Datapath for EbpfDatapath {
 
     fn services_done(&mut self) -> Result<BTreeMap<ServiceName, DatapathError>, DatapathError> {
         let before = self.balancing.end_round();
-        let mut failures = BTreeMap::new();
         match self.kernel.set_services(&self.balancing.all()) {
-            Ok(()) => return Ok(failures),
+            Ok(()) => return Ok(BTreeMap::new()),
             Err(error) if before.is_empty() => return Err(failed(&error)),
             Err(_) => {}
         }
-        // Which of them it is, is found out one by one.
-        let mut wanted = Vec::new();
-        for (name, views) in before {
-            let now = self.balancing.replace(&name, views);
-            wanted.push((name, now));
+        let kernel = &self.kernel;
+        let set =
+            |all: &[Arc<ServiceConfig>]| kernel.set_services(all).map_err(|error| failed(&error));
+        Ok(self.balancing.one_by_one(before, set))
+    }
+
+    fn services_change(&mut self, names: &[ServiceName]) {
+        self.balancing.take_out(names);
+    }
+
+    fn keep_services(&mut self, failing: &[ServiceSpec]) -> Result<(), DatapathError> {
+        match self.balancing.keep(failing) {
+            true => self.kernel.set_services(&self.balancing.all()).map_err(|error| failed(&error)),
+            false => Ok(()),
         }
-        for (name, views) in wanted {
-            let before = self.balancing.replace(&name, views);
-            if let Err(error) = self.kernel.set_services(&self.balancing.all()) {
-                self.balancing.replace(&name, before);
-                failures.insert(name, failed(&error));
-            }
-        }
-        Ok(failures)
     }
 
     fn rejudge(&mut self) -> Result<(), DatapathError> {

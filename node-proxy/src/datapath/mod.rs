@@ -119,6 +119,9 @@ pub trait Datapath: Send {
     /// When some may go on as they were judged before. It is called again then.
     fn rejudge(&mut self) -> Result<(), DatapathError>;
 
+    /// These services are about to be told anew: what they have is free for the others of them.
+    fn services_change(&mut self, _names: &[ServiceName]) {}
+
     /// A service is there, or has changed. It is in force after [`Datapath::services_done`].
     ///
     /// # Errors
@@ -131,14 +134,23 @@ pub trait Datapath: Send {
     /// When something of it is left.
     fn service_removed(&mut self, name: &ServiceName) -> Result<(), DatapathError>;
 
-    /// Services are now as was said since this was called last, all at once: at the start there is no
-    /// moment in which only some of them are there. Returns those that can't be so, and why: they are what
+    /// Services are now as was said since this was called last, all at once; what there was before the
+    /// process began stays beside them. Returns those that can't be so, and why: they are what
     /// they were, and the others are not held up by them.
     ///
     /// # Errors
     /// When nothing of it is in force.
     fn services_done(&mut self) -> Result<BTreeMap<ServiceName, DatapathError>, DatapathError> {
         Ok(BTreeMap::new())
+    }
+
+    /// Every service has been told since the process began: what is left of others may go, but for what is
+    /// in the place of these, which can't be as they are to be.
+    ///
+    /// # Errors
+    /// When something of it is left.
+    fn keep_services(&mut self, _failing: &[ServiceSpec]) -> Result<(), DatapathError> {
+        Ok(())
     }
 
     /// These are all endpoints there are, whether each could be attached or not: what is left of others may

@@ -33,6 +33,8 @@ pub enum Call {
     IpcachePut(IpNet, Identity),
     /// `ipcache_removed`.
     IpcacheRemoved(IpNet),
+    /// `services_change`.
+    ServicesChange(Vec<ServiceName>),
     /// `service_put`.
     ServicePut(ServiceSpec),
     /// `service_removed`.
@@ -66,6 +68,10 @@ impl fmt::Display for Call {
             Self::ProxyAddressesChanged(count) => write!(f, "proxy addresses of {count}"),
             Self::IpcachePut(prefix, identity) => write!(f, "ipcache {prefix} {}", identity.get()),
             Self::IpcacheRemoved(prefix) => write!(f, "ipcache {prefix} removed"),
+            Self::ServicesChange(names) => {
+                let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+                write!(f, "services {} change", names.join(","))
+            }
             Self::ServicePut(service) => write!(f, "service {}", service.name),
             Self::ServiceRemoved(name) => write!(f, "service {name} removed"),
             Self::Rejudge => f.write_str("rejudge"),
@@ -94,6 +100,8 @@ struct Shared {
     count: usize,
     lost: Vec<EndpointId>,
     in_use: NumbersInUse,
+    /// How many services were failing when what was left of others was to go.
+    services_kept: Option<usize>,
 }
 
 impl Recorder {
@@ -133,6 +141,12 @@ impl Recorder {
     /// An endpoint's interface is another than it was.
     pub fn lose(&self, id: EndpointId) {
         self.lock().lost.push(id);
+    }
+
+    /// Whether what is left of services was to go since it was asked last, and how many were failing then.
+    #[must_use]
+    pub fn services_kept(&self) -> Option<usize> {
+        self.lock().services_kept.take()
     }
 
     /// Numbers that are in use from a time before.
@@ -203,6 +217,16 @@ impl Datapath for Recording {
 
     fn ipcache_removed(&mut self, prefix: IpNet) -> Result<(), DatapathError> {
         self.recorder.record(Call::IpcacheRemoved(prefix))
+    }
+
+    fn services_change(&mut self, names: &[ServiceName]) {
+        // Never fails.
+        let _ = self.recorder.record(Call::ServicesChange(names.to_vec()));
+    }
+
+    fn keep_services(&mut self, failing: &[ServiceSpec]) -> Result<(), DatapathError> {
+        self.recorder.lock().services_kept = Some(failing.len());
+        Ok(())
     }
 
     fn service_put(&mut self, service: &ServiceSpec) -> Result<(), DatapathError> {

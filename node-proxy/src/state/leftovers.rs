@@ -20,7 +20,7 @@ pub(super) struct Leftovers {
     /// Some address entries may be left.
     of_addresses: bool,
     /// Some services may be left.
-    of_services: bool,
+    pub(super) of_services: bool,
     pub(super) endpoints: Backoff,
     pub(super) addresses: Backoff,
     pub(super) services: Backoff,
@@ -74,6 +74,12 @@ impl Node {
         unknown.map(|(key, _)| key)
     }
 
+    /// Namespaces whose services lack a slice that could not be read when the node started.
+    pub(super) fn held_services(&self) -> impl Iterator<Item = &str> {
+        let slices = self.unknown_services.iter().filter(|key| key.kind == "EndpointSlice");
+        slices.filter_map(|key| key.namespace.as_deref())
+    }
+
     fn may_keep_endpoints(&self) -> bool {
         self.leftovers.of_endpoints && self.is_complete()
     }
@@ -84,7 +90,7 @@ impl Node {
 
     fn may_keep_services(&self) -> bool {
         let is_complete = self.has_begun && self.unknown_services.is_empty();
-        self.leftovers.of_services && self.services.is_settled() && is_complete
+        self.leftovers.of_services && is_complete
     }
 
     /// When leftovers are tried again.
@@ -137,8 +143,9 @@ impl Node {
             self.taken_away(done, now, |leftovers| &mut leftovers.addresses);
         }
         if self.may_keep_services() && self.leftovers.services.is_due(now) {
-            // Without any, nothing has been said of them yet.
-            let done = self.datapath.services_done().map(drop);
+            let failing = self.services.all.values().filter(|state| !state.is_realised);
+            let failing: Vec<_> = failing.map(|state| state.spec.clone()).collect();
+            let done = self.datapath.keep_services(&failing);
             self.leftovers.of_services = done.is_err();
             self.taken_away(done, now, |leftovers| &mut leftovers.services);
         }

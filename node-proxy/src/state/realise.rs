@@ -1,12 +1,14 @@
 //! Telling the datapath what is wanted and not yet in force. What fails is shown, and tried again later;
 //! an endpoint whose policy can't be written is closed meanwhile.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
 use portreeve_policy::EndpointPolicy;
 
 use super::endpoints::{Attached, EndpointState};
+use super::services::ServiceState;
 use super::{News, Node};
 use crate::datapath::{Datapath, DatapathError, EndpointId, EndpointSpec, ServiceName};
 
@@ -368,8 +370,18 @@ impl Node {
                 Err(error) => service_failed(backoff, name, &error, now, &self.news),
             }
         }
+        // Who stands behind them is not known: they stay as they are.
+        let held: BTreeSet<String> = self.held_services().map(str::to_owned).collect();
+        let is_due = |name: &ServiceName, state: &ServiceState| {
+            !state.is_realised && state.backoff.is_due(now) && !held.contains(&name.namespace)
+        };
+        let due = self.services.all.iter().filter(|(name, state)| is_due(name, state));
+        let due: Vec<ServiceName> = due.map(|(name, _)| name.clone()).collect();
+        if due.len() > 1 {
+            self.datapath.services_change(&due);
+        }
         for (name, state) in &mut self.services.all {
-            if state.is_realised || !state.backoff.is_due(now) {
+            if !is_due(name, state) {
                 continue;
             }
             match self.datapath.service_put(&state.spec) {
@@ -392,6 +404,8 @@ impl Node {
                 continue;
             }
             self.services.leaving.remove(&name);
+            // It may have been in force from before, and nothing else.
+            self.leftovers.of_services = true;
             self.news.tell(|| News::ServiceRemoved { service: name.to_string() });
         }
         for name in put {

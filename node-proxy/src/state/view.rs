@@ -234,6 +234,13 @@ impl Node {
         for row in self.endpoints() {
             all.extend(row.error.map(|error| format!("endpoint {}: {error}", row.name)));
         }
+        for key in &self.unknown_services {
+            let which = match key.kind.as_str() {
+                "Service" => "services that the kernel has".to_owned(),
+                _ => format!("services of namespace {}", key.namespace.as_deref().unwrap_or("")),
+            };
+            all.push(format!("{which} stay as they were: {key} can't be read"));
+        }
         for (name, state) in &self.services.all {
             all.extend(state.backoff.error.iter().map(|error| format!("service {name}: {error}")));
         }

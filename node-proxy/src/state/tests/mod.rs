@@ -522,3 +522,23 @@ fn a_service_without_selector_is_its_backends_for_policies() {
     };
     assert!(may("192.0.2.7") && !may("192.0.2.8"));
 }
+
+#[test]
+fn services_that_change_together_may_change_places() {
+    let mut bench = Bench::new();
+    let other = SERVICE.replace("name: shop", "name: bank");
+    let other = other.replace("10.96.0.10", "10.96.0.11").replace("30080", "30081");
+    bench.write("shop.yaml", SERVICE);
+    bench.write("bank.yaml", &other);
+    assert!(bench.step().contains(&"services default/bank,default/shop change".to_owned()));
+    bench.write("shop.yaml", &other.replace("name: bank", "name: shop"));
+    bench.write("bank.yaml", &SERVICE.replace("name: shop", "name: bank"));
+    assert_eq!(
+        bench.step(),
+        [
+            "services default/bank,default/shop change",
+            "service default/bank",
+            "service default/shop"
+        ]
+    );
+}

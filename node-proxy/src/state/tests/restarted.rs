@@ -127,18 +127,24 @@ fn a_service_that_can_not_be_read_at_the_start_opens_nothing() {
         !matches!(verdict.action, Action::Deny)
     };
     assert!(!may(&bench, "default/bank") && may(&bench, "default/shop"));
+    assert_eq!(bench.told.services_kept(), Some(0));
     for (file, good, bad) in [
         ("service.yaml", &service, service.replace("clusterIP: 10", "clusterIP: ten")),
         ("slice.yaml", &slice, slice.replace("192.0.2.7", "192.0.2.seven")),
     ] {
         bench.write(file, &bad);
         bench.restart();
-        bench.step();
+        let told = bench.step();
+        assert!(!told.contains(&"service default/shop".to_owned()), "{file}: it may lack somebody");
+        assert_eq!(bench.told.services_kept(), None, "{file}: the kernel's may be its");
+        let told = &bench.node.status().errors[0];
+        assert!(told.contains("stay as they were"), "{file}: {told}");
         assert!(!may(&bench, "default/bank"), "{file}: anybody may be behind it");
         assert!(may(&bench, "default/shop"), "{file}: nobody forbids it");
         assert!(bench.node.object_errors()[0].closed_for_it);
         bench.write(file, good);
         bench.step();
         assert!(!may(&bench, "default/bank") && bench.node.object_errors().is_empty());
+        assert_eq!(bench.told.services_kept(), Some(0), "{file}");
     }
 }
