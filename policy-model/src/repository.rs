@@ -84,6 +84,16 @@ impl Repository {
         Ok(Self { policies, groups, summaries, warnings: found.0 })
     }
 
+    /// Calls every policy otherwise: so that a program's own can have names that no document can have.
+    #[must_use]
+    pub fn renamed(mut self, name: impl Fn(&PolicyName) -> PolicyName) -> Self {
+        for policy in &mut self.policies {
+            policy.name = name(&policy.name);
+        }
+        self.summaries = self.policies.iter().map(summary).collect();
+        self
+    }
+
     /// Adds a policy, or puts it in the place of the one of its kind and name, which is returned.
     pub(crate) fn insert(&mut self, policy: Policy) -> Option<Policy> {
         let summary = summary(&policy);

@@ -1,8 +1,10 @@
 //! Policies that close, in the place of objects that could not be read when the node started.
 
-use portreeve_policy::PolicyName;
 use portreeve_policy::label::NAMESPACE;
+use portreeve_policy::{Diagnostics, PolicyName, Repository, Source};
 use serde_json::{Value, json};
+
+use crate::objects::ObjectKey;
 
 /// A policy that closes.
 pub(super) struct Closing {
@@ -44,21 +46,26 @@ pub(super) fn of_a_namespaces_peers(namespace: &str) -> Closing {
 }
 
 impl Closing {
-    /// The policy's name, its document, and whom it closes.
-    pub(super) fn named(self, number: usize) -> (PolicyName, String, String) {
+    /// The policy, its name, and whom it closes, in the place of `key`. No document has a name with a space
+    /// in it: nobody's policy takes its place, or is taken away for it.
+    pub(super) fn instead_of(
+        self,
+        key: &ObjectKey,
+    ) -> Result<(Repository, PolicyName, String), Diagnostics> {
         let Self { namespace, spec, who } = self;
-        let name = format!("closed-{number}");
         let kind = match namespace {
             Some(_) => "CiliumNetworkPolicy",
             None => "CiliumClusterwideNetworkPolicy",
         };
-        let mut metadata = json!({ "name": name });
+        let mut metadata = json!({ "name": "closed" });
         if let Some(namespace) = &namespace {
             metadata["namespace"] = namespace.as_str().into();
         }
         let document = json!({
             "apiVersion": "cilium.io/v2", "kind": kind, "metadata": metadata, "spec": spec,
         });
-        (PolicyName { kind, namespace, name }, document.to_string(), who)
+        let name = PolicyName { kind, namespace, name: format!("closed for {key}") };
+        let read = Repository::parse([Source::new("portreeve-node", document.to_string())])?;
+        Ok((read.renamed(|_| name.clone()), name, who))
     }
 }

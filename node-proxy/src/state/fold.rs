@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use ipnet::IpNet;
-use portreeve_policy::{Change, Diagnostic, PolicyName, Severity, Source as Text};
+use portreeve_policy::{Change, Diagnostic, PolicyName, Severity};
 
 use super::closing::{self, Closing};
 use super::leftovers::Unreadable;
@@ -289,13 +289,12 @@ impl Node {
 
     /// Puts a policy in force that closes, until `key` can be read.
     fn close(&mut self, key: &ObjectKey, closing: Closing) {
-        let number: usize = self.closed.values().map(Vec::len).sum();
-        let (policy, document, who) = closing.named(number);
-        match self.engine.apply([Text::new("portreeve-node", document)]) {
-            Ok(change) => {
+        match closing.instead_of(key) {
+            Ok((policies, name, who)) => {
+                let change = self.engine.insert(policies);
                 self.note(&change);
                 tracing::error!("{key} can't be read: {who} until it is mended");
-                self.closed.entry(key.clone()).or_default().push(policy);
+                self.closed.entry(key.clone()).or_default().push(name);
             }
             Err(errors) => tracing::error!("can't close what {key} is about: {errors}"),
         }

@@ -148,3 +148,25 @@ fn a_service_that_can_not_be_read_at_the_start_opens_nothing() {
         assert_eq!(bench.told.services_kept(), Some(0), "{file}");
     }
 }
+
+#[test]
+fn a_policy_may_be_called_as_it_likes_and_what_closes_stays_closed() {
+    let mut bench = Bench::new();
+    two(&bench);
+    let broken = policy("p", "shop", "bank").replace("ingress:", "ingres:");
+    let open = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: closed-0, \
+                namespace: default}\nspec:\n  endpointSelector: {}\n  ingress: [{fromEntities: [all]}]\n";
+    bench.write("broken.yaml", &broken);
+    bench.write("z.yaml", open);
+    bench.step();
+    assert!(!bench.allows("default/shop", "10.0.0.8"), "it is not known what it would say");
+    assert_eq!(bench.node.status().policies, 1);
+    let names: Vec<_> =
+        bench.node.engine.repository().policies().map(|own| own.name.to_string()).collect();
+    let closed = "default/closed for CiliumNetworkPolicy default/p";
+    assert!(names.iter().any(|name| name == closed), "{names:?}");
+    bench.remove("broken.yaml");
+    bench.step();
+    assert!(bench.allows("default/shop", "10.0.0.8"), "by the one that is called so");
+    assert_eq!(bench.node.status().policies, 1);
+}
