@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::backoff::Backoff;
 use super::claims::Claims;
 use crate::datapath::{EndpointId, EndpointSpec};
+use crate::objects::Attachment;
 
 /// All endpoints of the node, and those that are going.
 #[derive(Debug, Default)]
@@ -54,9 +55,13 @@ pub(super) enum Attached {
 }
 
 /// An endpoint that is gone.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Leaving {
     pub(super) name: String,
+    /// Where it was.
+    pub(super) attachment: Attachment,
+    /// Nothing of its policy is in force.
+    pub(super) is_closed: bool,
     pub(super) backoff: Backoff,
 }
 
@@ -104,9 +109,17 @@ impl Endpoints {
         self.claims.release(name, None);
         let Some(state) = self.all.remove(name) else { return false };
         self.hurry_those_who_wait_for(name);
-        let leaving = Leaving { name: name.to_owned(), backoff: Backoff::default() };
-        self.leaving.insert(state.spec.id, leaving);
+        let EndpointSpec { id, attachment, .. } = state.spec;
+        let (name, backoff) = (name.to_owned(), Backoff::default());
+        self.leaving.insert(id, Leaving { name, attachment, is_closed: false, backoff });
         true
+    }
+
+    /// Where those are to be attached who are not yet.
+    pub(super) fn awaited(&self) -> BTreeSet<&Attachment> {
+        let pending = self.pending.iter().filter_map(|name| self.all.get(name));
+        let waiting = pending.filter(|state| state.attached == Attached::No);
+        waiting.map(|state| &state.spec.attachment).collect()
     }
 
     /// An endpoint's policy is another than before.

@@ -4,7 +4,7 @@
 //! While a workload or a namespace can't be read that no version is known of, nothing goes: what looks
 //! left over may be its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::backoff::Backoff;
@@ -131,8 +131,10 @@ impl Node {
     /// Takes away what nobody wants.
     pub(super) fn take_away(&mut self, now: Instant) {
         if self.may_keep_endpoints() && self.leftovers.endpoints.is_due(now) {
-            let all: BTreeSet<EndpointId> =
+            let all: Vec<EndpointId> =
                 self.endpoints.all.values().map(|state| state.spec.id).collect();
+            // What holds an interface for another goes when that has it.
+            let all = all.into_iter().chain(self.endpoints.leaving.keys().copied()).collect();
             let done = self.datapath.keep_endpoints(&all);
             self.leftovers.of_endpoints = done.is_err();
             self.taken_away(done, now, |leftovers| &mut leftovers.endpoints);
@@ -180,7 +182,7 @@ impl Node {
     pub(super) fn collect(&mut self, now: Instant) {
         let is_in_force = self.leftovers.is_synced
             && self.ipcache.is_settled()
-            && self.endpoints.leaving.is_empty()
+            && self.endpoints.leaving.values().all(|leaving| leaving.is_closed)
             && self.endpoints.pending_are_closed();
         if !is_in_force {
             return;

@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use portreeve_policy::EndpointPolicy;
 
-use super::endpoints::{Attached, EndpointState};
+use super::endpoints::{Attached, EndpointState, Leaving};
 use super::services::ServiceState;
 use super::{News, Node};
 use crate::datapath::{Datapath, DatapathError, EndpointId, EndpointSpec, ServiceName};
+use crate::objects::Attachment;
 
 impl Node {
     /// Does what there is to do now. Call it after every change, and when [`Node::next`] says so.
@@ -21,9 +22,12 @@ impl Node {
         if !self.save(now) {
             return;
         }
+        self.close_leaving(now);
         self.realise_leaving(now);
         self.close_unreadable(now);
         self.realise_endpoints(now);
+        // Their interfaces have passed to others.
+        self.realise_leaving(now);
         self.realise_addresses(now);
         self.realise_services(now);
         self.take_away(now);
@@ -51,7 +55,12 @@ impl Node {
         let endpoints = self.endpoints.pending.iter().filter_map(|name| {
             self.endpoints.all.get(name).and_then(|state| state.backoff.again())
         });
-        let leaving = self.endpoints.leaving.values().filter_map(|leaving| leaving.backoff.again());
+        let awaited = self.endpoints.awaited();
+        let leaving = self.endpoints.leaving.values().filter(|leaving| {
+            // It waits for another.
+            !(leaving.is_closed && awaited.contains(&leaving.attachment))
+        });
+        let leaving = leaving.filter_map(|leaving| leaving.backoff.again());
         let services = self.services.all.values().map(|state| &state.backoff);
         let services = services.chain(self.services.leaving.values());
         endpoints
@@ -104,27 +113,43 @@ impl Node {
         }
     }
 
-    fn realise_leaving(&mut self, now: Instant) {
-        let ids: Vec<_> = self.endpoints.leaving.keys().copied().collect();
-        for id in ids {
-            let Some(leaving) = self.endpoints.leaving.get_mut(&id) else { continue };
-            if !leaving.backoff.is_due(now) {
+    /// Closes those that are gone and at whose interface another is to be: it is judged all the time.
+    fn close_leaving(&mut self, now: Instant) {
+        let awaited: BTreeSet<Attachment> = self.endpoints.awaited().into_iter().cloned().collect();
+        for (id, leaving) in &mut self.endpoints.leaving {
+            let is_due = !leaving.is_closed && leaving.backoff.is_due(now);
+            if !is_due || !awaited.contains(&leaving.attachment) {
                 continue;
             }
-            self.proxy.endpoint_removed(id);
+            self.proxy.endpoint_removed(*id);
+            match self.datapath.endpoint_closed(*id) {
+                Ok(()) => {
+                    leaving.is_closed = true;
+                    leaving.backoff.worked();
+                }
+                Err(error) => leaving_failed(*id, leaving, &error, now, &self.news),
+            }
+        }
+    }
+
+    fn realise_leaving(&mut self, now: Instant) {
+        let awaited = self.endpoints.awaited();
+        let ready = self.endpoints.leaving.iter().filter(|(_, leaving)| {
+            leaving.backoff.is_due(now) && !awaited.contains(&leaving.attachment)
+        });
+        let ready: Vec<EndpointId> = ready.map(|(id, _)| *id).collect();
+        for id in ready {
+            let Some(leaving) = self.endpoints.leaving.get_mut(&id) else { continue };
+            if !leaving.is_closed {
+                self.proxy.endpoint_removed(id);
+            }
             let endpoint = leaving.name.clone();
             match self.datapath.endpoint_removed(id) {
                 Ok(()) => {
                     self.endpoints.leaving.remove(&id);
                     self.news.tell(|| News::EndpointRemoved { endpoint, id });
                 }
-                Err(error) => {
-                    let error = error.to_string();
-                    if leaving.backoff.failed(error.clone(), now) {
-                        tracing::error!("endpoint {endpoint} can't be removed: {error}");
-                        self.news.tell(|| News::EndpointFailed { endpoint, id, error });
-                    }
-                }
+                Err(error) => leaving_failed(id, leaving, &error, now, &self.news),
             }
         }
     }
@@ -430,6 +455,20 @@ fn attach_closed(
     let done = datapath.endpoint_put(&bare);
     state.attached = if done.is_ok() { Attached::Closed } else { Attached::No };
     done
+}
+
+fn leaving_failed(
+    id: EndpointId,
+    leaving: &mut Leaving,
+    error: &DatapathError,
+    now: Instant,
+    news: &super::NewsSender,
+) {
+    let (endpoint, error) = (leaving.name.clone(), error.to_string());
+    if leaving.backoff.failed(error.clone(), now) {
+        tracing::error!("endpoint {endpoint} can't be removed: {error}");
+        news.tell(|| News::EndpointFailed { endpoint, id, error });
+    }
 }
 
 fn service_failed(

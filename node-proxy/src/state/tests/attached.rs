@@ -23,9 +23,10 @@ fn of_two_who_name_one_interface_the_first_keeps_it_and_the_other_follows_him() 
     bench.remove("shop.yaml");
     let told = bench.step();
     let at = |line: &str| told.iter().position(|told| told == line);
+    let closed = at("endpoint 2 closed").expect("it is judged all the time");
+    let put = at("endpoint 3 default/also at veth0 identity 258").expect("the other comes");
     let removed = at("endpoint 2 removed").expect("it goes");
-    let put = at("endpoint 3 default/also at veth0 identity 258").expect("it comes");
-    assert!(removed < put, "{told:?}");
+    assert!(closed < put && put < removed, "{told:?}");
     assert!(bench.node.is_settled() && error_of(&bench, "default/also").is_none());
 }
 
@@ -134,4 +135,40 @@ fn addresses_that_could_not_be_judged_anew_are_until_they_are() {
     bench.told.mend();
     assert_eq!(bench.wait(Duration::from_millis(150)), ["rejudge"]);
     assert!(bench.node.is_settled() && bench.node.status().errors.is_empty());
+}
+
+#[test]
+fn one_that_is_called_otherwise_keeps_its_interface_judged_all_the_time() {
+    let mut bench = Bench::new();
+    two(&bench);
+    bench.step();
+    bench.write("shop.yaml", &workload("market", "shop", SHOP));
+    let told = bench.step();
+    let new = "endpoint 3 default/market at veth0 identity 257";
+    assert_eq!(
+        told,
+        [
+            "proxy endpoint 2 removed",
+            "endpoint 2 closed",
+            new,
+            "proxy policy 3",
+            "policy 3",
+            "endpoint 2 removed",
+            "keep endpoints 1,3"
+        ]
+    );
+    // The next one can't be attached: until it can, nothing passes there.
+    for way in ["endpoint 4 default/mall", "closed endpoint 4"] {
+        bench.told.fail(way);
+    }
+    bench.write("shop.yaml", &workload("mall", "shop", SHOP));
+    let told = bench.step();
+    assert!(told.contains(&"endpoint 3 closed".to_owned()), "{told:?}");
+    assert!(!told.contains(&"endpoint 3 removed".to_owned()), "{told:?}");
+    assert!(told.contains(&"keep endpoints 1,3,4".to_owned()), "{told:?}");
+    assert!(bench.node.next().unwrap() > bench.now);
+    bench.told.mend();
+    let told = bench.wait(Duration::from_secs(1));
+    assert_eq!(told[told.len() - 2..], ["endpoint 3 removed", "keep endpoints 1,4"], "{told:?}");
+    assert!(bench.node.is_settled());
 }
