@@ -82,7 +82,7 @@ fn open_node(config: &Config) -> Result<(Arc<Mutex<Node>>, Option<Reader>), Fail
     };
     let Carried { datapath, proxy, told } = open_datapath(config)?;
     let node = Node::open(options, &config.state, datapath, proxy, Instant::now())
-        .map_err(|error| Failure::config(format!("error: {error}")))?;
+        .map_err(|error| trouble::node(&error))?;
     let flows = node.news().flows().clone();
     let reader = told.map(|told| Reader::start(told, flows).map_err(Failure::new));
     Ok((Arc::new(Mutex::new(node)), reader.transpose()?))

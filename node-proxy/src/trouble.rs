@@ -8,6 +8,7 @@ use portreeve_ebpf::node::NodeError;
 use portreeve_ebpf::{Missing, SetupError};
 
 use crate::command::Failure;
+use crate::state::OpenError;
 
 const WITHOUT: &str = "`--datapath none` computes and shows policy, and enforces nothing";
 
@@ -37,6 +38,15 @@ pub(crate) fn kernel(error: &NodeError) -> Failure {
     ))
 }
 
+/// What the node knows from before.
+pub(crate) fn node(error: &OpenError) -> Failure {
+    match error {
+        OpenError::State(error) => Failure::config(format!("error: {error}")),
+        // Nobody has written that.
+        OpenError::Datapath(_) => Failure::new(error),
+    }
+}
+
 /// The proxy that all workloads share.
 pub(crate) fn proxy(error: &StartError) -> Failure {
     let hint = match error {
@@ -54,6 +64,20 @@ pub(crate) fn proxy(error: &StartError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datapath::DatapathError;
+
+    #[test]
+    fn maps_that_can_not_be_read_are_no_trouble_of_the_configuration() {
+        let error = OpenError::Datapath(DatapathError("can't read `OWN`".to_owned()));
+        let failure = node(&error);
+        assert_eq!(failure.code, 1);
+        let said = "error: can't read which numbers are in use: can't read `OWN`";
+        assert_eq!(failure.message, said);
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("endpoints.json"), "{").expect("written");
+        let error = crate::identities::EndpointIds::open(folder.path(), std::time::Instant::now());
+        assert_eq!(node(&error.expect_err("it is damaged").into()).code, 78);
+    }
 
     #[test]
     fn each_trouble_has_a_hint_of_its_own() {

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use portreeve_policy::{Diagnostic, Severity};
+use rustix::fs::OFlags;
 
 use super::settle::{Hints, Waiting};
 use super::split::{self, Piece};
@@ -345,11 +346,23 @@ fn stamp(path: &Path) -> Option<(Stamp, bool)> {
     Some(((meta.len(), meta.ino(), meta.mtime(), meta.mtime_nsec()), age < FRESH))
 }
 
+/// Whatever has the name of a file: nothing is waited for, and no more is read than a file may have.
 fn read_text(path: &Path) -> io::Result<String> {
-    if fs::metadata(path)?.len() > FILE_BYTES {
-        return Err(io::Error::other("larger than 64 MiB"));
+    let check = |meta: &fs::Metadata| match meta.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::other("it is no regular file")),
+    };
+    // Opening something else may do something.
+    check(&fs::metadata(path)?)?;
+    let mut options = fs::File::options();
+    let file = options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    check(&file.metadata()?)?;
+    let mut text = String::new();
+    let read = file.take(FILE_BYTES + 1).read_to_string(&mut text)?;
+    match read as u64 > FILE_BYTES {
+        true => Err(io::Error::other("larger than 64 MiB")),
+        false => Ok(text),
     }
-    fs::read_to_string(path)
 }
 
 fn trouble(name: &str, error: &io::Error) -> Diagnostic {

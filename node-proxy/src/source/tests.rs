@@ -196,6 +196,32 @@ fn items_of_a_list_are_objects_of_their_own() {
 }
 
 #[test]
+fn what_is_no_file_is_neither_waited_for_nor_read_without_end() {
+    let mut objects = Objects::new();
+    objects.write("a.yaml", &workload("a", "10.0.0.1"));
+    let fifo = objects.at("b.yaml");
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, 0o600.into(), 0).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", objects.at("c.yaml")).unwrap();
+    std::os::unix::fs::symlink(objects.at("a.yaml"), objects.at("d.json")).unwrap();
+    let told = objects.changes();
+    assert_eq!(
+        told,
+        [
+            "put Workload default/a a.yaml:1",
+            "! b.yaml:0 can't be read: it is no regular file",
+            "! c.yaml:0 can't be read: it is no regular file",
+            "! d.json:1 Workload `default/a` was already read"
+        ]
+    );
+    // Larger by the time it is read than it was said to be.
+    let large = fs::File::create(objects.at("e.yaml")).unwrap();
+    large.set_len((64 << 20) + 1).unwrap();
+    let told = objects.changes();
+    assert!(told.contains(&"! e.yaml:0 can't be read: larger than 64 MiB".to_owned()), "{told:?}");
+}
+
+#[test]
 fn the_folder_itself_may_be_gone_for_a_while() {
     let mut objects = Objects::new();
     objects.write("a.yaml", &workload("a", "10.0.0.1"));
