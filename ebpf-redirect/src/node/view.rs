@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use portreeve_ebpf_common::Address;
-use portreeve_ebpf_common::node::{EndpointEntry, TrackKey, Tracked};
+use portreeve_ebpf_common::node::{EndpointEntry, TrackKey, Tracked, endpoint_flags};
 
 use super::error::NodeError;
 use super::kernel::NodeKernel;
+use super::netlink::Netlink;
 use super::report::{NodeCounters, NodeEvents};
 use crate::error::MapError;
 use crate::table;
@@ -62,6 +63,24 @@ impl NodeKernel {
     pub fn endpoints(&self) -> Result<Vec<(u32, EndpointEntry)>, NodeError> {
         let entries = self.maps.endpoints.entries();
         Ok(entries.map_err(MapError::system("can't read", "ENDPOINTS"))?)
+    }
+
+    /// Interfaces that have become part of another one, a bridge's say, since they were attached, or are no
+    /// longer: what is to be read is led elsewhere then, once they are attached again.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn moved(&self) -> Result<BTreeSet<u32>, NodeError> {
+        let attached: BTreeMap<u32, EndpointEntry> = self.endpoints()?.into_iter().collect();
+        // One of its own: others may be asking for something meanwhile.
+        let links = Netlink::open().and_then(|netlink| netlink.links());
+        let links = links.map_err(NodeError::network("list interfaces"))?;
+        let was_part = |entry: &EndpointEntry| entry.flags & endpoint_flags::PART_OF_ANOTHER != 0;
+        let moved = links.iter().filter(|link| {
+            let entry = attached.get(&link.number);
+            entry.is_some_and(|entry| was_part(entry) != link.master.is_some())
+        });
+        Ok(moved.map(|link| link.number).collect())
     }
 
     /// All connections that are kept track of.

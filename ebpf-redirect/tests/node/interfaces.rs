@@ -1,6 +1,6 @@
 //! Interfaces: whose they are, and what becomes of them.
 
-use portreeve_ebpf::node::NodeKernel;
+use portreeve_ebpf::node::{NodeKernel, endpoint_flags};
 use portreeve_ebpf_common::{Direction, Verdict};
 
 use super::Test;
@@ -9,6 +9,8 @@ use super::net::{Node, TCP, interface, ip};
 pub(crate) const TESTS: &[Test] = &[
     ("a_stranger_with_the_number_of_an_interface_that_is_gone_is_left_alone", stranger),
     ("what_can_not_be_attached_leaves_the_interface_to_whom_it_was", put_back),
+    ("an_interface_that_is_put_into_a_bridge_is_to_be_attached_again", bridged),
+    ("one_who_follows_another_at_an_interface_keeps_it_when_that_one_is_removed", followed),
     ("what_is_removed_leaves_no_program_no_map_and_no_route", taken_away),
     ("one_who_is_removed_leaves_nothing_behind", removed),
 ];
@@ -45,6 +47,43 @@ fn put_back(node: &mut Node) {
     node.kernel().attach(a.interface, 7, 0).expect_err("it is gone");
     let owner = node.kernel().endpoints().expect("a list");
     assert_eq!(owner.iter().map(|(_, entry)| entry.endpoint).collect::<Vec<_>>(), [1]);
+}
+
+fn bridged(node: &mut Node) {
+    let [a, _b] = [1, 2].map(|number| node.workload(number, 0));
+    let kernel = node.kernel();
+    let is_part = || {
+        let all = kernel.endpoints().expect("a list");
+        let own = all.iter().find(|(number, _)| *number == a.interface).expect("attached");
+        own.1.flags & endpoint_flags::PART_OF_ANOTHER != 0
+    };
+    assert!(kernel.moved().expect("told").is_empty());
+    ip("link add br9 type bridge");
+    for (change, part) in [("master br9", true), ("nomaster", false)] {
+        ip(&format!("link set veth1 {change}"));
+        assert_eq!(kernel.moved().expect("told"), [a.interface].into(), "{change}");
+        kernel.attach(a.interface, 1, 0).expect("attached");
+        assert!(kernel.moved().expect("told").is_empty() && is_part() == part, "{change}");
+    }
+    ip("link del br9");
+}
+
+fn followed(node: &mut Node) {
+    let a = node.workload(1, 0);
+    let kernel = node.kernel();
+    let owners = || {
+        let all = kernel.endpoints().expect("a list");
+        all.into_iter().map(|(number, entry)| (number, entry.endpoint)).collect::<Vec<_>>()
+    };
+    kernel.remove_policy(1).expect("closed");
+    kernel.set_own_addresses(7, &a.both()).expect("room");
+    kernel.attach(a.interface, 7, 0).expect("attached");
+    assert_eq!(owners(), [(a.interface, 7)]);
+    kernel.remove_endpoint(1).expect("removed");
+    assert_eq!(owners(), [(a.interface, 7)]);
+    assert_eq!(kernel.known_endpoints().expect("a list"), [7].into());
+    let addresses = kernel.own_addresses().expect("a list");
+    assert_eq!(addresses.into_values().collect::<Vec<_>>(), [7, 7]);
 }
 
 fn removed(node: &mut Node) {

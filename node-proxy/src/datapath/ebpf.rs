@@ -390,7 +390,13 @@ impl Datapath for EbpfDatapath {
 
     fn lost(&mut self) -> Vec<EndpointId> {
         let Ok(any) = any_socket() else { return Vec::new() };
-        let is_other = |own: &Interface| name_to_index(&any, &own.name).ok() != Some(own.number);
+        let moved = self.kernel.moved().unwrap_or_else(|error| {
+            tracing::warn!("which interfaces are part of others is not known: {error}");
+            BTreeSet::new()
+        });
+        let is_other = |own: &Interface| {
+            name_to_index(&any, &own.name).ok() != Some(own.number) || moved.contains(&own.number)
+        };
         let lost = self.interfaces.iter().filter(|(_, own)| is_other(own));
         let lost: Vec<EndpointId> = lost.map(|(id, _)| *id).collect();
         self.interfaces.retain(|id, _| !lost.contains(id));

@@ -166,8 +166,8 @@ pub trait Datapath: Send {
     /// When something of it is left.
     fn keep_addresses(&mut self) -> Result<(), DatapathError>;
 
-    /// Endpoints that are no longer attached by themselves: their interface is gone, or another has its
-    /// name. Each is returned once.
+    /// Endpoints that are no longer attached by themselves: their interface is gone, another has its name,
+    /// or it has become part of another, or is so no longer. Each is returned once.
     fn lost(&mut self) -> Vec<EndpointId>;
 
     /// Numbers that are in use from a time before the process began.
