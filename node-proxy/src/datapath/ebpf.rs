@@ -264,6 +264,10 @@ impl Datapath for EbpfDatapath {
         Ok(())
     }
 
+    fn numbers_given_up(&mut self, endpoints: &[EndpointId]) {
+        self.names.forget(endpoints);
+    }
+
     fn endpoint_closed(&mut self, id: EndpointId) -> Result<(), DatapathError> {
         self.policies.remove(&id);
         self.names.no_policy(id);

@@ -74,6 +74,9 @@ pub trait Datapath: Send {
     /// When something of it is left.
     fn endpoint_removed(&mut self, id: EndpointId) -> Result<(), DatapathError>;
 
+    /// Nobody has these numbers any more, and others may get them.
+    fn numbers_given_up(&mut self, _endpoints: &[EndpointId]) {}
+
     /// Nothing may pass to or from an endpoint until its policy is set again.
     ///
     /// # Errors

@@ -19,6 +19,8 @@ pub enum Call {
     EndpointPut(EndpointSpec),
     /// `endpoint_removed`.
     EndpointRemoved(EndpointId),
+    /// `numbers_given_up`.
+    NumbersGivenUp(Vec<EndpointId>),
     /// `endpoint_closed`.
     EndpointClosed(EndpointId),
     /// `policy_set`.
@@ -61,6 +63,7 @@ impl fmt::Display for Call {
                 )
             }
             Self::EndpointRemoved(id) => write!(f, "endpoint {id} removed"),
+            Self::NumbersGivenUp(ids) => write!(f, "numbers {ids:?} given up"),
             Self::EndpointClosed(id) => write!(f, "endpoint {id} closed"),
             Self::PolicySet(id, _) => write!(f, "policy {id}"),
             Self::ProxyPolicySet(id) => write!(f, "proxy policy {id}"),
@@ -196,6 +199,11 @@ impl Datapath for Recording {
 
     fn endpoint_removed(&mut self, id: EndpointId) -> Result<(), DatapathError> {
         self.recorder.record(Call::EndpointRemoved(id))
+    }
+
+    fn numbers_given_up(&mut self, endpoints: &[EndpointId]) {
+        // Never fails.
+        let _ = self.recorder.record(Call::NumbersGivenUp(endpoints.to_vec()));
     }
 
     fn endpoint_closed(&mut self, id: EndpointId) -> Result<(), DatapathError> {

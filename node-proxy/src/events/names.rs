@@ -65,10 +65,18 @@ impl Names {
     }
 
     /// Nothing is in force for it any more, or something else in a moment. What it was called is
-    /// remembered until another is called so: events come late.
+    /// remembered until another is called so, or the number is given up: events come late.
     pub(crate) fn no_policy(&self, id: EndpointId) {
         if let Some(endpoint) = self.lock().endpoints.get_mut(&id) {
             (endpoint.policy, endpoint.next) = (None, None);
+        }
+    }
+
+    /// Nobody has had these numbers for so long that no event of theirs is to come.
+    pub(crate) fn forget(&self, ids: &[EndpointId]) {
+        let mut known = self.lock();
+        for id in ids {
+            known.endpoints.remove(id);
         }
     }
 
@@ -149,6 +157,8 @@ mod tests {
         let (name, decided) = names.of(1, 10).unwrap();
         assert_eq!((&*name, decided.is_some()), ("default/shop", false));
         assert!(names.of(2, 1).is_none());
+        names.forget(&[1, 2]);
+        assert!(names.of(1, 10).is_none());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! that is whole.
 //!
 //! ```json
-//! {"format": "portreeve-node identities", "version": 1, "next": 258, "free": [],
+//! {"format": "portreeve-node identities", "version": 1, "next": 258, "turn": 256,
 //!  "entries": [[256, [["k8s", "app", "shop"]]], [257, [["k8s", "app", "client"]]]]}
 //! ```
 
@@ -78,7 +78,12 @@ struct Layout {
     format: String,
     version: u32,
     next: Option<u32>,
-    free: Vec<u32>,
+    /// Where it is looked for numbers that nobody has any more.
+    turn: Option<u32>,
+    /// Numbers that nobody has any more, as they were listed once.
+    #[serde(default, skip_serializing)]
+    #[expect(dead_code, reason = "what files may have")]
+    free: serde::de::IgnoredAny,
     entries: Vec<(u32, serde_json::Value)>,
 }
 
@@ -108,7 +113,7 @@ pub(super) fn read<N: Name>(
         let read = N::from_json(&name);
         names.push((read.ok_or_else(|| damaged(format!("{number} has no name: {name}")))?, number));
     }
-    Numbering::restore(range, layout.next, layout.free, names, now)
+    Numbering::restore(range, layout.next, layout.turn, names, now)
         .ok_or_else(|| damaged("a number is there twice, or was never given out".to_owned()))
 }
 
@@ -121,7 +126,8 @@ pub(super) fn write<N: Name>(path: &Path, numbers: &Numbering<N>) -> Result<(), 
         format: N::FORMAT.to_owned(),
         version: VERSION,
         next: numbers.next,
-        free: numbers.free.iter().copied().collect(),
+        turn: Some(numbers.turn),
+        free: serde::de::IgnoredAny,
         entries,
     };
     let failed = |source| StateError::Write { path: path.to_owned(), source };

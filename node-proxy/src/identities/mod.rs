@@ -72,10 +72,8 @@ impl<N: Name> Kept<N> {
         Some(number)
     }
 
-    fn begin_after(&mut self, highest: Option<u32>) {
-        if let Some(highest) = highest {
-            self.is_dirty |= self.numbers.begin_after(highest);
-        }
+    fn begin_after(&mut self, in_use: &BTreeSet<u32>) {
+        self.is_dirty |= self.numbers.begin_after(in_use);
     }
 
     fn collect(&mut self, now: Instant, keep: Duration) -> Vec<(N, u32)> {
@@ -116,10 +114,8 @@ impl Identities {
     /// Gives out none of these numbers, nor any below: somebody has them, of whom the files know nothing.
     pub fn begin_after(&mut self, in_use: &BTreeSet<u32>) {
         let mut shared = self.lock();
-        let highest =
-            |range: std::ops::RangeInclusive<u32>| in_use.range(range).next_back().copied();
-        shared.labels.begin_after(highest(IDENTITIES));
-        shared.prefixes.begin_after(highest(PREFIXES));
+        shared.labels.begin_after(in_use);
+        shared.prefixes.begin_after(in_use);
     }
 
     /// Another moment has come.
@@ -224,7 +220,7 @@ impl EndpointIds {
 
     /// As [`Identities::begin_after`].
     pub fn begin_after(&mut self, in_use: &BTreeSet<u32>) {
-        self.0.begin_after(in_use.last().copied());
+        self.0.begin_after(in_use);
     }
 
     /// The endpoint is gone.
@@ -233,8 +229,8 @@ impl EndpointIds {
     }
 
     /// As [`Identities::collect`].
-    pub fn collect(&mut self, now: Instant, keep: Duration) {
-        self.0.collect(now, keep);
+    pub fn collect(&mut self, now: Instant, keep: Duration) -> Vec<u32> {
+        self.0.collect(now, keep).into_iter().map(|(_, id)| id).collect()
     }
 
     /// As [`Identities::save`].

@@ -1,7 +1,7 @@
 //! Names to numbers. A number is held as long as somebody has its name, kept for a while after, and
-//! used again last.
+//! used again last: when all have been given out, those that nobody has come in turn.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,10 @@ pub(super) struct Numbering<N> {
     range: RangeInclusive<u32>,
     /// The smallest number that never had a name; `None`: all had one.
     pub(super) next: Option<u32>,
-    /// Numbers that were given up, the longest ago first.
-    pub(super) free: VecDeque<u32>,
+    /// Where it is looked for one that nobody has, when all had a name.
+    pub(super) turn: u32,
+    /// Somebody has these who has no name here.
+    taken: BTreeSet<u32>,
     entries: HashMap<N, Entry>,
 }
 
@@ -32,8 +34,9 @@ pub(super) struct Entry {
 impl<N: Name> Numbering<N> {
     /// Nobody has a number yet.
     pub(super) fn new(range: RangeInclusive<u32>) -> Self {
-        let next = Some(*range.start());
-        Self { range, next, free: VecDeque::new(), entries: HashMap::new() }
+        let start = *range.start();
+        let (taken, entries) = (BTreeSet::new(), HashMap::new());
+        Self { range, next: Some(start), turn: start, taken, entries }
     }
 
     /// What was known when somebody wrote it down; nobody has come yet to say that he has a name.
@@ -41,27 +44,33 @@ impl<N: Name> Numbering<N> {
     pub(super) fn restore(
         range: RangeInclusive<u32>,
         next: Option<u32>,
-        free: Vec<u32>,
+        turn: Option<u32>,
         names: Vec<(N, u32)>,
         now: Instant,
     ) -> Option<Self> {
         let beyond = next.unwrap_or(range.end().saturating_add(1));
-        let mut seen = std::collections::HashSet::new();
-        let numbers = names.iter().map(|(_, number)| *number).chain(free.iter().copied());
-        for number in numbers {
+        let mut seen = HashSet::new();
+        for number in names.iter().map(|(_, number)| *number) {
             let was_given_out = range.contains(&number) && number < beyond;
             if !was_given_out || !seen.insert(number) {
                 return None;
             }
         }
-        if next.is_some_and(|next| !range.contains(&next)) {
+        if next.into_iter().chain(turn).any(|number| !range.contains(&number)) {
             return None;
         }
+        let turn = turn.unwrap_or(*range.start());
         let count = names.len();
         let entry = |number| Entry { number, held: 0, released: now };
         let entries: HashMap<N, Entry> =
             names.into_iter().map(|(name, number)| (name, entry(number))).collect();
-        (entries.len() == count).then(|| Self { range, next, free: free.into(), entries })
+        (entries.len() == count).then(|| Self {
+            range,
+            next,
+            turn,
+            taken: BTreeSet::new(),
+            entries,
+        })
     }
 
     /// The number of a name, held once more, and whether it is new. `None`: there are none left.
@@ -81,8 +90,18 @@ impl<N: Name> Numbering<N> {
                 self.next = next.checked_add(1).filter(|next| self.range.contains(next));
                 Some(next)
             }
-            None => self.free.pop_front(),
+            None => self.take_again(),
         }
+    }
+
+    /// One that somebody had, the next in turn: who was given up a moment ago comes last, or nearly so.
+    fn take_again(&mut self) -> Option<u32> {
+        let held: HashSet<u32> = self.entries.values().map(|entry| entry.number).collect();
+        let is_free = |number: &u32| !held.contains(number) && !self.taken.contains(number);
+        let (start, end) = (*self.range.start(), *self.range.end());
+        let number = (self.turn..=end).chain(start..self.turn).find(is_free)?;
+        self.turn = number.checked_add(1).filter(|turn| self.range.contains(turn)).unwrap_or(start);
+        Some(number)
     }
 
     /// The number of a name, if it has one.
@@ -90,8 +109,10 @@ impl<N: Name> Numbering<N> {
         self.entries.get(name).map(|entry| entry.number)
     }
 
-    /// Numbers that never had a name begin above this one. Returns whether they began below.
-    pub(super) fn begin_after(&mut self, highest: u32) -> bool {
+    /// Somebody has these. Numbers that never had a name begin above them. Returns whether they began below.
+    pub(super) fn begin_after(&mut self, in_use: &BTreeSet<u32>) -> bool {
+        self.taken = in_use.range(self.range.clone()).copied().collect();
+        let Some(&highest) = self.taken.last() else { return false };
         let is_below = self.next.is_some_and(|next| next <= highest);
         if is_below {
             self.next = highest.checked_add(1).filter(|next| self.range.contains(next));
@@ -118,7 +139,8 @@ impl<N: Name> Numbering<N> {
         gone.sort_by_key(|(_, number)| *number);
         for (name, number) in &gone {
             self.entries.remove(name);
-            self.free.push_back(*number);
+            // It is not called so by anybody any more.
+            self.taken.remove(number);
         }
         gone
     }

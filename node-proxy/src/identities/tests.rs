@@ -73,7 +73,7 @@ fn a_damaged_file_is_an_error_that_says_what_to_do() {
         whole.replace("identities", "endpoint ids"),
         whole.replace(next, "\"next\":256"),
         whole.replace("[256,", "[255,"),
-        whole.replace("\"free\":[]", "\"free\":[256]"),
+        whole.replace("\"turn\":256", "\"turn\":255"),
         whole.replace("\"k8s\"", "7"),
     ] {
         std::fs::write(folder.file(), &damaged).unwrap();
@@ -112,7 +112,7 @@ fn a_number_that_nobody_has_is_kept_for_a_while_and_then_given_up() {
 }
 
 #[test]
-fn numbers_run_out_closed_and_the_longest_unused_comes_first() {
+fn numbers_run_out_closed_and_those_that_nobody_has_come_in_turn() {
     let folder = Folder::new();
     let now = Instant::now();
     let mut identities = Identities::with_range(folder.0.path(), 256..=258, now).unwrap();
@@ -128,9 +128,52 @@ fn numbers_run_out_closed_and_the_longest_unused_comes_first() {
     drop(identities);
     let mut identities = Identities::with_range(folder.0.path(), 256..=258, now).unwrap();
     assert_eq!(identities.acquire(&labels("app=c")), numbers[2]);
-    assert_eq!(identities.acquire(&labels("app=d")), numbers[1]);
-    assert_eq!(identities.acquire(&labels("app=e")), numbers[0]);
-    assert_eq!(identities.acquire(&labels("app=f")), None);
+    assert_eq!(identities.acquire(&labels("app=d")), numbers[0]);
+    // It is given up at once, and is not the next.
+    identities.release(&labels("app=d"));
+    identities.collect(Duration::ZERO);
+    identities.save().unwrap();
+    let mut identities = Identities::with_range(folder.0.path(), 256..=258, now).unwrap();
+    assert_eq!(identities.acquire(&labels("app=c")), numbers[2]);
+    assert_eq!(identities.acquire(&labels("app=e")), numbers[1]);
+    assert_eq!(identities.acquire(&labels("app=f")), numbers[0]);
+    assert_eq!(identities.acquire(&labels("app=g")), None);
+}
+
+#[test]
+fn those_who_are_gone_leave_nothing_on_disk() {
+    let folder = Folder::new();
+    let mut identities = folder.open();
+    let size = |identities: &Identities| {
+        identities.save().unwrap();
+        std::fs::metadata(folder.file()).unwrap().len()
+    };
+    identities.acquire(&labels("app=stays"));
+    let before = size(&identities);
+    for number in 0..1000 {
+        let gone = labels(&format!("app=gone-{number}"));
+        identities.acquire(&gone);
+        identities.release(&gone);
+        identities.collect(Duration::ZERO);
+    }
+    let after = size(&identities);
+    assert!(after < before + 10, "{before} bytes, then {after}");
+    // A file in which they were listed is read all the same.
+    let text = std::fs::read_to_string(folder.file()).unwrap();
+    let listed = text.replace("\"turn\":256", "\"free\":[257,258]");
+    assert_ne!(text, listed);
+    std::fs::write(folder.file(), listed).unwrap();
+    assert_eq!(folder.open().list().len(), 1);
+}
+
+#[test]
+fn a_number_that_somebody_has_who_is_not_known_is_nobodys_when_numbers_come_again() {
+    let folder = Folder::new();
+    let mut identities =
+        Identities::with_range(folder.0.path(), 256..=258, Instant::now()).unwrap();
+    identities.begin_after(&[256, 258].into());
+    assert_eq!(identities.acquire(&labels("app=a")), Some(Identity::new(257)));
+    assert_eq!(identities.acquire(&labels("app=b")), None);
 }
 
 #[test]

@@ -192,6 +192,9 @@ impl Node {
             let (identity, labels) = (identity.get(), labels.short());
             self.news.tell(|| News::IdentityCollected { identity, labels });
         }
-        self.ids.collect(now, linger);
+        let gone = self.ids.collect(now, linger);
+        if !gone.is_empty() {
+            self.datapath.numbers_given_up(&gone);
+        }
     }
 }

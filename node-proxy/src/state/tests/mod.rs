@@ -542,3 +542,15 @@ fn services_that_change_together_may_change_places() {
         ]
     );
 }
+
+#[test]
+fn nothing_is_remembered_of_an_endpoint_whose_number_is_given_up() {
+    let mut bench = Bench::new();
+    two(&bench);
+    bench.step();
+    bench.remove("shop.yaml");
+    bench.step();
+    assert_eq!(bench.wait(LINGER / 2), NOTHING, "events may still come");
+    let told: Vec<String> = (0..3).flat_map(|_| bench.wait(LINGER)).collect();
+    assert!(told.contains(&"numbers [2] given up".to_owned()), "{told:?}");
+}
