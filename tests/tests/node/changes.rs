@@ -17,6 +17,7 @@ pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
         trial("interface_gone_is_shown_and_the_others_go_on", &needs, interface_gone),
         trial("workload_restarted_is_judged_again_within_a_second", &needs, restarted),
         trial("address_reused_by_another_has_none_of_the_old_permissions", &needs, address_reused),
+        trial("address_named_by_two_stays_the_firsts_and_the_other_is_closed", &needs, two_of_one),
         trial("address_reused_under_other_labels_ends_connections", &needs, other_labels),
     ]
 }
@@ -118,6 +119,40 @@ fn arrives(node: &Node, from: &str, port: u16) -> bool {
         }
     }
     false
+}
+
+fn two_of_one() {
+    let mut node = Node::new();
+    let mut read = stream(&node, 8080);
+    assert_eq!(get(&mut read, "/public/a"), Some(200));
+    node.net.add("desk");
+    node.net.routed("node", "pde", "desk", "10.60.0.4", "fd60::4");
+    // Somebody has written the client's address where he meant another.
+    let typing_error = format!("{WORKLOADS}\n---\n{}", workload(DESK));
+    node.daemon.write("workloads.yaml", &typing_error);
+    eventually("the trouble", || {
+        let error = row(&node, "default/desk")["error"].clone();
+        error.as_str().is_some_and(|error| error.contains("default/client's already")).then_some(())
+    });
+    assert_eq!(get(&mut read, "/public/b"), Some(200), "it is open still");
+    assert_eq!(node.status("client", "10.60.0.3", 8080, "/public/a"), "200");
+    assert_eq!(node.status("client", "10.60.0.3", 8080, "/private"), "403");
+    assert_eq!(node.status("client", "10.60.0.3", 8081, "/any"), "200");
+    let nothing = || node.status("desk", "10.61.0.9", 8081, "/any") != "200";
+    assert!(nothing(), "it has an interface, and it is judged");
+    node.daemon.write(
+        "workloads.yaml",
+        &typing_error
+            .replace(&workload(DESK), &workload(&DESK.replace("0.2, 'fd60::2'", "0.4, 'fd60::4'"))),
+    );
+    eventually("the mend", || (!nothing()).then_some(()));
+    assert_eq!(get(&mut read, "/public/c"), Some(200));
+    assert_eq!(row(&node, "default/desk")["error"], Value::Null);
+}
+
+/// An object of its own.
+fn workload(text: &str) -> String {
+    format!("apiVersion: portreeve.dev/v1alpha1\nkind: Workload\n{text}\n")
 }
 
 fn other_labels() {
