@@ -34,6 +34,7 @@ Examples:
   portreeve-node monitor
   portreeve-node monitor --type drop --endpoint default/shop-1
   portreeve-node monitor --type open --type drop
+  portreeve-node monitor --type l7 --endpoint shop-1
   portreeve-node monitor --output json | jq -r 'select(.event == \"dropped\") | .source.address'";
 
 const ENDPOINT_EXAMPLES: &str = "\
@@ -204,7 +205,7 @@ pub(crate) struct AskArguments {
     pub(crate) socket: PathBuf,
 
     /// How the answer is printed
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,
 }
 
@@ -341,6 +342,8 @@ mod tests {
             (&["bpf", "everything", "list"], false),
             (&["endpoint", "get"], false),
             (&["endpoint", "get", "shop", "--output", "json"], true),
+            (&["endpoint", "get", "shop", "-o", "json"], true),
+            (&["monitor", "--type", "l7", "-o", "json"], true),
         ] {
             let all = std::iter::once("portreeve-node").chain(arguments.iter().copied());
             assert_eq!(Cli::try_parse_from(all).is_ok(), is_right, "{arguments:?}");

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use portreeve_core::observer::Observing;
 use portreeve_core::telemetry::AccessLogConfig;
 use portreeve_core::{NodeConfig, raise_file_limit};
 use portreeve_ebpf::InstanceName;
@@ -22,7 +23,7 @@ use crate::config::{self, Config, Refusals};
 use crate::datapath::{
     Datapath, EbpfDatapath, Links, NoDatapath, Proxying, SharedProxy, counting, outside,
 };
-use crate::events::{Reader, Told};
+use crate::events::{Flows, Reader, Told};
 use crate::logging;
 use crate::source::{Batch, Source, WatchedFolder};
 use crate::state::{Node, NodeOptions};
@@ -80,10 +81,11 @@ fn open_node(config: &Config) -> Result<(Arc<Mutex<Node>>, Option<Reader>), Fail
         policy: config.policy.clone(),
         identity_linger: config.identity_linger,
     };
-    let Carried { datapath, proxy, told } = open_datapath(config)?;
+    let flows = Flows::default();
+    let Carried { datapath, proxy, told } = open_datapath(config, &flows)?;
     let node = Node::open(options, &config.state, datapath, proxy, Instant::now())
-        .map_err(|error| trouble::node(&error))?;
-    let flows = node.news().flows().clone();
+        .map_err(|error| trouble::node(&error))?
+        .with_flows(flows.clone());
     let reader = told.map(|told| Reader::start(told, flows).map_err(Failure::new));
     Ok((Arc::new(Mutex::new(node)), reader.transpose()?))
 }
@@ -106,7 +108,7 @@ struct Carried {
     told: Option<Told>,
 }
 
-fn open_datapath(config: &Config) -> Result<Carried, Failure> {
+fn open_datapath(config: &Config, flows: &Flows) -> Result<Carried, Failure> {
     if config.datapath == DatapathKind::None {
         // Nobody is to believe that policy is in force when it is not.
         tracing::warn!(
@@ -155,6 +157,7 @@ fn open_datapath(config: &Config) -> Result<Carried, Failure> {
     proxy.admin = config.admin;
     proxy.limits.drain_timeout = config.drain_timeout;
     proxy.kernel = counting(datapath.kernel());
+    proxy.observer = Observing::by(flows.clone());
     let proxy =
         SharedProxy::start(proxy, &datapath.kernel()).map_err(|error| trouble::proxy(&error))?;
     let (kernel, names) = (datapath.kernel(), datapath.names());

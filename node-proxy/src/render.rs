@@ -1,5 +1,8 @@
 //! Answers as tables, for people. Programs ask for JSON.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Write;
 
 use serde_json::Value;
@@ -189,8 +192,10 @@ fn object_error(out: &mut String, error: &Value) {
 
 /// A line of `monitor`.
 pub(crate) fn news(news: &Value) -> String {
-    if matches!(news["event"].as_str(), Some("dropped" | "opened")) {
-        return packet(news);
+    match news["event"].as_str() {
+        Some("dropped" | "opened") => return packet(news),
+        Some("judged") => return request(news),
+        _ => {}
     }
     let mut out = cell(&news["event"]);
     for (name, value) in news.as_object().into_iter().flatten() {
@@ -210,27 +215,86 @@ fn packet(news: &Value) -> String {
         Some(name) => name.to_owned(),
         None => format!("endpoint {}", text("id")),
     };
-    let party = |name: &str| {
-        let party = &news[name];
-        format!("{} ({})", cell(&party["address"]), called(party))
-    };
     let event = match (news["event"].as_str(), news["verdict"].as_str()) {
         (Some("opened"), Some("audit")) => "opened, would be denied,".to_owned(),
         _ => text("event"),
     };
-    let mut out = format!(
-        "{} {event} {endpoint} {}: {} {} -> {}: {}",
+    format!(
+        "{} {event} {endpoint} {}: {} {}\n",
         text("time"),
         text("direction"),
         text("protocol"),
-        party("source"),
-        party("destination"),
-        text("reason"),
-    );
+        way_and_reason(news)
+    )
+}
+
+/// `time event endpoint direction: what was asked source (who) -> destination (who): why`
+fn request(news: &Value) -> String {
+    let text = |name: &str| cell(&news[name]);
+    let event = match (news["type"].as_str(), news["verdict"].as_str()) {
+        (Some("limit"), _) => "reset",
+        (Some("refused"), _) => "refused",
+        (_, Some("allow")) => "allowed",
+        (_, Some("audit")) => "allowed, would be denied,",
+        _ => "denied",
+    };
+    let (time, direction) = (text("time"), text("direction"));
+    let asked = printable(&asked(news));
+    format!("{time} {event} {} {direction}: {asked} {}\n", text("endpoint"), way_and_reason(news))
+}
+
+/// What was asked, in a few words.
+fn asked(news: &Value) -> String {
+    let text = |name: &str| cell(&news[name]);
+    match news["type"].as_str() {
+        Some("http") => {
+            let status = match news["status"].as_u64() {
+                None | Some(0) => "no answer".to_owned(),
+                Some(status) => status.to_string(),
+            };
+            let (host, path) = (news["host"].as_str().unwrap_or_default(), text("path"));
+            format!("HTTP {} {host}{path} ({status})", text("method"))
+        }
+        Some("kafka") => {
+            let mut out = format!("Kafka {}", text("api"));
+            for (name, title) in
+                [("topics", "topics"), ("denied_topics", "denied topics"), ("group", "group")]
+            {
+                let is_said = text(name) != "-";
+                let _ = if is_said { write!(out, " {title} {}", text(name)) } else { Ok(()) };
+            }
+            out
+        }
+        Some("refused") => format!("a message of {}", text("protocol")),
+        Some("limit" | "connection") => "TCP".to_owned(),
+        _ => text("type"),
+    }
+}
+
+/// What a client has written must not steer the terminal of who reads it.
+fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => out.extend(character.escape_default()),
+            false => out.push(character),
+        }
+    }
+    out
+}
+
+/// `source (who) -> destination (who): why`
+fn way_and_reason(news: &Value) -> String {
+    let text = |name: &str| cell(&news[name]);
+    let party = |name: &str| {
+        let party = &news[name];
+        format!("{} ({})", cell(&party["address"]), called(party))
+    };
+    let mut out = format!("{} -> {}: {}", party("source"), party("destination"), text("reason"));
     if news["policy"].as_str().is_some_and(|policy| !policy.is_empty()) {
         let _ = write!(out, " by {} {}", text("policy"), text("rule"));
     }
-    out + "\n"
+    out
 }
 
 /// Who somebody is: the labels, or the number if they have none.

@@ -16,6 +16,12 @@ use portreeve_policy::{Outcome, TrafficDirection};
 pub trait Observer: Send + Sync {
     /// A decision. Must not block, and should not allocate much.
     fn observe(&self, flow: &Flow<'_>);
+
+    /// Whether anybody wants to hear of them now: while nobody does, nothing is put into words. Asked for
+    /// every request.
+    fn is_wanted(&self) -> bool {
+        true
+    }
 }
 
 impl<F: Fn(&Flow<'_>) + Send + Sync> Observer for F {
@@ -50,6 +56,8 @@ pub struct Flow<'a> {
     pub endpoint: &'a str,
     /// The policy's revision; 0 where a message was refused before policy was asked.
     pub revision: u64,
+    /// Programs inside of the kernel decided it; else it was the proxy.
+    pub by_kernel: bool,
 }
 
 /// One side of a flow.
@@ -104,6 +112,9 @@ pub enum Asked<'a> {
         /// `http1`, `kafka`, …
         protocol: &'a str,
     },
+    /// A connection that was reset for want of room, of a destination, or of somebody whose it is, whatever
+    /// policy says; which of these is the flow's reason. Nobody's identity has been looked up.
+    Limit,
 }
 
 /// What came of an HTTP request.
@@ -155,18 +166,23 @@ impl Observing {
 
     /// Tells it, if there is anybody; else `flow` is not even made.
     pub(crate) fn tell<'a>(&self, flow: impl FnOnce() -> Flow<'a>) {
-        if let Some(observer) = &self.0 {
+        if let Some(observer) = self.listening() {
             observer.observe(&flow());
         }
     }
 
+    /// Whether anybody listens now.
     pub(crate) fn is_on(&self) -> bool {
-        self.0.is_some()
+        self.listening().is_some()
+    }
+
+    fn listening(&self) -> Option<&dyn Observer> {
+        self.0.as_deref().filter(|observer| observer.is_wanted())
     }
 }
 
 impl fmt::Debug for Observing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_on() { "Observing" } else { "Unobserved" })
+        f.write_str(if self.0.is_some() { "Observing" } else { "Unobserved" })
     }
 }

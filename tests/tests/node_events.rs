@@ -20,6 +20,7 @@ fn main() {
     let tests = vec![
         trial("a_denied_connection_is_told_of_by_the_names_of_both_ends", &needs, named),
         trial("monitor_shows_what_was_asked_for", &needs, asked),
+        trial("what_the_proxy_judges_is_in_monitor", &needs, judged),
         trial("the_log_has_a_line_for_what_the_kernel_refuses", &needs, logged),
         trial("a_policy_in_audit_mode_is_heard_of_where_the_kernel_judges", &needs, audited),
         trial("a_flood_of_denials_writes_few_lines_and_says_how_many_it_left_out", &needs, flood),
@@ -79,6 +80,73 @@ fn asked() {
     assert!(line.ends_with("-> 10.60.0.3:9999 (default/app=shop): no_rule_allows"), "{line}");
     let line = table.line(|line| line.contains(" dropped default/client egress: TCP "));
     assert!(line.contains(": rule_denies by ") && line.contains("egressDeny"), "{line}");
+}
+
+fn judged() {
+    let node = Node::new();
+    let http = SHOP.replace(
+        "protocol: TCP}]",
+        "protocol: TCP}]\n      rules: {http: [{method: GET, path: /public/.*}]}",
+    );
+    node.daemon.write("shop.yaml", &http);
+    eventually("the new policy", || {
+        (node.daemon.text(&["policy", "get", "shop"]).contains("inspect http")).then_some(())
+    });
+    let monitor = node.monitor(&["--type", "l7", "--endpoint", "shop"]);
+    let clients = node.monitor(&["--type", "l7", "--endpoint", "client"]);
+    let table = Told::of(node.child(&["monitor", "--type", "l7"]));
+    assert_eq!(node.net.status("client", "10.60.0.3", 8081, "/private?token=x"), "403");
+    let told = monitor.next("judged");
+    let expected = [
+        ("type", "http"),
+        ("endpoint", "default/shop"),
+        ("direction", "ingress"),
+        ("verdict", "deny"),
+        ("method", "GET"),
+        ("path", "/private"),
+        ("reason", "no_rule_allows"),
+    ];
+    for (field, value) in expected {
+        assert_eq!(told[field], value, "{field} of {told}");
+    }
+    assert_eq!(told["status"], 403, "{told}");
+    assert!(labels(&told["source"]).contains("app=client"), "{told}");
+    let line = table.line(|line| line.contains(" denied default/shop ingress: HTTP GET "));
+    assert!(line.contains("/private (403) 10.60.0.2:"), "{line}");
+    // What the kernel refuses is told of apart.
+    assert_eq!(node.net.status("client", "10.60.0.3", 9999, "/"), "refused");
+    assert_ne!(node.net.status("client", "10.60.0.3", 8081, "/public/a"), "403");
+    let told = monitor.next("judged");
+    assert_eq!((&told["verdict"], &told["path"]), (&"allow".into(), &"/public/a".into()), "{told}");
+    assert!(told["rule"].as_str().is_some_and(|rule| rule.contains("http[0]")), "{told}");
+    // Both ends want to read it, and not as the same.
+    let kafka = "  egress:\n  - toEndpoints: [{matchLabels: {app: shop}}]\n    toPorts:\n    - ports: \
+                 [{port: '8081', protocol: TCP}]\n      rules: {kafka: [{topic: t}]}\n  egressDeny:";
+    let whole = "  egress:\n  - toEndpoints: [{matchLabels: {app: shop}}]\n  egressDeny:";
+    assert!(CLIENT.contains(whole));
+    node.daemon.write("client.yaml", &CLIENT.replace(whole, kafka));
+    eventually("the new policy", || {
+        (node.daemon.text(&["policy", "get", "client"]).contains("inspect kafka")).then_some(())
+    });
+    assert_ne!(node.net.status("client", "10.60.0.3", 8081, "/public/a"), "200");
+    let told = monitor.next("judged");
+    assert_eq!((&told["type"], &told["verdict"]), (&"connection".into(), &"deny".into()), "{told}");
+    assert_eq!(told["reason"], "protocols_differ", "{told}");
+    node.daemon.write("client.yaml", CLIENT);
+    let none = WORKLOADS.replace("interface: pcl", "interface: pcl, limits: {connections: 0}");
+    node.daemon.write("workloads.yaml", &none);
+    eventually("the limit", || {
+        let detail = node.daemon.json(&["endpoint", "get", "client"]);
+        (detail["limits"]["connections"] == 0 && detail["realised"] == detail["revision"])
+            .then_some(())
+    });
+    assert_ne!(node.net.status("client", "10.60.0.3", 8081, "/public/a"), "200");
+    let told = eventually("the limit", || {
+        let told = clients.next("judged");
+        (told["type"] == "limit").then_some(told)
+    });
+    assert_eq!((&told["reason"], &told["verdict"]), (&"connections".into(), &"deny".into()));
+    assert_eq!(told["destination"]["address"], "10.60.0.3:8081", "{told}");
 }
 
 fn logged() {

@@ -82,6 +82,8 @@ pub enum WatchType {
     Drop,
     /// Connections that are opened in the kernel.
     Open,
+    /// Requests, and connections, that the proxy judges.
+    L7,
     /// Objects, policies, addresses and services that come into force.
     Change,
 }

@@ -134,8 +134,13 @@ async fn converse(stream: UnixStream, node: &Mutex<Node>) -> io::Result<()> {
         read.get_mut().set_limit(REQUEST_BYTES);
         let answer = match serde_json::from_str::<Request>(&line) {
             Ok(Request::Monitor(wanted)) => {
-                let news = Watching::new(wanted, lock(node).news());
-                lock(node).tell_flows();
+                let news = {
+                    let mut node = lock(node);
+                    let name = wanted.endpoint.as_deref().and_then(|which| node.find(which));
+                    let news = Watching::new(wanted, name, node.news());
+                    node.tell_flows();
+                    news
+                };
                 let told = monitor(read.into_inner().into_inner(), write, news).await;
                 lock(node).tell_flows();
                 return told;

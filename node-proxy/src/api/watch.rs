@@ -15,13 +15,17 @@ impl WatchType {
 /// One who watches.
 pub(super) struct Watching {
     endpoint: Option<String>,
+    /// What that endpoint is called, if it is there: the proxy knows no numbers.
+    name: Option<String>,
     changes: Option<Receiver<News>>,
     dropped: Option<Receiver<News>>,
     opened: Option<Receiver<News>>,
+    requests: Option<Receiver<News>>,
 }
 
 impl Watching {
-    pub(super) fn new(wanted: Watch, news: &NewsSender) -> Self {
+    /// `name`: of the endpoint that is wanted.
+    pub(super) fn new(wanted: Watch, name: Option<String>, news: &NewsSender) -> Self {
         let types = match wanted.types.as_slice() {
             [] => &WatchType::USUAL[..],
             types => types,
@@ -31,7 +35,9 @@ impl Watching {
             changes: types.contains(&WatchType::Change).then(|| news.listen()),
             dropped: types.contains(&WatchType::Drop).then(|| flows.dropped()),
             opened: types.contains(&WatchType::Open).then(|| flows.opened()),
+            requests: types.contains(&WatchType::L7).then(|| flows.requests()),
             endpoint: wanted.endpoint,
+            name,
         }
     }
 
@@ -42,6 +48,7 @@ impl Watching {
                 told = receive(&mut self.changes) => told,
                 told = receive(&mut self.dropped) => told,
                 told = receive(&mut self.opened) => told,
+                told = receive(&mut self.requests) => told,
             };
             let news = match told {
                 Ok(news) => news,
@@ -64,6 +71,10 @@ impl Watching {
         match news {
             News::Dropped(packet) | News::Opened(packet) => {
                 is(packet.endpoint.as_deref().unwrap_or_default(), Some(packet.id))
+            }
+            News::Judged(request) => {
+                let about = request.endpoint.as_deref().unwrap_or_default();
+                is(about, None) || self.name.as_deref() == Some(about)
             }
             News::EndpointRealised { endpoint, id, .. }
             | News::EndpointFailed { endpoint, id, .. }
@@ -101,21 +112,21 @@ mod tests {
             ("8", false),
         ] {
             let watch = Watch { endpoint: Some(wanted.to_owned()), types: Vec::new() };
-            let watching = Watching::new(watch, &NewsSender::default());
+            let watching = Watching::new(watch, None, &NewsSender::default());
             assert_eq!(watching.wants(&removed("default/shop", 7)), is_told, "{wanted}");
             assert!(!watching.wants(&News::Synced));
             assert!(watching.wants(&News::EventsLost { count: 1 }));
         }
-        assert!(Watching::new(Watch::default(), &NewsSender::default()).wants(&News::Synced));
+        assert!(Watching::new(Watch::default(), None, &NewsSender::default()).wants(&News::Synced));
     }
 
     #[test]
     fn connections_that_go_on_are_told_only_to_who_asks() {
         let news = NewsSender::default();
-        let usual = Watching::new(Watch::default(), &news);
+        let usual = Watching::new(Watch::default(), None, &news);
         assert!(usual.changes.is_some() && usual.dropped.is_some() && usual.opened.is_none());
         let asked = Watch { endpoint: None, types: vec![WatchType::Open] };
-        let asked = Watching::new(asked, &news);
+        let asked = Watching::new(asked, None, &news);
         assert!(asked.changes.is_none() && asked.dropped.is_none() && asked.opened.is_some());
     }
 }

@@ -1,5 +1,5 @@
 //! What the kernel tells of, packet by packet: read, given names, and handed to the access log, the
-//! metrics and those who watch.
+//! metrics and those who watch; and what the shared proxy tells of, request by request.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -7,34 +7,52 @@
 //! | `names.rs` | [`Names`]: what numbers stand for |
 //! | `decision.rs` | an event in the proxy's words |
 //! | `packet.rs` | [`PacketNews`]: an event in everybody's words |
+//! | `request.rs` | [`RequestNews`]: what the proxy has judged |
 //! | `reader.rs` | [`Reader`]: the thread that reads |
 
 mod decision;
 mod names;
 mod packet;
 mod reader;
+mod request;
+#[cfg(test)]
+mod tests;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use portreeve_core::observer::{Flow, Observer};
 use tokio::sync::broadcast;
 
 pub use self::names::Names;
 pub use self::packet::{PacketNews, PacketParty};
 pub use self::reader::{Reader, Told};
+pub use self::request::{AskedNews, RequestNews};
 use crate::state::News;
 
 /// How many of each kind a reader may be behind before it loses some.
 const BEHIND: usize = 4096;
 
-/// Tells those who watch of packets. Those that opened a connection are told apart: they are many, and
-/// are put into words only when somebody wants them.
+/// Tells those who watch of packets and requests, each kind apart: a flood of one washes nothing of
+/// another away. They are put into words only while somebody wants them, and who is behind loses the
+/// oldest and is told how many.
 #[derive(Clone, Debug)]
 pub struct Flows {
     dropped: broadcast::Sender<News>,
     opened: broadcast::Sender<News>,
+    requests: broadcast::Sender<News>,
+    /// Somebody listens to requests: asked for each of them, by every worker, without a lock.
+    are_requests_wanted: Arc<AtomicBool>,
 }
 
 impl Default for Flows {
     fn default() -> Self {
-        Self { dropped: broadcast::Sender::new(BEHIND), opened: broadcast::Sender::new(BEHIND) }
+        Self {
+            dropped: broadcast::Sender::new(BEHIND),
+            opened: broadcast::Sender::new(BEHIND),
+            requests: broadcast::Sender::new(BEHIND),
+            are_requests_wanted: Arc::default(),
+        }
     }
 }
 
@@ -57,12 +75,37 @@ impl Flows {
         self.opened.receiver_count() > 0
     }
 
+    /// What the shared proxy judges, after [`Flows::look_who_listens`].
+    #[must_use]
+    pub fn requests(&self) -> broadcast::Receiver<News> {
+        self.requests.subscribe()
+    }
+
+    /// Has the shared proxy tell of requests, if anybody listens.
+    pub fn look_who_listens(&self) {
+        self.are_requests_wanted.store(self.requests.receiver_count() > 0, Ordering::Relaxed);
+    }
+
     fn tell_dropped(&self, news: impl FnOnce() -> News) {
         tell(&self.dropped, news);
     }
 
     fn tell_opened(&self, news: impl FnOnce() -> News) {
         tell(&self.opened, news);
+    }
+}
+
+/// What the shared proxy tells.
+impl Observer for Flows {
+    fn observe(&self, flow: &Flow<'_>) {
+        // What the kernel has decided is told by who reads its events.
+        if !flow.by_kernel {
+            tell(&self.requests, || News::Judged(Box::new(RequestNews::new(flow))));
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.are_requests_wanted.load(Ordering::Relaxed)
     }
 }
 

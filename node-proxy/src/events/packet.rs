@@ -53,18 +53,13 @@ impl PacketNews {
         decision: &KernelDecision,
         flow: &Flow<'_>,
     ) -> Self {
-        let verdict = match flow.verdict {
-            Outcome::Allow => "allow",
-            Outcome::Audit => "audit",
-            _ => "deny",
-        };
         Self {
             time: humantime::format_rfc3339_micros(flow.time).to_string(),
             endpoint: name.map(str::to_owned),
             id,
             direction: flow.direction.as_str().to_owned(),
             protocol: decision.protocol.to_string(),
-            verdict: verdict.to_owned(),
+            verdict: verdict(flow).to_owned(),
             source: party(&flow.source),
             destination: party(&flow.destination),
             reason: flow.reason.to_owned(),
@@ -74,7 +69,16 @@ impl PacketNews {
     }
 }
 
-fn party(party: &Party<'_>) -> PacketParty {
+/// In the words of the access log.
+pub(super) fn verdict(flow: &Flow<'_>) -> &'static str {
+    match flow.verdict {
+        Outcome::Allow => "allow",
+        Outcome::Audit => "audit",
+        _ => "deny",
+    }
+}
+
+pub(super) fn party(party: &Party<'_>) -> PacketParty {
     PacketParty {
         address: party.address.map(|address| address.to_string()).unwrap_or_default(),
         identity: party.identity,

@@ -51,6 +51,7 @@ pub use self::view::{
     EndpointDetail, EndpointRow, IdentityRow, LimitsView, ObjectError, ServiceRow, Status,
 };
 use crate::datapath::{Datapath, DatapathError, EndpointId, Proxying};
+use crate::events::Flows;
 use crate::identities::{EndpointIds, Identities, StateError};
 use crate::objects::{Attachment, ObjectKey};
 use crate::source::Origin;
@@ -181,6 +182,12 @@ impl Node {
         })
     }
 
+    /// With those who are told of packets and requests already.
+    #[must_use]
+    pub fn with_flows(self, flows: Flows) -> Self {
+        Self { news: NewsSender::of(flows), ..self }
+    }
+
     /// What happens from now on.
     #[must_use]
     pub fn news(&self) -> &NewsSender {
@@ -193,9 +200,10 @@ impl Node {
         &*self.datapath
     }
 
-    /// Has the kernel tell of connections that are opened, if anybody listens.
+    /// Has the kernel tell of connections that are opened, and the proxy of requests, if anybody listens.
     pub fn tell_flows(&mut self) {
         self.datapath.tell_flows(self.news.flows().is_opened_wanted());
+        self.news.flows().look_who_listens();
     }
 
     /// The proxy.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use crate::events::{Flows, PacketNews};
+use crate::events::{Flows, PacketNews, RequestNews};
 
 /// How many a reader may be behind before it loses some.
 const BEHIND: usize = 4096;
@@ -105,7 +105,9 @@ pub enum News {
     Dropped(Box<PacketNews>),
     /// A connection was opened, and goes on without the proxy or by it.
     Opened(Box<PacketNews>),
-    /// So many of the above were lost on their way from the kernel; the packets were not.
+    /// The shared proxy has judged a request, or a connection.
+    Judged(Box<RequestNews>),
+    /// So many packets' events were lost on their way from the kernel; the packets were not.
     EventsLost {
         /// How many.
         count: u64,
@@ -133,13 +135,19 @@ impl Default for NewsSender {
 }
 
 impl NewsSender {
+    /// With flows that somebody tells of already.
+    pub(super) fn of(flows: Flows) -> Self {
+        Self { flows, ..Self::default() }
+    }
+
     /// Listens from now on, to all but what the kernel tells of.
     #[must_use]
     pub fn listen(&self) -> broadcast::Receiver<News> {
         self.all.subscribe()
     }
 
-    /// What the kernel tells of, packet by packet: it is apart, so that a flood washes nothing away.
+    /// What the kernel tells of, packet by packet, and the proxy, request by request: it is apart, so that a
+    /// flood washes nothing away.
     #[must_use]
     pub fn flows(&self) -> &Flows {
         &self.flows

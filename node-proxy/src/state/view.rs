@@ -297,7 +297,8 @@ impl Node {
         })
     }
 
-    fn find(&self, which: &str) -> Option<String> {
+    /// What an endpoint is called: as [`Node::endpoint`] finds it.
+    pub(crate) fn find(&self, which: &str) -> Option<String> {
         if self.endpoints.all.contains_key(which) {
             return Some(which.to_owned());
         }

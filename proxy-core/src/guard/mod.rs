@@ -336,6 +336,7 @@ impl Guard {
                 reason: judged.reason.as_str(),
                 endpoint: "",
                 revision: judged.revision(),
+                by_kernel: false,
             }
         });
     }
@@ -358,6 +359,7 @@ impl Guard {
             reason,
             endpoint: "",
             revision: 0,
+            by_kernel: false,
         });
     }
 

@@ -16,7 +16,9 @@ use crate::listener::Settings;
 use crate::redirection::{Target, Way};
 use crate::runtime::{Joined, Judges, Moment, Registration, Tenant, Worker};
 use crate::snapshot::Snapshot;
-use crate::telemetry::{ConnectOutcome, ConnectionStats, Limit, Party, Verdict, WorkerTelemetry};
+use crate::telemetry::{
+    ConnectOutcome, ConnectionStats, Limit, LimitRecord, Party, Verdict, WorkerTelemetry,
+};
 
 /// A client connection under policy.
 pub(crate) struct Connection {
@@ -301,7 +303,12 @@ impl Connection {
         let Some(among_others) = &self.near.tenant.among_others else { return true };
         let fits = among_others.quota.hold(on_node.account, before, bytes);
         if !fits {
-            self.near.telemetry().limit_hit(Limit::Buffers);
+            self.near.telemetry().limit_hit(&LimitRecord {
+                direction: self.near.direction,
+                client: self.ends.client,
+                upstream: Some(self.ends.upstream),
+                limit: Limit::Buffers,
+            });
         }
         fits
     }

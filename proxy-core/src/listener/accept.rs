@@ -15,7 +15,7 @@ use super::{Bound, Settings};
 use crate::endpoints::Role;
 use crate::inspect::{self, Connection};
 use crate::runtime::{Judges, Registration, Stage, Tenants, Worker};
-use crate::telemetry::{Limit, WorkerTelemetry};
+use crate::telemetry::{Limit, LimitRecord, WorkerTelemetry};
 
 /// How long accepting pauses when the process has run out of file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -83,8 +83,10 @@ pub(super) fn open(
     tenants: &Tenants,
 ) {
     let worker = tenants.worker();
+    let direction = settings.direction;
+    let hit = |limit, upstream| LimitRecord { direction, client: address, upstream, limit };
     if worker.crowd.is_full() {
-        worker.telemetry.limit_hit(Limit::Connections);
+        worker.telemetry.limit_hit(&hit(Limit::Connections, None));
         reset(client);
         return;
     }
@@ -95,7 +97,7 @@ pub(super) fn open(
     let upstream = match destination(settings, &client, address) {
         Ok(upstream) => upstream,
         Err(error) => {
-            undirected(worker, address, Limit::NoDestination, &error);
+            undirected(worker, &hit(Limit::NoDestination, None), &error);
             reset(client);
             return;
         }
@@ -103,7 +105,7 @@ pub(super) fn open(
     let judges = match tenants.judges(settings.direction, address.ip(), upstream.ip()) {
         Ok(judges) => judges,
         Err(error) => {
-            undirected(worker, address, Limit::NoEndpoint, &error);
+            undirected(worker, &hit(Limit::NoEndpoint, Some(upstream)), &error);
             reset(client);
             return;
         }
@@ -114,8 +116,8 @@ pub(super) fn open(
         Ok((connection, registration)) => {
             inspect::start(client, settings, connection, registration)
         }
-        Err(full) => {
-            full.limit_hit(Limit::Connections);
+        Err((full, direction)) => {
+            full.limit_hit(&LimitRecord { direction, ..hit(Limit::Connections, Some(upstream)) });
             reset(client);
         }
     }
@@ -127,28 +129,32 @@ pub(super) fn open(
 /// Takes a connection into the books of all who judge it.
 ///
 /// # Errors
-/// Who has no room for it.
+/// Who has no room for it, and which way it goes for him.
 fn register(
     judges: Judges,
     settings: &Settings,
     (client, upstream): (SocketAddr, SocketAddr),
     sequence: u64,
-) -> Result<(Connection, Registration), Arc<WorkerTelemetry>> {
+) -> Result<(Connection, Registration), (Arc<WorkerTelemetry>, TrafficDirection)> {
     let (near, direction) = &judges.near;
     let role = match direction {
         TrafficDirection::Egress => Role::Client,
         TrafficDirection::Ingress => Role::Server(client.ip().to_canonical()),
     };
-    let registration = near.registry.register(role).ok_or_else(|| near.telemetry.clone())?;
-    let connection = Connection::new(judges, settings, client, upstream, sequence, &registration)?;
+    let full = || (near.telemetry.clone(), *direction);
+    let registration = near.registry.register(role).ok_or_else(full)?;
+    let connection = Connection::new(judges, settings, client, upstream, sequence, &registration);
+    // The far one is the server.
+    let connection = connection.map_err(|full| (full, TrafficDirection::Ingress))?;
     Ok((connection, registration))
 }
 
-fn undirected(worker: &Worker, client: SocketAddr, limit: Limit, error: &dyn Error) {
+fn undirected(worker: &Worker, hit: &LimitRecord, error: &dyn Error) {
+    let client = hit.client;
     if let Some(held_back) = worker.undirected.pass(Instant::now()) {
         tracing::warn!(%client, held_back, "connection refused: {error}");
     }
-    worker.telemetry.limit_hit(limit);
+    worker.telemetry.limit_hit(hit);
 }
 
 /// Ends a connection with a reset: the client sees an error at once, and no state stays behind.

@@ -45,8 +45,8 @@ pub use self::log_writer::TelemetryError;
 use self::metrics::Group;
 pub(crate) use self::record::{
     ByKernel, ConnectOutcome, ConnectionRecord, ConnectionStats, GrpcCall, HttpRecord, HttpVersion,
-    KafkaRecord, Limit, LoggedTopics, Method, Party, Refused, RefusedRecord, RequestId,
-    TimeoutPhase, Verdict,
+    KafkaRecord, Limit, LimitRecord, LoggedTopics, Method, Party, Refused, RefusedRecord,
+    RequestId, TimeoutPhase, Verdict,
 };
 use crate::endpoints::Endpoints;
 use crate::observer::{Flow, Observing};
@@ -390,8 +390,9 @@ impl WorkerTelemetry {
     }
 
     /// A connection refused because of a limit of the proxy, or for want of a destination.
-    pub(crate) fn limit_hit(&self, limit: Limit) {
-        self.counters.limit(limit).add(1);
+    pub(crate) fn limit_hit(&self, record: &LimitRecord) {
+        self.counters.limit(record.limit).add(1);
+        self.tell(|| Flow::from(record));
     }
 
     /// Hands the lines of this thread to the writer.

@@ -1,8 +1,13 @@
 //! What an observer is told: the records that the access log is written from.
 
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
 use portreeve_policy::Outcome;
 
-use super::record::{ConnectionRecord, HttpRecord, KafkaRecord, Party, RefusedRecord, Verdict};
+use super::record::{
+    ConnectionRecord, HttpRecord, KafkaRecord, LimitRecord, Party, RefusedRecord, Verdict,
+};
 use crate::observer::{self, Answer, Asked, Flow, Topics};
 
 impl From<Verdict> for Outcome {
@@ -35,6 +40,7 @@ impl<'a> From<&ConnectionRecord<'a>> for Flow<'a> {
             reason: record.reason,
             endpoint: "",
             revision: record.revision,
+            by_kernel: record.by_kernel.is_some(),
         }
     }
 }
@@ -63,6 +69,7 @@ impl<'a> From<&HttpRecord<'a>> for Flow<'a> {
             reason: record.reason,
             endpoint: "",
             revision: record.revision,
+            by_kernel: false,
         }
     }
 }
@@ -88,6 +95,7 @@ impl<'a> From<&KafkaRecord<'a>> for Flow<'a> {
             reason: record.reason,
             endpoint: "",
             revision: record.revision,
+            by_kernel: false,
         }
     }
 }
@@ -106,6 +114,31 @@ impl<'a> From<&RefusedRecord<'a>> for Flow<'a> {
             reason: record.refused.name(),
             endpoint: "",
             revision: 0,
+            by_kernel: false,
+        }
+    }
+}
+
+impl From<&LimitRecord> for Flow<'_> {
+    fn from(record: &LimitRecord) -> Self {
+        let party = |address: Option<SocketAddr>| observer::Party {
+            address: address.map(|at| SocketAddr::new(at.ip().to_canonical(), at.port())),
+            identity: 0,
+            labels: "",
+        };
+        Self {
+            time: SystemTime::now(),
+            direction: record.direction,
+            verdict: Outcome::Deny,
+            source: party(Some(record.client)),
+            destination: party(record.upstream),
+            asked: Asked::Limit,
+            rule: "",
+            policy: "",
+            reason: record.limit.name(),
+            endpoint: "",
+            revision: 0,
+            by_kernel: false,
         }
     }
 }

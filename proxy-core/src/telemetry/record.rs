@@ -337,4 +337,18 @@ pub(crate) enum Limit {
 impl Limit {
     pub(crate) const NAMES: [&'static str; 4] =
         ["connections", "no_destination", "no_endpoint", "buffers"];
+
+    pub(crate) fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
+/// A connection that was reset because of one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LimitRecord {
+    pub(crate) direction: TrafficDirection,
+    pub(crate) client: SocketAddr,
+    /// `None`: it is not known where it was to go.
+    pub(crate) upstream: Option<SocketAddr>,
+    pub(crate) limit: Limit,
 }

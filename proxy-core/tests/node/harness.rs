@@ -46,6 +46,7 @@ impl Node {
             let asked = match flow.asked {
                 Asked::Http { path, .. } => String::from_utf8_lossy(path).into_owned(),
                 Asked::Kafka { api, .. } => api.to_owned(),
+                Asked::Limit => "limit".to_owned(),
                 _ => "connection".to_owned(),
             };
             let (by, direction) = (flow.endpoint, flow.direction.as_str());

@@ -23,6 +23,7 @@ async fn each_endpoint_is_judged_by_its_own_policy_and_a_stranger_is_refused() {
             "alice egress Deny /b no_rule_allows",
             "bob egress Deny /a no_rule_allows",
             "bob egress Allow /b rule_allows",
+            " egress Deny limit no_endpoint",
         ]
     );
 
