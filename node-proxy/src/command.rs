@@ -104,7 +104,7 @@ fn show(
     let answer = Client::connect(&ask.socket)?.ask(request)?;
     let text = match ask.output {
         Output::Table => render(&answer),
-        Output::Json => render::json(&answer),
+        Output::Json => render::as_json(&answer),
     };
     print(&text).map(drop)
 }

@@ -5,12 +5,12 @@ mod tests;
 
 use std::fmt::Write;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::state::short;
 
 /// JSON, as it came.
-pub(crate) fn json(answer: &Value) -> String {
+pub(crate) fn as_json(answer: &Value) -> String {
     let text = serde_json::to_string_pretty(answer).unwrap_or_else(|_| answer.to_string());
     text + "\n"
 }
@@ -68,10 +68,15 @@ pub(crate) fn endpoint(answer: &Value) -> String {
     out + &policy(&answer["ports"])
 }
 
-/// `policy get`.
+/// `policy get`. Below a line that is inspected, one for each rule about what is said.
 pub(crate) fn policy(answer: &Value) -> String {
+    let mut rows = Vec::new();
+    for row in answer.as_array().into_iter().flatten() {
+        rows.push(row.clone());
+        rows.extend(row["requests"].as_array().into_iter().flatten().map(request_row));
+    }
     table(
-        answer,
+        &Value::Array(rows),
         &[
             ("DIRECTION", "direction"),
             ("WHO", "who"),
@@ -82,6 +87,16 @@ pub(crate) fn policy(answer: &Value) -> String {
         ],
         "nothing is allowed",
     )
+}
+
+/// A rule about requests, under the line that it belongs to.
+fn request_row(request: &Value) -> Value {
+    // Not nothing, which has a sign of its own.
+    let blank = " ";
+    let audit = if request["audited"].as_bool() == Some(true) { "audit: " } else { "" };
+    json!({ "direction": blank, "who": [blank], "protocol": blank, "ports": blank,
+        "action": format!("  {audit}{}", printable(&cell(&request["allows"]))),
+        "rule": request["rule"] })
 }
 
 /// `service list`.

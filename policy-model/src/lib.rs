@@ -78,8 +78,8 @@ pub mod yaml;
 
 pub use self::compiled::{
     Authentication, DnsRules, EndpointPolicy, GenericRules, HeaderEdit, HttpRequest, HttpRules,
-    IdentityClass, IdentityClasses, KafkaRequest, KafkaRules, PortSpan, ServerNameRules,
-    TlsInspection,
+    IdentityClass, IdentityClasses, KafkaRequest, KafkaRules, PortSpan, RequestRule,
+    ServerNameRules, TlsInspection,
 };
 pub use self::diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use self::diff::{Comparison, Difference, Effect, conflicts, diff};

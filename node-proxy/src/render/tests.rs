@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use serde_json::json;
-
 use super::*;
 
 /// Compares with a file of `tests/expected/`; set `UPDATE_EXPECTED=1` to write it anew.

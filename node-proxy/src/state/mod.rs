@@ -44,8 +44,8 @@ use self::ipcache::Ipcache;
 use self::leftovers::Leftovers;
 pub use self::news::{News, NewsSender};
 use self::people::People;
-pub use self::policy_rows::PolicyRow;
 pub(crate) use self::policy_rows::short;
+pub use self::policy_rows::{PolicyRow, RequestRow};
 use self::services::Services;
 pub use self::view::{
     EndpointDetail, EndpointRow, IdentityRow, LimitsView, ObjectError, ServiceRow, Status,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use portreeve_policy::label::NAMESPACE_LABELS;
 use portreeve_policy::{
     Action, EndpointPolicy, Identity, IdentityClass, IdentityClasses, Inspection, Labels, PortSpan,
-    Protocol, TrafficDirection,
+    Protocol, RequestRule, RuleId, TrafficDirection,
 };
 use serde::Serialize;
 
@@ -29,6 +29,19 @@ pub struct PolicyRow {
     /// Policies in audit mode would deny it.
     pub audited: bool,
     /// The rule that says so.
+    pub rule: Option<String>,
+    /// What may be said, where that is inspected: one of these has to match.
+    pub requests: Vec<RequestRow>,
+}
+
+/// A rule about requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RequestRow {
+    /// What it allows, by the names of a policy's fields.
+    pub allows: String,
+    /// It is in audit mode: what no such rule allows passes, marked.
+    pub audited: bool,
+    /// Which it is.
     pub rule: Option<String>,
 }
 
@@ -73,6 +86,7 @@ pub(super) fn of(endpoint: &str, policy: &EndpointPolicy, known: Vec<Identity>) 
                 action: String::new(),
                 audited: false,
                 rule: None,
+                requests: Vec::new(),
             };
             rows.extend(of_class(policy, &classes, class, &row));
         }
@@ -115,12 +129,25 @@ fn of_span(policy: &EndpointPolicy, span: &PortSpan, row: &PolicyRow) -> Option<
         },
         action: action(&verdict.action),
         audited: verdict.audited,
-        rule: verdict.rule.map(|id| {
-            let rule = policy.rule(id);
-            format!("{} {}", rule.policy(), rule.section())
-        }),
+        rule: verdict.rule.map(|id| place(policy, id)),
+        requests: requests(policy, &verdict.action),
         ..row.clone()
     })
+}
+
+fn place(policy: &EndpointPolicy, id: RuleId) -> String {
+    let rule = policy.rule(id);
+    format!("{} {}", rule.policy(), rule.section())
+}
+
+fn requests(policy: &EndpointPolicy, action: &Action) -> Vec<RequestRow> {
+    let Action::Inspect(what) = action else { return Vec::new() };
+    let row = |RequestRule { rule, text, audited }| RequestRow {
+        allows: text,
+        audited,
+        rule: rule.map(|id| place(policy, id)),
+    };
+    what.request_rules().into_iter().map(row).collect()
 }
 
 fn action(action: &Action) -> String {

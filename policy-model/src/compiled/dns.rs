@@ -15,6 +15,10 @@ impl DnsRuleSet {
     pub(crate) fn new(rules: Vec<Arc<DnsRule>>) -> Self {
         Self { rules }
     }
+
+    pub(super) fn rules(&self) -> &[Arc<DnsRule>] {
+        &self.rules
+    }
 }
 
 impl RuleSet<str> for DnsRuleSet {

@@ -23,6 +23,10 @@ impl GenericRuleSet {
         Self { protocol, rules, closed }
     }
 
+    pub(super) fn rules(&self) -> &[Arc<GenericRule>] {
+        &self.rules
+    }
+
     pub(super) fn protocol(&self) -> &str {
         &self.protocol
     }

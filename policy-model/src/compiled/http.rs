@@ -64,6 +64,10 @@ impl HttpRuleSet {
         Self { rules, index, amending }
     }
 
+    pub(super) fn rules(&self) -> &[Arc<HttpRule>] {
+        &self.rules
+    }
+
     /// Carries out what the matching rules ask for; unlike the verdict, this takes all of them.
     pub(super) fn amend(&self, request: &impl HttpRequest, edit: &mut impl FnMut(HeaderEdit<'_>)) {
         for &index in &self.amending {

@@ -107,6 +107,10 @@ impl KafkaRuleSet {
         Self { rules, apis, open, exact, patterns, patterned, kinds }
     }
 
+    pub(super) fn rules(&self) -> &[Arc<KafkaRule>] {
+        &self.rules
+    }
+
     /// The first of these rules that matches in everything but the topic.
     fn first(&self, indices: &[u32], request: &impl KafkaRequest) -> Option<u32> {
         indices.iter().copied().find(|index| self.matches(*index, request))

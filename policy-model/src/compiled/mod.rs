@@ -7,9 +7,11 @@
 //! | `l4.rs` | all of that as tables, for one who can't ask: a kernel |
 //! | `rules.rs` | [`Rules`]: what is enforced on a connection, and what policies in audit mode would say |
 //! | `http.rs`, `index.rs` | which HTTP rule allows a request, of however many |
+//! | `describe.rs` | [`RequestRule`]: those rules as text |
 //! | `values.rs` | conditions on header fields and query parameters |
 //! | `kafka.rs`, `dns.rs`, `tls.rs`, `generic.rs` | the same for other protocols |
 
+mod describe;
 mod dns;
 mod endpoint_policy;
 mod generic;
@@ -22,6 +24,7 @@ mod rules;
 mod tls;
 mod values;
 
+pub use self::describe::RequestRule;
 pub(crate) use self::dns::DnsRuleSet;
 pub use self::endpoint_policy::EndpointPolicy;
 pub(crate) use self::endpoint_policy::{Decisions, DirectionPolicy};

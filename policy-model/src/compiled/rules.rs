@@ -119,6 +119,16 @@ impl<S> Rules<S> {
     }
 }
 
+/// The rules of one connection, to be put into words.
+pub(super) struct Spoken<'a, S> {
+    /// Those in force; `None`: everything is allowed.
+    pub(super) enforced: Option<&'a Alternatives<S>>,
+    /// Those in audit mode.
+    pub(super) audited: Option<&'a Alternatives<S>>,
+    /// A policy in audit mode would deny the whole connection, by this rule or by none.
+    pub(super) would_be_denied: Option<Option<RuleId>>,
+}
+
 /// The public face of the rules of one protocol.
 macro_rules! protocol_rules {
     ($(#[$doc:meta])* $name:ident, $set:ty) => {
@@ -139,6 +149,15 @@ macro_rules! protocol_rules {
                 enforced.is_none_or(|rules| rules.open.is_some() && rules.ids.is_empty())
             }
 
+            pub(super) fn spoken(&self) -> Spoken<'_, $set> {
+                let Rules { enforced, audited } = &self.0;
+                let (audited, would_be_denied) = match audited {
+                    Audited::Nothing => (None, None),
+                    Audited::Denied(rule, _) => (None, Some(*rule)),
+                    Audited::Rules(rules) => (Some(&**rules), None),
+                };
+                Spoken { enforced: enforced.as_deref(), audited, would_be_denied }
+            }
         }
     };
 }

@@ -30,6 +30,10 @@ impl ServerNames {
     pub(crate) fn new(lists: Vec<Vec<NamePattern>>) -> Self {
         Self { lists }
     }
+
+    pub(super) fn lists(&self) -> &[Vec<NamePattern>] {
+        &self.lists
+    }
 }
 
 impl RuleSet<str> for ServerNames {

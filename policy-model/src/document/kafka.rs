@@ -109,6 +109,21 @@ const ROLES: [(&str, &[i16]); 2] = [
     ("consume", &[1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 17, 18, 23, 28, 36, 60, 68, 75, 76, 78, 79]),
 ];
 
+/// What a rule calls these APIs: a role, or one of them.
+pub(crate) fn apis(keys: &'static [i16]) -> String {
+    let role = ROLES.iter().find(|(_, own)| *own == keys);
+    let later = || LATER_API_KEYS.iter().find(|(_, own)| *own == keys).map(|(name, _)| *name);
+    let name = || match keys {
+        [key] => usize::try_from(*key).ok().and_then(|key| API_KEYS.get(key).copied()),
+        _ => None,
+    };
+    match (role, name().or_else(later)) {
+        (Some((role, _)), _) => format!("role {role}"),
+        (None, Some(name)) => format!("apiKey {name}"),
+        (None, None) => format!("apiKeys {keys:?}"),
+    }
+}
+
 /// Longest topic (Kafka itself has 249).
 const LONGEST_TOPIC: usize = 255;
 

@@ -34,6 +34,7 @@ mod spec;
 mod tls;
 mod values;
 
+pub(crate) use self::kafka::apis as kafka_apis;
 use self::node::Node;
 use self::reader::Reader;
 use crate::diagnostic::Diagnostic;
