@@ -1,14 +1,20 @@
 //! The configuration: a file, or flags alone.
 
+mod proxying;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use portreeve_core::telemetry::AccessLogConfig;
 use portreeve_policy::{Diagnostic, Enforcement, Options, Severity};
 use serde::{Deserialize, Deserializer, de};
 
+use self::proxying::AccessLog;
+pub(crate) use self::proxying::ProxyLimits;
 use crate::cli::{DatapathKind, RunArguments};
 use crate::command::Failure;
 
@@ -36,6 +42,11 @@ pub(crate) struct Config {
     pub(crate) kernel: Kernel,
     /// Where the proxy's metrics and health are.
     pub(crate) admin: Option<SocketAddr>,
+    pub(crate) access_log: AccessLogConfig,
+    /// Of the shared proxy.
+    pub(crate) limits: ProxyLimits,
+    /// Its worker threads; none: as many as cores.
+    pub(crate) workers: Option<NonZeroUsize>,
     pub(crate) policy: Options,
     pub(crate) identity_linger: Duration,
     pub(crate) drain_timeout: Duration,
@@ -57,6 +68,11 @@ struct File {
     kernel: Kernel,
     #[serde(default = "default_admin")]
     admin: Admin,
+    #[serde(default)]
+    access_log: AccessLog,
+    #[serde(default)]
+    limits: ProxyLimits,
+    workers: Option<NonZeroUsize>,
     #[serde(default)]
     policy: Policy,
     #[serde(default = "default_linger", deserialize_with = "time")]
@@ -188,6 +204,9 @@ pub(crate) fn from_arguments(arguments: &RunArguments) -> Result<Config, Failure
             datapath: arguments.datapath.unwrap_or_default(),
             kernel: Kernel::default(),
             admin: arguments.admin.unwrap_or_else(default_admin).0,
+            access_log: AccessLogConfig::default(),
+            limits: ProxyLimits::default(),
+            workers: None,
             policy: Options::default(),
             identity_linger: default_linger(),
             drain_timeout: default_drain(),
@@ -218,6 +237,9 @@ pub(crate) fn from_file(path: &Path) -> Result<Config, Failure> {
             ..file.kernel
         },
         admin: file.admin.0,
+        access_log: file.access_log.resolve(folder),
+        limits: file.limits,
+        workers: file.workers,
         policy: Options {
             enforcement: match file.policy.enforcement {
                 FileEnforcement::Default => Enforcement::Default,
@@ -265,6 +287,8 @@ fn parse(name: &str, text: &str) -> Result<File, Box<Diagnostic>> {
 
 #[cfg(test)]
 mod tests {
+    use portreeve_core::telemetry::{AccessLogMode, Sink};
+
     use super::*;
 
     #[test]
@@ -275,8 +299,42 @@ mod tests {
         assert_eq!((file.kernel, file.admin), (Kernel::default(), default_admin()));
         assert_eq!(file.identity_linger, default_linger());
         assert_eq!(file.drain_timeout, default_drain());
+        assert_eq!(file.access_log.resolve(Path::new("/etc")), AccessLogConfig::default());
+        let limits = ProxyLimits::default().resolve(default_drain());
+        assert_eq!(file.limits.resolve(default_drain()), limits);
         let least = parse("least.yaml", "objects: objects/\n").unwrap();
         assert_eq!(least.identity_linger, default_linger());
+    }
+
+    #[test]
+    fn the_shared_proxy_is_told_by_the_keys_of_a_sidecar() {
+        let text = "objects: o/\naccess_log: {mode: denied, to: log/access, query: true}\n\
+                    limits: {connections: 7, idle_timeout: off, connect_timeout: 2s}\nworkers: 3\n";
+        let file = parse("node.yaml", text).unwrap();
+        assert_eq!(
+            file.access_log.resolve(Path::new("/etc")),
+            AccessLogConfig {
+                mode: AccessLogMode::Denied,
+                sink: Sink::File("/etc/log/access".into()),
+                query: true
+            }
+        );
+        let limits = file.limits.resolve(Duration::from_secs(9));
+        assert_eq!((limits.connections, limits.idle_timeout), (7, None));
+        assert_eq!(limits.connect_timeout, Duration::from_secs(2));
+        assert_eq!(limits.drain_timeout, Duration::from_secs(9));
+        assert_eq!(limits.header_timeout, portreeve_core::Limits::default().header_timeout);
+        assert_eq!(file.workers, NonZeroUsize::new(3));
+        for (wrong, said) in [
+            ("access_log: {mode: some}", "`some` is not one of `all`, `denied`, `off`"),
+            ("limits: {idle_timeout: 10}", "`10` is not a time"),
+            ("limits: {connect_timeout: 0s}", "a time of zero"),
+            ("limits: {connections: 0}", ""),
+            ("workers: 0", ""),
+        ] {
+            let error = parse("node.yaml", &format!("objects: o/\n{wrong}\n")).unwrap_err();
+            assert!(error.to_string().contains(said), "{error}");
+        }
     }
 
     #[test]

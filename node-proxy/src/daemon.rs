@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use portreeve_core::observer::Observing;
-use portreeve_core::telemetry::AccessLogConfig;
 use portreeve_core::{NodeConfig, raise_file_limit};
 use portreeve_ebpf::InstanceName;
 use portreeve_ebpf::node::{NodeCapacity, NodeSettings, missing};
@@ -153,9 +152,10 @@ fn open_datapath(config: &Config, flows: &Flows) -> Result<Carried, Failure> {
     datapath.share_out_connections().map_err(Failure::new)?;
     tracing::info!("services are answered from outside by {devices:?}, at {addresses:?}");
     let mut proxy = NodeConfig::new(Vec::new());
-    proxy.access_log = AccessLogConfig::default();
+    proxy.access_log = config.access_log.clone();
     proxy.admin = config.admin;
-    proxy.limits.drain_timeout = config.drain_timeout;
+    proxy.limits = config.limits.resolve(config.drain_timeout);
+    proxy.workers = config.workers;
     proxy.kernel = counting(datapath.kernel());
     proxy.observer = Observing::by(flows.clone());
     let proxy =

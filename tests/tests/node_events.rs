@@ -22,6 +22,7 @@ fn main() {
         trial("monitor_shows_what_was_asked_for", &needs, asked),
         trial("what_the_proxy_judges_is_in_monitor", &needs, judged),
         trial("the_log_has_a_line_for_what_the_kernel_refuses", &needs, logged),
+        trial("a_log_file_that_was_moved_away_is_opened_again", &needs, rotated),
         trial("a_policy_in_audit_mode_is_heard_of_where_the_kernel_judges", &needs, audited),
         trial("a_flood_of_denials_writes_few_lines_and_says_how_many_it_left_out", &needs, flood),
         trial("denials_are_counted_for_each_endpoint", &needs, counted),
@@ -178,6 +179,31 @@ fn logged() {
         lines.find(|line| line["destination"]["address"] == "10.60.0.3:9998")
     });
     assert_eq!((&line["endpoint"], &line["reason"]), (&"default/shop".into(), &"policy".into()));
+}
+
+fn rotated() {
+    let node = Node::with("admin: 127.0.0.1:15000\naccess_log: {mode: denied, to: access.log}");
+    let (log, moved) = (node.daemon.path("access.log"), node.daemon.path("access.log.1"));
+    let has = |file: &std::path::Path, port: u16| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        text.contains(&format!("10.60.0.3:{port}"))
+    };
+    assert_eq!(node.net.status("client", "10.60.0.3", 9999, "/"), "refused");
+    eventually("the line", || has(&log, 9999).then_some(()));
+    std::fs::rename(&log, &moved).expect("it is there");
+    node.daemon.signal(Signal::USR1);
+    eventually("the new file", || log.exists().then_some(()));
+    assert_eq!(node.net.status("client", "10.60.0.3", 9998, "/"), "refused");
+    eventually("the line in the new file", || has(&log, 9998).then_some(()));
+    assert!(!has(&moved, 9998) && !has(&log, 9999));
+    std::fs::remove_file(&log).expect("it is there");
+    node.daemon.signal(Signal::HUP);
+    eventually("the new file", || log.exists().then_some(()));
+    // What passes is not worth a line.
+    assert_eq!(node.net.status("client", "10.60.0.3", 8081, "/"), "200");
+    assert_eq!(node.net.status("client", "10.60.0.3", 7777, "/"), "refused");
+    eventually("the line", || has(&log, 7777).then_some(()));
+    assert!(!has(&log, 8081));
 }
 
 fn audited() {
@@ -379,11 +405,15 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
+        Self::with("admin: 127.0.0.1:15000")
+    }
+
+    fn with(config: &str) -> Self {
         let mut net = Net::new(&["node", "client", "shop"]);
         net.forward("node");
         net.routed("node", "pcl", "client", "10.60.0.2", "fd60::2");
         net.routed("node", "psh", "shop", "10.60.0.3", "fd60::3");
-        let mut daemon = Daemon::new("node", "admin: 127.0.0.1:15000");
+        let mut daemon = Daemon::new("node", config);
         net.nginx("shop", daemon.folder(), &[8081, 9998, 9999]);
         daemon.write("workloads.yaml", WORKLOADS);
         daemon.write("shop.yaml", SHOP);

@@ -228,7 +228,7 @@ pub trait Proxying: Send {
     );
 
     /// Open log files again: they were rotated.
-    fn reopen_logs(&mut self) {}
+    fn reopen_logs(&mut self);
 
     /// Accept nothing more, and let connections finish.
     fn drain(&mut self) {}

@@ -102,4 +102,6 @@ impl Proxying for NoDatapath {
     fn endpoint_removed(&mut self, _: EndpointId) {}
 
     fn addresses_changed(&mut self, _: &mut dyn Iterator<Item = (EndpointId, EndpointPolicy)>) {}
+
+    fn reopen_logs(&mut self) {}
 }

@@ -295,4 +295,6 @@ impl Proxying for Recording {
     ) {
         let _ = self.recorder.record(Call::ProxyAddressesChanged(policies.count()));
     }
+
+    fn reopen_logs(&mut self) {}
 }

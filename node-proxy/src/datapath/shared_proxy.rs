@@ -113,6 +113,10 @@ impl Proxying for SharedProxy {
         self.registered.addresses_changed(policies);
     }
 
+    fn reopen_logs(&mut self) {
+        self.remote.reopen_logs();
+    }
+
     fn drain(&mut self) {
         self.remote.drain();
     }

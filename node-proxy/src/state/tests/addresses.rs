@@ -211,6 +211,8 @@ impl Proxying for Known {
     ) {
         self.0.addresses_changed(policies);
     }
+
+    fn reopen_logs(&mut self) {}
 }
 
 #[test]
