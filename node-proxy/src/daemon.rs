@@ -31,6 +31,9 @@ use crate::trouble;
 /// How often it is looked whether connections have ended.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether the shared proxy is well.
+const HEALTH: Duration = Duration::from_secs(5);
+
 /// Runs until a signal ends it.
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     logging::start(&arguments.log)?;
@@ -60,13 +63,15 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let followed = runtime.block_on(async {
         let answers = tokio::spawn(server.serve(node.clone()));
         let followed = follow(&node, source, &again, &links, &mut signals).await;
+        // Before it drains, which is not well either.
+        let health = lock(&node).proxy().health();
         if followed.is_ok() {
             drain(&node, config.drain_timeout, &mut signals).await;
         }
         // The socket goes with it.
         answers.abort();
         let _ = answers.await;
-        followed
+        followed.and(health.map_err(|error| Failure::new(format!("the shared proxy: {error}"))))
     });
     followed?;
     tracing::info!("ended in order");
@@ -159,7 +164,7 @@ fn open_datapath(config: &Config, flows: &Flows) -> Result<Carried, Failure> {
     proxy.kernel = counting(datapath.kernel());
     proxy.observer = Observing::by(flows.clone());
     let proxy =
-        SharedProxy::start(proxy, &datapath.kernel()).map_err(|error| trouble::proxy(&error))?;
+        SharedProxy::start(proxy, datapath.kernel()).map_err(|error| trouble::proxy(&error))?;
     let (kernel, names) = (datapath.kernel(), datapath.names());
     let told = proxy.reporter().map(|reporter| Told { kernel, names, reporter });
     Ok(Carried { datapath: Box::new(datapath), proxy: Box::new(proxy), told })
@@ -230,6 +235,8 @@ async fn follow(
     let (send, mut batches) = mpsc::channel::<Batch>(1);
     // On its own: a batch that is half read must not be lost to something that happens meanwhile.
     let reader = tokio::spawn(async move { while send.send(source.next().await).await.is_ok() {} });
+    let mut looks = tokio::time::interval(HEALTH);
+    let mut was_well = true;
     loop {
         let next = lock(node).next();
         let wait = async {
@@ -246,6 +253,17 @@ async fn follow(
                 }
             }
             () = wait => lock(node).realise(Instant::now()),
+            _ = looks.tick() => {
+                let health = lock(node).proxy().health();
+                // Said once.
+                if let (true, Err(error)) = (was_well, &health) {
+                    tracing::error!(
+                        "the shared proxy: {error}; what it is to read is refused until this daemon is \
+                         started again"
+                    );
+                }
+                was_well = health.is_ok();
+            }
             () = links.changed() => {
                 let mut node = lock(node);
                 node.look_at_interfaces();

@@ -98,10 +98,7 @@ async fn answer(request: Request<Incoming>, control: &Control) -> Answer {
             Policies::Many(..) => text(StatusCode::NOT_FOUND, "the proxy of a node has none\n"),
         },
         "/reload" => reload(control).await,
-        "/drain" => {
-            let _ = control.commands.send(Command::Drain);
-            text(StatusCode::ACCEPTED, "draining\n")
-        }
+        "/drain" => drain(control),
         _ => logging(request, control).await,
     }
 }
@@ -157,6 +154,21 @@ fn metrics(control: &Control) -> Answer {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
     );
+    answer
+}
+
+/// One workload's proxy drains and ends, and is started again. That of a node would leave its program
+/// behind, and all workloads without anybody who reads what has to be read.
+fn drain(control: &Control) -> Answer {
+    if let Policies::One(_) = control.policies {
+        let _ = control.commands.send(Command::Drain);
+        return text(StatusCode::ACCEPTED, "draining\n");
+    }
+    let mut answer = text(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "the proxy of a node drains when its daemon ends: send that SIGTERM\n",
+    );
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(""));
     answer
 }
 

@@ -98,7 +98,7 @@ impl Crew {
         let addresses = listening.addresses();
         let admin_listener = listening.admin.take();
         let admin = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let (stage, _) = watch::channel(Stage::Running);
+        let (stage, staged) = watch::channel(Stage::Running);
         let (works, working) = mpsc::channel(1);
         let workers = self.spawn_workers(listening, &stage, &works)?;
         let (commands, receiver) = mpsc::unbounded_channel();
@@ -112,7 +112,7 @@ impl Crew {
         let control = control::spawn(control, receiver, watched, admin_listener)
             .map_err(StartError::Thread)?;
         let telemetry = self.telemetry;
-        Ok(Running { addresses, admin, commands, workers, control, telemetry, working })
+        Ok(Running { addresses, admin, commands, workers, control, telemetry, working, staged })
     }
 
     fn spawn_workers(
@@ -201,6 +201,26 @@ impl Crew {
     }
 }
 
+/// Why a running proxy does not serve, or not with all it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// It was asked to drain, or to stop.
+    #[error("it accepts nothing more: it was asked to end")]
+    Draining,
+    /// Threads that were to serve as long as it runs.
+    #[error("{ended} of {of} worker threads have ended: what they were to accept is lost")]
+    Workers {
+        /// How many have ended.
+        ended: usize,
+        /// How many there were.
+        of: usize,
+    },
+    /// The thread that obeys.
+    #[error("its control thread has ended: it can't be steered any more")]
+    Control,
+}
+
 /// A proxy's threads.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -212,11 +232,24 @@ pub(crate) struct Running {
     pub(crate) telemetry: Arc<Telemetry>,
     /// Held by every worker: it closes with the last one.
     working: mpsc::Receiver<Infallible>,
+    staged: watch::Receiver<Stage>,
 }
 
 impl Running {
     pub(crate) fn remote(&self) -> Remote {
         Remote { commands: self.commands.clone(), telemetry: self.telemetry.clone() }
+    }
+
+    /// Why it does not serve, or not with all it has.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        let ended = self.workers.iter().filter(|worker| worker.is_finished()).count();
+        if *self.staged.borrow() != Stage::Running {
+            Some(Trouble::Draining)
+        } else if ended > 0 {
+            Some(Trouble::Workers { ended, of: self.workers.len() })
+        } else {
+            self.control.is_finished().then_some(Trouble::Control)
+        }
     }
 
     pub(crate) async fn drained(&mut self) {

@@ -12,6 +12,7 @@ use portreeve_policy::TrafficDirection;
 use crate::config::ListenerConfig;
 use crate::control::Policies;
 use crate::endpoints::Endpoints;
+pub use crate::launch::Trouble;
 use crate::launch::{Crew, Listening, Running, Whose};
 use crate::limits::Limits;
 use crate::listener::Bound;
@@ -141,6 +142,12 @@ impl NodeProxy {
     #[must_use]
     pub fn reporter(&self) -> NodeReporter {
         NodeReporter::new(self.running.telemetry.clone(), self.endpoints.clone())
+    }
+
+    /// Why it does not serve, or not with all it has; `None`: it does.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.running.trouble()
     }
 
     /// Waits until all connections have ended. The access log is still written, until

@@ -23,6 +23,7 @@ fn main() {
         trial("what_the_proxy_judges_is_in_monitor", &needs, judged),
         trial("the_log_has_a_line_for_what_the_kernel_refuses", &needs, logged),
         trial("a_log_file_that_was_moved_away_is_opened_again", &needs, rotated),
+        trial("who_asks_the_admin_server_to_drain_switches_nothing_off", &needs, drained),
         trial("a_policy_in_audit_mode_is_heard_of_where_the_kernel_judges", &needs, audited),
         trial("a_flood_of_denials_writes_few_lines_and_says_how_many_it_left_out", &needs, flood),
         trial("denials_are_counted_for_each_endpoint", &needs, counted),
@@ -204,6 +205,22 @@ fn rotated() {
     assert_eq!(node.net.status("client", "10.60.0.3", 7777, "/"), "refused");
     eventually("the line", || has(&log, 7777).then_some(()));
     assert!(!has(&log, 8081));
+}
+
+fn drained() {
+    let mut node = Node::new();
+    let answer = node.ask_admin("POST /drain");
+    assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("SIGTERM"), "{answer}");
+    let http =
+        SHOP.replace("protocol: TCP}]", "protocol: TCP}]\n      rules: {http: [{method: GET}]}");
+    node.daemon.write("shop.yaml", &http);
+    eventually("the new policy", || {
+        (node.daemon.text(&["policy", "get", "shop"]).contains("inspect http")).then_some(())
+    });
+    assert_eq!(node.net.status("client", "10.60.0.3", 8081, "/"), "200");
+    assert!(node.daemon.is_settled());
+    node.daemon.signal(Signal::TERM);
+    assert_eq!(node.daemon.wait().code(), Some(0));
 }
 
 fn audited() {
@@ -457,10 +474,14 @@ impl Node {
     }
 
     fn metrics(&self) -> String {
+        self.ask_admin("GET /metrics")
+    }
+
+    fn ask_admin(&self, what: &str) -> String {
         self.net.on("node", || {
             use std::io::{Read, Write};
             let mut stream = TcpStream::connect("127.0.0.1:15000").expect("the admin server");
-            let asked = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            let asked = format!("{what} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
             stream.write_all(asked.as_bytes()).expect("it reads");
             let mut text = String::new();
             stream.read_to_string(&mut text).expect("an answer");

@@ -397,6 +397,15 @@ impl NodeKernel {
         self.maps.listeners.put(&(slot as u32), &socket).map_err(NodeError::Listener)
     }
 
+    /// Whether there is a socket to hand connections to.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn has_listener(&self, slot: ListenerSlot) -> Result<bool, NodeError> {
+        let socket = self.maps.listeners.get(&(slot as u32));
+        Ok(socket.map_err(MapError::system("can't read", "LISTENERS"))?.is_some())
+    }
+
     /// Replaces the programs of an interface that is known; forgets one that is gone. By the number alone
     /// it can't be told: another interface may have it by now. So a link has to hold on to it still.
     fn take_over(&self, interface: u32) -> Result<(), NodeError> {

@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_port_used_again_while_the_proxys_end_waits_reaches_it", again),
     ("without_the_ways_that_lead_to_the_proxy_nothing_passes_until_they_are_made_anew", lost_ways),
     ("while_the_proxy_is_away_nothing_passes", away),
+    ("it_is_known_whether_a_proxy_listens", seen),
 ];
 
 const SLOTS: [[ListenerSlot; 2]; 2] = [
@@ -37,6 +38,16 @@ fn listeners(node: &Node, direction: Direction) -> [TcpListener; 2] {
         node.kernel().set_listener(slots[family], socket.as_fd()).expect("it takes it");
         TcpListener::from(socket)
     })
+}
+
+fn seen(node: &mut Node) {
+    let slot = SLOTS[1][0];
+    let has = |node: &Node| node.kernel().has_listener(slot).expect("it is read");
+    assert!(!has(node));
+    let listeners = listeners(node, Direction::Ingress);
+    assert!(has(node));
+    drop(listeners);
+    assert!(!has(node));
 }
 
 /// A socket that may have others' addresses.

@@ -227,6 +227,12 @@ pub trait Proxying: Send {
         policies: &mut dyn Iterator<Item = (EndpointId, EndpointPolicy)>,
     );
 
+    /// Whether it reads what it is to read. While it does not, that is refused.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn health(&self) -> Result<(), DatapathError>;
+
     /// Open log files again: they were rotated.
     fn reopen_logs(&mut self);
 

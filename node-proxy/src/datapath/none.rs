@@ -103,5 +103,9 @@ impl Proxying for NoDatapath {
 
     fn addresses_changed(&mut self, _: &mut dyn Iterator<Item = (EndpointId, EndpointPolicy)>) {}
 
+    fn health(&self) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
     fn reopen_logs(&mut self) {}
 }

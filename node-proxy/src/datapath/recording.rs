@@ -296,5 +296,13 @@ impl Proxying for Recording {
         let _ = self.recorder.record(Call::ProxyAddressesChanged(policies.count()));
     }
 
+    /// Fails as the call `proxy health` would.
+    fn health(&self) -> Result<(), DatapathError> {
+        match self.recorder.lock().failing.contains("proxy health") {
+            true => Err(DatapathError("as it was told".to_owned())),
+            false => Ok(()),
+        }
+    }
+
     fn reopen_logs(&mut self) {}
 }

@@ -21,6 +21,9 @@ pub struct SharedProxy {
     registered: Registered,
     proxy: Option<NodeProxy>,
     remote: NodeRemote,
+    kernel: Arc<NodeKernel>,
+    /// Where the kernel is to find it.
+    slots: Vec<ListenerSlot>,
 }
 
 /// What a listener is called, which way its connections go, and where the kernel looks for it.
@@ -37,18 +40,20 @@ impl SharedProxy {
     ///
     /// # Errors
     /// When it can't start, and when the kernel does not take its sockets.
-    pub fn start(mut settings: NodeConfig, kernel: &NodeKernel) -> Result<Self, StartError> {
+    pub fn start(mut settings: NodeConfig, kernel: Arc<NodeKernel>) -> Result<Self, StartError> {
         let has_v6 = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
-        let wanted = LISTENERS.into_iter().filter(|(_, _, v4, _)| *v4 || has_v6);
-        settings.listeners = wanted.map(|(name, way, v4, _)| listener(name, way, v4)).collect();
+        let wanted = || LISTENERS.into_iter().filter(|(_, _, v4, _)| *v4 || has_v6);
+        settings.listeners = wanted().map(|(name, way, v4, _)| listener(name, way, v4)).collect();
+        let slots = wanted().map(|(.., slot)| slot).collect();
         settings.upstream_source =
             UpstreamSource { client_address: true, mark: Some(mark::FROM_PROXY) };
         let endpoints = Arc::<Endpoints>::default();
         let proxy = NodeProxy::start_told(settings, endpoints.clone(), |way, address, sockets| {
-            hand_over(kernel, way, address, sockets)
+            hand_over(&kernel, way, address, sockets)
         })?;
         let remote = proxy.remote();
-        Ok(Self { registered: Registered::new(endpoints), proxy: Some(proxy), remote })
+        let registered = Registered::new(endpoints);
+        Ok(Self { registered, proxy: Some(proxy), remote, kernel, slots })
     }
 
     /// Takes down what the kernel has decided, as long as there is a proxy.
@@ -115,6 +120,21 @@ impl Proxying for SharedProxy {
 
     fn reopen_logs(&mut self) {
         self.remote.reopen_logs();
+    }
+
+    fn health(&self) -> Result<(), DatapathError> {
+        let failed = |error: &dyn std::fmt::Display| DatapathError(error.to_string());
+        match self.proxy.as_ref().map(NodeProxy::trouble) {
+            Some(None) => {}
+            Some(Some(trouble)) => return Err(failed(&trouble)),
+            None => return Err(failed(&"it has ended")),
+        }
+        for slot in &self.slots {
+            if !self.kernel.has_listener(*slot).map_err(|error| failed(&error))? {
+                return Err(failed(&"the kernel has no socket to hand connections to"));
+            }
+        }
+        Ok(())
     }
 
     fn drain(&mut self) {

@@ -79,6 +79,7 @@ impl Node {
             && self.ipcache.is_settled()
             && self.services.is_settled()
             && self.saving.error.is_none()
+            && self.proxy.health().is_ok()
     }
 
     /// Forgets labels that nobody has had for long.

@@ -202,6 +202,10 @@ impl Node {
 
     fn errors(&self) -> Vec<String> {
         let mut all: Vec<String> = self.saving.error.iter().cloned().collect();
+        let unwell = self.proxy.health().err();
+        all.extend(unwell.map(|error| {
+            format!("the shared proxy: {error}; what it is to read is refused until the daemon is started again")
+        }));
         let addresses = self.ipcache.backoff.error.iter();
         all.extend(addresses.map(|error| format!("addresses: {error}")));
         let Leftovers { endpoints, addresses, services, unreadable, is_synced, .. } =

@@ -99,10 +99,14 @@ impl Node {
     }
 
     pub(crate) async fn metrics(&self) -> String {
+        self.ask_admin("GET /metrics").await
+    }
+
+    pub(crate) async fn ask_admin(&self, what: &str) -> String {
         let admin = self.proxy.admin_address().expect("it is configured");
         let mut stream = TcpStream::connect(admin).await.expect("it listens");
-        let ask = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        stream.write_all(ask).await.expect("sent");
+        let ask = format!("{what} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(ask.as_bytes()).await.expect("sent");
         let mut text = String::new();
         stream.read_to_string(&mut text).await.expect("text");
         text

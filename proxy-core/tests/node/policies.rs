@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use portreeve_core::NodeConfig;
+use portreeve_core::node::Trouble;
 
 use super::harness::*;
 
@@ -80,4 +81,24 @@ async fn time_outs_hold_while_policy_changes_many_times_a_second() {
     assert_eq!(ask(&mut alice, "/").await, 200);
     ends(&mut alice).await;
     changes.abort();
+}
+
+#[tokio::test]
+async fn a_nodes_proxy_does_not_drain_for_who_asks_its_admin_server() {
+    let admin = |config: &mut NodeConfig| config.admin = Some(local("127.0.0.1"));
+    let node = Node::start("127.0.0.1", admin).await;
+    node.add("bob", BOB, asks("bob", "/.*"));
+    let answer = node.ask_admin("POST /drain").await;
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    assert!(answer.contains("send that SIGTERM"), "{answer}");
+    assert_eq!(ask(&mut node.connect(BOB).await, "/").await, 200);
+    assert_eq!(node.proxy.trouble(), None);
+    node.proxy.remote().drain();
+    for _ in 0..100 {
+        if node.proxy.trouble().is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(node.proxy.trouble(), Some(Trouble::Draining));
 }

@@ -273,6 +273,20 @@ fn what_fails_is_shown_closed_and_tried_again_later() {
 }
 
 #[test]
+fn while_the_proxy_is_not_well_nothing_is_settled_and_it_is_said() {
+    let mut bench = Bench::new();
+    two(&bench);
+    bench.step();
+    assert!(bench.node.is_settled());
+    bench.told.fail("proxy health");
+    assert!(!bench.node.is_settled() && !bench.node.status().settled);
+    let errors = bench.node.status().errors;
+    assert!(errors.len() == 1 && errors[0].starts_with("the shared proxy: "), "{errors:?}");
+    bench.told.mend();
+    assert!(bench.node.is_settled());
+}
+
+#[test]
 fn addresses_and_services_that_fail_are_tried_again_alone() {
     let mut bench = Bench::new();
     two(&bench);
