@@ -13,6 +13,11 @@ pub(crate) fn address(address: IpAddr) -> Address {
     Address::from_bytes(address.octets())
 }
 
+/// The other way.
+pub(crate) fn ip(address: Address) -> IpAddr {
+    IpAddr::V6(address.to_bytes().into()).to_canonical()
+}
+
 /// An address and a port.
 pub(crate) fn endpoint(socket: SocketAddr) -> Endpoint {
     Endpoint::new(address(socket.ip()), socket.port())

@@ -22,6 +22,9 @@ pub(crate) struct ServiceMaps {
     known: Mutex<Known>,
 }
 
+/// The entries of the maps.
+pub(crate) type Contents = (Vec<(ServiceKey, Service)>, Vec<(SlotKey, Slot)>, Vec<(u32, Backend)>);
+
 /// What is in the maps.
 #[derive(Debug, Default)]
 struct Known {
@@ -103,6 +106,15 @@ impl ServiceMaps {
         let found = tables.found();
         known.tables = Some(tables);
         Ok(found)
+    }
+
+    /// What is there, whatever this process believes.
+    pub(crate) fn contents(&self) -> Result<Contents, MapError> {
+        let Maps { services, slots, backends, .. } = &*self.maps;
+        let services = services.entries().map_err(MapError::system("can't read", "SERVICES"))?;
+        let slots = slots.entries().map_err(MapError::system("can't read", "SLOTS"))?;
+        let backends = backends.entries().map_err(MapError::system("can't read", "BACKENDS"))?;
+        Ok((services, slots, backends))
     }
 
     fn read(&self) -> io::Result<ServiceTables> {

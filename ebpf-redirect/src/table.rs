@@ -165,23 +165,56 @@ impl<K: Plain, V: Plain> Table<K, V> {
         Ok(entries)
     }
 
+    /// As many entries as `limit` of those whose keys are wanted, and how many there are; as those of
+    /// [`keys`](Self::keys).
+    pub(crate) fn some(
+        &self,
+        limit: usize,
+        is_wanted: impl Fn(&K) -> bool,
+    ) -> io::Result<(Vec<(K, V)>, usize)> {
+        let (mut entries, mut count) = (Vec::new(), 0);
+        let mut failed = Ok(());
+        self.each_key(|key| {
+            if is_wanted(&key) {
+                count += 1;
+                if entries.len() < limit {
+                    match self.get(&key) {
+                        Ok(value) => entries.extend(value.map(|value| (key, value))),
+                        Err(error) => failed = Err(error),
+                    }
+                }
+            }
+            failed.is_ok()
+        })?;
+        failed.map(|()| (entries, count))
+    }
+
     /// All keys. Those that come or go meanwhile may be there or not.
     pub(crate) fn keys(&self) -> io::Result<Vec<K>> {
         let mut keys = Vec::new();
+        self.each_key(|key| {
+            keys.push(key);
+            true
+        })?;
+        Ok(keys)
+    }
+
+    /// Goes through all keys as long as `goes_on` says so.
+    fn each_key(&self, mut goes_on: impl FnMut(K) -> bool) -> io::Result<()> {
         let mut last: Option<K> = None;
         // A key that goes while it is held starts the walk again: not for ever.
-        while keys.len() < 2 * self.capacity() as usize {
+        for _ in 0..2 * self.capacity() as usize {
             let mut next = K::default();
             let after = last.as_ref().map_or(std::ptr::null(), from);
             // SAFETY: sizes were compared when the table was made; any bytes are a `K`.
             match unsafe { sys::map_next_key(self.map.as_fd(), after, to(&mut next)) } {
-                Ok(()) => keys.push(next),
+                Ok(()) if goes_on(next) => last = Some(next),
+                Ok(()) => break,
                 Err(error) if is_absent(&error) => break,
                 Err(error) => return Err(error),
             }
-            last = Some(next);
         }
-        Ok(keys)
+        Ok(())
     }
 }
 

@@ -72,7 +72,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Identity(IdentityCommand),
     /// Show tables of the datapath
-    Bpf(BpfArguments),
+    Bpf(Box<BpfArguments>),
     /// Remove the programs, the maps and the device of an instance: nothing is judged any more
     #[command(after_help = DETACH_EXAMPLES)]
     Detach(DetachArguments),
@@ -143,6 +143,8 @@ pub(crate) enum ConfigCommand {
 const BPF_EXAMPLES: &str = "\
 Examples:
   portreeve-node bpf ipcache list
+  portreeve-node bpf policy list --endpoint shop-1
+  portreeve-node bpf ct list --limit 1000000
   portreeve-node bpf policy list --output json | jq '.rows | length'";
 
 #[derive(Debug, Args)]
@@ -155,6 +157,14 @@ pub(crate) struct BpfArguments {
     /// What to do with it
     #[arg(value_name = "ACTION", value_parser = ["list"])]
     pub(crate) action: String,
+
+    /// Only what is this endpoint's, of `policy` and `ct`: `namespace/name`, its number, or its name
+    #[arg(long, value_name = "ENDPOINT")]
+    pub(crate) endpoint: Option<String>,
+
+    /// So many rows at most
+    #[arg(long, value_name = "ROWS", default_value_t = crate::api::ROWS)]
+    pub(crate) limit: usize,
 
     #[command(flatten)]
     pub(crate) ask: AskArguments,
@@ -339,6 +349,7 @@ mod tests {
             (&["detach", "--instance", "blue"], true),
             (&["bpf", "ipcache", "list"], true),
             (&["bpf", "ipcache", "delete"], false),
+            (&["bpf", "ct", "list", "--endpoint", "shop", "--limit", "5", "-o", "json"], true),
             (&["bpf", "everything", "list"], false),
             (&["endpoint", "get"], false),
             (&["endpoint", "get", "shop", "--output", "json"], true),

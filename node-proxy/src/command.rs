@@ -7,7 +7,7 @@ use clap::Parser;
 
 use crate::api::{Client, ClientError, Request, Watch};
 use crate::cli::{
-    AskArguments, AskEndpointArguments, Cli, Command, ConfigCommand, EndpointCommand,
+    AskArguments, AskEndpointArguments, BpfArguments, Cli, Command, ConfigCommand, EndpointCommand,
     IdentityCommand, MonitorArguments, Output, PolicyCommand, ServiceCommand,
 };
 use crate::source::Folder;
@@ -35,7 +35,8 @@ pub fn main() -> ExitCode {
             show(&ask, &Request::IdentityList, render::identities)
         }
         Command::Bpf(bpf) => {
-            show(&bpf.ask, &Request::BpfList { table: bpf.table }, render::listing)
+            let BpfArguments { table, action: _, endpoint, limit, ask } = *bpf;
+            show(&ask, &Request::BpfList { table, endpoint, limit }, render::listing)
         }
         Command::Detach(arguments) => detach::run(&arguments),
         Command::Monitor(arguments) => monitor(arguments),

@@ -129,7 +129,11 @@ pub(crate) fn listing(answer: &Value) -> String {
         value.as_array().into_iter().flatten().map(cell).collect()
     };
     let rows: Vec<_> = answer["rows"].as_array().into_iter().flatten().map(texts).collect();
-    aligned(&texts(&answer["columns"]), &rows)
+    let mut out = aligned(&texts(&answer["columns"]), &rows);
+    if let Some(more @ 1..) = answer["more"].as_u64() {
+        line(&mut out, format_args!("and {more} more: `--limit` says how many are shown"));
+    }
+    out
 }
 
 /// `status`.

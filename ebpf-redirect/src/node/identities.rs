@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use portreeve_ebpf_common::Address;
 use portreeve_ebpf_common::node::PrefixKey;
 
-use crate::address::address;
+use super::contents::prefix;
+use crate::address::{address, ip};
 use crate::error::MapError;
 use crate::policy_map::is_full;
 use crate::table::{Plain, Table};
@@ -56,6 +57,20 @@ impl Identities {
         Ok(all)
     }
 
+    /// Who has what, as the kernel has it.
+    pub(super) fn contents(&self) -> Result<BTreeMap<IpNet, u32>, MapError> {
+        let hosts = self.hosts.contents()?.into_iter();
+        let hosts = hosts.map(|(address, identity)| (PrefixKey { bits: WHOLE, address }, identity));
+        let all = hosts.chain(self.prefixes.contents()?);
+        let named = all.filter_map(|(key, identity)| {
+            let address = ip(key.address);
+            // A short prefix of IPv6 may begin as mapped addresses do.
+            let address = if key.bits < 96 { key.address.to_bytes().into() } else { address };
+            Some((prefix(address, key.bits)?, identity))
+        });
+        Ok(named.collect())
+    }
+
     /// How many there are, and how many there is room for.
     pub(super) fn fill(&self) -> Result<[(&'static str, usize, u32); 2], MapError> {
         Ok([self.hosts.fill()?, self.prefixes.fill()?])
@@ -86,6 +101,10 @@ impl<K: Plain + Ord + Hash> Mirrored<K> {
             **mirror = Some(entries.into_iter().collect());
         }
         Ok(mirror.get_or_insert_default())
+    }
+
+    fn contents(&self) -> Result<Vec<(K, u32)>, MapError> {
+        self.table.entries().map_err(MapError::system("can't read", self.name))
     }
 
     fn sync(&self, wanted: BTreeMap<K, u32>) -> Result<(), MapError> {

@@ -14,7 +14,8 @@
 //! | `programs.rs`, `maps.rs` | into the kernel |
 //! | `grace.rs` | how long the kernel waits for programs that run |
 //! | `device.rs`, `ways.rs`, `netlink.rs` | the device, the rules and the routes that lead packets to the proxy |
-//! | `view.rs` | what is there |
+//! | `view.rs` | what is there, in numbers |
+//! | `contents.rs` | what the maps hold, in words |
 //! | `veth.rs` | the host's end of a workload's cable |
 //! | `report.rs` | what programs tell and count |
 //! | `error.rs` | why not |
@@ -23,6 +24,7 @@
 //! runs, and who starts next takes maps and links over.
 
 mod balance;
+mod contents;
 mod crowd;
 mod device;
 mod dial;
@@ -48,6 +50,7 @@ pub use portreeve_ebpf_common::node::{
     endpoint_flags, mark, scope, state, translation,
 };
 
+pub use self::contents::{BalancerContents, PolicyContents, PolicyRow, PortEntry, ServiceContents};
 pub use self::crowd::Crowd;
 pub use self::error::NodeError;
 pub use self::kernel::NodeKernel;

@@ -103,6 +103,15 @@ impl Policies {
         write().map_err(MapError::system("can't write", NAME))
     }
 
+    /// All that an endpoint's policy has; `None`: it has none.
+    pub(super) fn entries(
+        &self,
+        endpoint: u32,
+    ) -> Result<Option<Vec<(NodePolicyKey, PolicyValue)>>, MapError> {
+        let read = || self.trie(endpoint)?.map(|trie| trie.entries()).transpose();
+        read().map_err(MapError::system("can't read", NAME))
+    }
+
     fn trie(&self, endpoint: u32) -> io::Result<Option<Trie>> {
         let id = self.outer.get(&endpoint)?;
         id.map(|id| Trie::new(sys::map_by_id(id)?)).transpose()

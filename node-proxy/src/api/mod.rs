@@ -28,7 +28,7 @@ use serde_json::Value;
 
 pub use self::client::{Client, ClientError};
 pub use self::server::{ListenError, Server};
-use crate::datapath::Table;
+use crate::datapath::{DatapathError, Listing, Reading, Table, Wanted};
 use crate::state::Node;
 
 /// What is asked.
@@ -57,6 +57,12 @@ pub enum Request {
     BpfList {
         /// Which.
         table: BpfTable,
+        /// Only what is this endpoint's, as above; of policies and connections.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        endpoint: Option<String>,
+        /// At most so many rows.
+        #[serde(default = "row_limit")]
+        limit: usize,
     },
     /// What happens from now on.
     Monitor(Watch),
@@ -102,6 +108,13 @@ pub enum BpfTable {
     Lb,
     /// Counters.
     Metrics,
+}
+
+/// Rows of a table, unless told otherwise.
+pub(crate) const ROWS: usize = 10_000;
+
+fn row_limit() -> usize {
+    ROWS
 }
 
 impl From<BpfTable> for Table {
@@ -172,13 +185,51 @@ impl Answer {
     }
 }
 
+/// What reads a table, without the node.
+fn reading(
+    node: &Node,
+    table: Table,
+    endpoint: Option<&str>,
+    limit: usize,
+) -> Result<Reading, Answer> {
+    let endpoint = match endpoint {
+        None => None,
+        Some(_) if !table.has_endpoints() => {
+            let message = "nothing of this table is one endpoint's".to_owned();
+            return Err(Answer::refuse(RefusalCode::BadRequest, message));
+        }
+        // The kernel may have one that the node does not know of.
+        Some(which) => Some(match node.find_id(which).or_else(|| which.parse().ok()) {
+            Some(id) => id,
+            None => return Err(nobody(which)),
+        }),
+    };
+    node.datapath().reading(table, Wanted { endpoint, limit }).ok_or_else(|| {
+        let message = match node.datapath().is_enforcing() {
+            true => "the datapath has no such table",
+            false => "no datapath: the daemon runs without one, and has no tables",
+        };
+        Answer::refuse(RefusalCode::NoDatapath, message.to_owned())
+    })
+}
+
+fn listed(listing: Result<Listing, DatapathError>) -> Answer {
+    match listing {
+        Ok(listing) => Answer::of(listing),
+        Err(error) => {
+            Answer::refuse(RefusalCode::Failed, format!("the table can't be read: {error}"))
+        }
+    }
+}
+
+fn nobody(endpoint: &str) -> Answer {
+    let message = format!("there is no endpoint `{endpoint}`, or several are called so");
+    Answer::refuse(RefusalCode::NotFound, message)
+}
+
 /// Answers everything but [`Request::Monitor`].
 #[must_use]
 pub fn answer(node: &Node, request: &Request) -> Answer {
-    let nobody = |endpoint: &str| {
-        let message = format!("there is no endpoint `{endpoint}`, or several are called so");
-        Answer::refuse(RefusalCode::NotFound, message)
-    };
     match request {
         Request::Status => Answer::of(node.status()),
         Request::EndpointList => Answer::of(node.endpoints()),
@@ -192,21 +243,12 @@ pub fn answer(node: &Node, request: &Request) -> Answer {
         },
         Request::ServiceList => Answer::of(node.services()),
         Request::IdentityList => Answer::of(node.identities()),
-        Request::BpfList { table } => match node.datapath().list((*table).into()) {
-            Ok(Some(listing)) => Answer::of(listing),
-            Err(error) => {
-                Answer::refuse(RefusalCode::Failed, format!("the table can't be read: {error}"))
+        Request::BpfList { table, endpoint, limit } => {
+            match reading(node, (*table).into(), endpoint.as_deref(), *limit) {
+                Ok(reading) => listed(reading()),
+                Err(refusal) => refusal,
             }
-            Ok(None) => Answer::refuse(
-                RefusalCode::NoDatapath,
-                match node.datapath().is_enforcing() {
-                    true => "the datapath has no such table".to_owned(),
-                    false => {
-                        "no datapath: the daemon runs without one, and has no tables".to_owned()
-                    }
-                },
-            ),
-        },
+        }
         Request::Monitor(_) => {
             Answer::refuse(RefusalCode::BadRequest, "monitor has no one answer".to_owned())
         }

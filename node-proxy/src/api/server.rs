@@ -15,7 +15,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::watch::Watching;
-use super::{Answer, RefusalCode, Request, answer};
+use super::{Answer, RefusalCode, Request, answer, listed, reading};
+use crate::datapath::Reading;
 use crate::state::Node;
 
 /// A request is a line, and no longer than this.
@@ -145,12 +146,29 @@ async fn converse(stream: UnixStream, node: &Mutex<Node>) -> io::Result<()> {
                 lock(node).tell_flows();
                 return told;
             }
+            Ok(Request::BpfList { table, endpoint, limit }) => {
+                let reading = reading(&lock(node), table.into(), endpoint.as_deref(), limit);
+                read_table(reading).await
+            }
             Ok(request) => answer(&lock(node), &request),
             Err(error) => {
                 Answer::refuse(RefusalCode::BadRequest, format!("not a request: {error}"))
             }
         };
         write.write_all(answer.line().as_bytes()).await?;
+    }
+}
+
+/// A table may be large: it is read where it keeps nobody waiting.
+async fn read_table(reading: Result<Reading, Answer>) -> Answer {
+    match reading {
+        Err(refusal) => refusal,
+        Ok(reading) => match tokio::task::spawn_blocking(|| listed(reading())).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                Answer::refuse(RefusalCode::Failed, format!("the table can't be read: {error}"))
+            }
+        },
     }
 }
 

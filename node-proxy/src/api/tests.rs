@@ -8,23 +8,27 @@ use std::time::{Duration, Instant};
 use portreeve_policy::Options;
 
 use super::*;
-use crate::datapath::NoDatapath;
+use crate::datapath::{Datapath, NoDatapath, Recording};
 use crate::state::NodeOptions;
 
-fn node(state: &std::path::Path) -> Node {
+fn node(state: &std::path::Path, datapath: Box<dyn Datapath>) -> Node {
     let options = NodeOptions {
         name: "node-1".to_owned(),
         policy: Options::default(),
         identity_linger: Duration::from_secs(1),
     };
-    Node::open(options, state, Box::new(NoDatapath), Box::new(NoDatapath), Instant::now()).unwrap()
+    Node::open(options, state, datapath, Box::new(NoDatapath), Instant::now()).unwrap()
 }
 
 /// Serves in another thread, as long as `ask` asks.
 fn with_server(ask: impl FnOnce(&std::path::Path)) {
+    with_server_of(Box::new(NoDatapath), ask);
+}
+
+fn with_server_of(datapath: Box<dyn Datapath>, ask: impl FnOnce(&std::path::Path)) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("node.sock");
-    let node = Arc::new(Mutex::new(node(folder.path())));
+    let node = Arc::new(Mutex::new(node(folder.path(), datapath)));
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let (listening, ready) = std::sync::mpsc::channel();
     let place = path.clone();
@@ -67,6 +71,27 @@ fn several_may_be_asked_on_one_connection() {
                  and has no tables\"}}"
             ]
         );
+    });
+}
+
+#[test]
+fn a_large_table_keeps_nobody_else_waiting() {
+    let recording = Recording::default();
+    recording.recorder.read_slowly(Duration::from_secs(2));
+    with_server_of(Box::new(recording), |path| {
+        let (mut slow, mut other) =
+            (UnixStream::connect(path).unwrap(), UnixStream::connect(path).unwrap());
+        slow.write_all(b"{\"request\":\"bpf-list\",\"table\":\"ct\",\"limit\":5}\n").unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        let asked = Instant::now();
+        other.write_all(b"{\"request\":\"endpoint-list\"}\n").unwrap();
+        assert_eq!(lines(&other).next().unwrap(), "{\"ok\":[]}");
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        let table = lines(&slow).next().unwrap();
+        assert_eq!(table, "{\"ok\":{\"columns\":[],\"more\":0,\"rows\":[]}}");
+        let asked = "{\"request\":\"bpf-list\",\"table\":\"lb\",\"endpoint\":\"x\"}\n";
+        other.write_all(asked.as_bytes()).unwrap();
+        assert!(lines(&other).next().unwrap().contains("\"bad-request\""));
     });
 }
 

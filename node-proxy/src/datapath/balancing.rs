@@ -11,9 +11,7 @@ use std::sync::Arc;
 use portreeve_ebpf::{BackendConfig, ServiceConfig, Transport};
 use portreeve_policy::{Labels, Protocol};
 
-use super::{
-    Backend, BackendState, DatapathError, Frontend, Listing, PortSpec, ServiceName, ServiceSpec,
-};
+use super::{Backend, BackendState, DatapathError, Frontend, PortSpec, ServiceName, ServiceSpec};
 
 /// What a service means to whom.
 type Views = Vec<Arc<ServiceConfig>>;
@@ -221,33 +219,18 @@ impl Balancing {
         .collect()
     }
 
-    /// What is in force, for people and programs.
-    pub(super) fn listing(&self) -> Listing {
-        let columns = ["service", "asked", "frontend", "protocol", "backend", "state"];
-        let mut rows = Vec::new();
+    /// What the kernel's entries are called.
+    pub(super) fn names(&self) -> ServiceNames {
+        let mut all = BTreeMap::new();
         for config in self.configs.values().flatten() {
-            let asked = if config.external { "outside" } else { "inside" };
             let name = format!("{}/{}", config.namespace, config.name);
-            for frontend in &config.frontends {
-                let frontend = SocketAddr::from(*frontend);
-                let row = |backend: String, state: &str| {
-                    let (name, asked) = (name.clone(), asked.to_owned());
-                    let protocol = config.protocol.to_string();
-                    vec![name, asked, frontend.to_string(), protocol, backend, state.to_owned()]
-                };
-                let own = config.backends.iter();
-                let own = own.filter(|one| one.address.is_ipv4() == frontend.is_ipv4());
-                let before = rows.len();
-                rows.extend(own.map(|backend| {
-                    let state = if backend.draining { "draining" } else { "active" };
-                    row(backend.address.to_string(), state)
-                }));
-                if rows.len() == before {
-                    rows.push(row("none".to_owned(), "refused"));
-                }
+            for (ip, port) in &config.frontends {
+                let place =
+                    (SocketAddr::new(*ip, *port), config.protocol.number(), config.external);
+                all.insert(place, name.clone());
             }
         }
-        Listing { columns: columns.map(str::to_owned).to_vec(), rows }
+        all
     }
 }
 
@@ -301,6 +284,9 @@ fn groups<'a>(
     groups.retain(|group| !group.is_empty());
     groups
 }
+
+/// By address, protocol's number, and whether it is asked for from outside.
+pub(super) type ServiceNames = BTreeMap<(SocketAddr, u8, bool), String>;
 
 /// Those that are ready; if nobody is, those that are about to leave and still answer (KEP-1669). Others
 /// keep the connections that they have.

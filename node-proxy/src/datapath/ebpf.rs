@@ -21,8 +21,8 @@ use super::balancing::Balancing;
 use super::census::Census;
 use super::listing;
 use super::{
-    Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, Listing, MapFill,
-    NumbersInUse, ServiceName, ServiceSpec, Table,
+    Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, MapFill, NumbersInUse,
+    Reading, ServiceName, ServiceSpec, Table, Wanted,
 };
 use crate::events::Names;
 use crate::objects::Attachment;
@@ -34,8 +34,6 @@ pub struct EbpfDatapath {
     flags: u32,
     /// Where each endpoint is attached.
     interfaces: BTreeMap<EndpointId, Interface>,
-    /// The revision of each endpoint's policy in force, and how many entries it has.
-    policies: BTreeMap<EndpointId, (u64, usize)>,
     /// What the numbers in the kernel's events stand for.
     names: Arc<Names>,
     /// Endpoints of which something passes that a policy in audit mode would deny.
@@ -72,7 +70,6 @@ impl EbpfDatapath {
             kernel: Arc::new(kernel),
             flags: endpoint_flags::ENFORCED | told,
             interfaces: BTreeMap::new(),
-            policies: BTreeMap::new(),
             names: Arc::default(),
             audited: BTreeSet::new(),
             is_watched: false,
@@ -259,7 +256,6 @@ impl Datapath for EbpfDatapath {
         self.names.no_policy(id);
         self.kernel.remove_endpoint(id).map_err(|error| failed(&error))?;
         self.interfaces.remove(&id);
-        self.policies.remove(&id);
         self.audited.remove(&id);
         Ok(())
     }
@@ -269,7 +265,6 @@ impl Datapath for EbpfDatapath {
     }
 
     fn endpoint_closed(&mut self, id: EndpointId) -> Result<(), DatapathError> {
-        self.policies.remove(&id);
         self.names.no_policy(id);
         self.kernel.remove_policy(id).map_err(|error| failed(&error))
     }
@@ -304,13 +299,12 @@ impl Datapath for EbpfDatapath {
         };
         let set = self.kernel.set_policies(&all.collect::<Vec<_>>(), announce);
         let mut results = Vec::with_capacity(policies.len());
-        for (((id, revision, _), (table, audits)), set) in policies.iter().zip(&tables).zip(set) {
+        for (((id, ..), (_, audits)), set) in policies.iter().zip(&tables).zip(set) {
             self.names.settled(*id, set.is_ok());
             results.push(set.map_err(|error| failed(&error)).map(|_| {
                 if !audits {
                     self.audited.remove(id);
                 }
-                self.policies.insert(*id, (*revision, table.len()));
             }));
         }
         // More than anybody wants to know is told meanwhile, no more.
@@ -445,17 +439,31 @@ impl Datapath for EbpfDatapath {
         }
     }
 
-    fn list(&self, table: Table) -> Result<Option<Listing>, DatapathError> {
-        Ok(Some(match table {
-            Table::Policy => listing::policies(&self.policies),
-            Table::Ipcache => listing::ipcache(&self.ipcache),
-            Table::Ct => {
-                listing::connections(&self.kernel.connections().map_err(|error| failed(&error))?)
-            }
+    fn reading(&self, table: Table, wanted: Wanted) -> Option<Reading> {
+        let (kernel, names) = (self.kernel.clone(), self.names.clone());
+        let failed = |error: NodeError| failed(&error);
+        Some(match table {
+            Table::Policy => Box::new(move || {
+                let all = kernel.policy_contents(wanted.endpoint).map_err(failed)?;
+                Ok(listing::policies(&all, &names, wanted.limit))
+            }),
+            Table::Ipcache => Box::new(move || {
+                Ok(listing::ipcache(&kernel.identity_contents().map_err(failed)?, wanted.limit))
+            }),
+            Table::Ct => Box::new(move || {
+                let some = kernel.track_contents(wanted.endpoint, wanted.limit).map_err(failed)?;
+                Ok(listing::connections(&some.0, some.1))
+            }),
             Table::Metrics => {
-                listing::counters(&self.kernel.counters().map_err(|error| failed(&error))?)
+                Box::new(move || Ok(listing::counters(&kernel.counters().map_err(failed)?)))
             }
-            Table::Lb => self.balancing.listing(),
-        }))
+            Table::Lb => {
+                let services = self.balancing.names();
+                Box::new(move || {
+                    let contents = kernel.balancer_contents().map_err(failed)?;
+                    Ok(listing::services(&contents, &services, wanted.limit))
+                })
+            }
+        })
     }
 }

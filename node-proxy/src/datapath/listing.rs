@@ -4,42 +4,122 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
-use portreeve_ebpf::node::{Leg, NodeCounters, Reason, TrackKey, Tracked, state};
-use portreeve_ebpf_common::{Address, Direction};
+use portreeve_ebpf::node::{
+    BalancerContents, Leg, NodeCounters, PolicyContents, PolicyRow, Reason, ServiceContents,
+    TrackKey, Tracked, state,
+};
+use portreeve_ebpf_common::{Address, Direction, Verdict};
+use portreeve_policy::EndpointPolicy;
 
-use super::{EndpointId, Listing};
+use super::Listing;
+use super::balancing::ServiceNames;
+use crate::events::Names;
 
-fn listing<const N: usize>(columns: [&str; N], rows: Vec<[String; N]>) -> Listing {
+fn listing<const N: usize>(columns: [&str; N], rows: Vec<[String; N]>, more: usize) -> Listing {
     Listing {
         columns: columns.map(str::to_owned).to_vec(),
         rows: rows.into_iter().map(|row| row.to_vec()).collect(),
+        more,
     }
 }
 
-/// How large each endpoint's policy is in the kernel.
-pub(super) fn policies(policies: &BTreeMap<EndpointId, (u64, usize)>) -> Listing {
-    let row = |(id, (revision, entries)): (&EndpointId, &(u64, usize))| {
-        [id.to_string(), revision.to_string(), entries.to_string()]
-    };
-    listing(["endpoint", "revision", "entries"], policies.iter().map(row).collect())
+/// The first of them, and how many there are beyond.
+fn some<T>(all: impl Iterator<Item = T>, limit: usize) -> (Vec<T>, usize) {
+    let (mut rows, mut more) = (Vec::new(), 0);
+    for row in all {
+        if rows.len() < limit { rows.push(row) } else { more += 1 }
+    }
+    (rows, more)
+}
+
+/// Who may do what, peer by peer and entry by entry.
+pub(super) fn policies(all: &[PolicyContents], names: &Names, limit: usize) -> Listing {
+    // Whose rules these are: only of the revision in force it is known.
+    let known: Vec<_> = all
+        .iter()
+        .map(|contents| (contents, names.of(contents.endpoint, contents.revision)))
+        .collect();
+    let rows = known.iter().flat_map(|(contents, known)| {
+        let decided = known.as_ref().and_then(|(_, policy)| policy.as_ref());
+        contents.rows().map(move |row| (contents, decided, row))
+    });
+    let (rows, more) = some(rows, limit);
+    let rows = rows.into_iter().map(|(contents, decided, row)| {
+        let PolicyRow { direction, identity, entry } = row;
+        [
+            contents.endpoint.to_string(),
+            way(direction).to_owned(),
+            identity.map_or("others".to_owned(), |identity| identity.to_string()),
+            match (entry.first, entry.last) {
+                (0, u16::MAX) => "any".to_owned(),
+                (first, last) if first == last => first.to_string(),
+                (first, last) => format!("{first}-{last}"),
+            },
+            entry.protocol.map_or("any".to_owned(), protocol),
+            match entry.verdict {
+                Verdict::Deny => "deny",
+                Verdict::Allow => "allow",
+                Verdict::Inspect => "inspect",
+            }
+            .to_owned(),
+            contents.revision.to_string(),
+            entry.rule.map_or_else(String::new, |index| rule(decided, index)),
+        ]
+    });
+    let columns =
+        ["endpoint", "direction", "identity", "port", "protocol", "verdict", "revision", "rule"];
+    listing(columns, rows.collect(), more)
+}
+
+fn rule(decided: Option<&EndpointPolicy>, index: u32) -> String {
+    match decided.and_then(|policy| policy.rules().get(index as usize)) {
+        Some(rule) => format!("{} {}", rule.policy(), rule.section()),
+        // Of a policy that this process has not set.
+        None => format!("#{index}"),
+    }
 }
 
 /// Who is where.
-pub(super) fn ipcache(known: &BTreeMap<IpNet, u32>) -> Listing {
+pub(super) fn ipcache(known: &BTreeMap<IpNet, u32>, limit: usize) -> Listing {
     let row = |(prefix, identity): (&IpNet, &u32)| [prefix.to_string(), identity.to_string()];
-    listing(["prefix", "identity"], known.iter().map(row).collect())
+    let (rows, more) = some(known.iter(), limit);
+    listing(["prefix", "identity"], rows.into_iter().map(row).collect(), more)
 }
 
-/// Connections that are kept track of.
-pub(super) fn connections(all: &[(TrackKey, Tracked)]) -> Listing {
+/// Who answers for what.
+pub(super) fn services(contents: &BalancerContents, names: &ServiceNames, limit: usize) -> Listing {
+    let row = |service: &ServiceContents, backend: String, state: &str| {
+        let ServiceContents { frontend, protocol: number, external, .. } = service;
+        let name = names.get(&(*frontend, *number, *external)).cloned().unwrap_or_default();
+        let asked = if *external { "outside" } else { "inside" };
+        let protocol = protocol(*number);
+        [name, asked.to_owned(), frontend.to_string(), protocol, backend, state.to_owned()]
+    };
+    let mut all = Vec::new();
+    for service in &contents.services {
+        let backends = service.backends.iter();
+        all.extend(backends.map(|backend| row(service, backend.to_string(), "active")));
+        if service.backends.is_empty() {
+            all.push(row(service, "none".to_owned(), "refused"));
+        }
+    }
+    let nothing = String::new;
+    all.extend(contents.draining.iter().map(|backend| {
+        let state = "draining".to_owned();
+        [nothing(), nothing(), nothing(), nothing(), backend.to_string(), state]
+    }));
+    all.sort();
+    let (rows, more) = some(all.into_iter(), limit);
+    let columns = ["service", "asked", "frontend", "protocol", "backend", "state"];
+    listing(columns, rows, more)
+}
+
+/// Connections that are kept track of: some, of so many.
+pub(super) fn connections(all: &[(TrackKey, Tracked)], count: usize) -> Listing {
     let row = |(key, tracked): &(TrackKey, Tracked)| {
-        let opened = match tracked.opened() {
-            Direction::Egress => "egress",
-            Direction::Ingress => "ingress",
-        };
         [
             key.endpoint.to_string(),
-            opened.to_owned(),
+            way(tracked.opened()).to_owned(),
             protocol(key.protocol),
             end(key.local, key.local_port),
             end(key.remote, key.remote_port),
@@ -54,7 +134,7 @@ pub(super) fn connections(all: &[(TrackKey, Tracked)]) -> Listing {
         "endpoint", "opened", "protocol", "workload", "peer", "by", "state", "packets", "bytes",
         "identity",
     ];
-    listing(columns, all.iter().map(row).collect())
+    listing(columns, all.iter().map(row).collect(), count.saturating_sub(all.len()))
 }
 
 /// What became of packets.
@@ -68,7 +148,7 @@ pub(super) fn counters(counters: &NodeCounters) -> Listing {
             }
         }
     }
-    listing(["reason", "direction", "packets"], rows)
+    listing(["reason", "direction", "packets"], rows, 0)
 }
 
 /// What has become of a packet, in the words of logs and metrics.
@@ -94,6 +174,13 @@ pub(super) fn describe(reason: Reason) -> &'static str {
         Reason::TurnedBack => "turned_back",
         Reason::Translated => "translated",
         Reason::Crowded => "too_many_connections",
+    }
+}
+
+fn way(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "egress",
+        Direction::Ingress => "ingress",
     }
 }
 

@@ -185,11 +185,11 @@ pub trait Datapath: Send {
     /// What is attached, and how full its maps are.
     fn status(&self) -> DatapathStatus;
 
-    /// What is in a table; `None`: there is no such table.
-    ///
-    /// # Errors
-    /// When it can't be read.
-    fn list(&self, table: Table) -> Result<Option<Listing>, DatapathError>;
+    /// What reads a table; `None`: there is no such table. It may take its time, and takes none of the
+    /// datapath's.
+    fn reading(&self, _: Table, _: Wanted) -> Option<Reading> {
+        None
+    }
 }
 
 /// Numbers that mean somebody already, and what those have.
@@ -353,6 +353,26 @@ pub enum Table {
     Metrics,
 }
 
+impl Table {
+    /// Whether its entries are an endpoint's.
+    #[must_use]
+    pub fn has_endpoints(self) -> bool {
+        matches!(self, Self::Policy | Self::Ct)
+    }
+}
+
+/// What of a table is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Only what is this endpoint's.
+    pub endpoint: Option<EndpointId>,
+    /// At most so many rows.
+    pub limit: usize,
+}
+
+/// Reads a table, on whatever thread.
+pub type Reading = Box<dyn FnOnce() -> Result<Listing, DatapathError> + Send>;
+
 /// What is in a table, for people and programs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Listing {
@@ -360,6 +380,8 @@ pub struct Listing {
     pub columns: Vec<String>,
     /// The rows.
     pub rows: Vec<Vec<String>>,
+    /// How many there are beyond those.
+    pub more: usize,
 }
 
 /// What is attached, and how full it is.

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use portreeve_policy::{EndpointPolicy, Identity};
 
 use super::{
-    Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, Listing, NumbersInUse,
-    Proxying, ServiceName, ServiceSpec, Table,
+    Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, NumbersInUse, Proxying,
+    ServiceName, ServiceSpec,
 };
 
 /// Carries nothing out: for trying policies and identities on a machine that has no workloads.
@@ -82,10 +82,6 @@ impl Datapath for NoDatapath {
 
     fn status(&self) -> DatapathStatus {
         DatapathStatus::default()
-    }
-
-    fn list(&self, _: Table) -> Result<Option<Listing>, DatapathError> {
-        Ok(None)
     }
 }
 

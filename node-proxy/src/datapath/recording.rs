@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use portreeve_policy::{EndpointPolicy, Identity};
 
 use super::{
     Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, Listing, NumbersInUse,
-    Proxying, ServiceName, ServiceSpec, Table,
+    Proxying, Reading, ServiceName, ServiceSpec, Table, Wanted,
 };
 
 /// What the datapath was told.
@@ -102,6 +103,8 @@ struct Shared {
     counts_only: bool,
     count: usize,
     lost: Vec<EndpointId>,
+    /// Reading a table takes so long.
+    slow: Option<Duration>,
     in_use: NumbersInUse,
     /// How many services were failing when what was left of others was to go.
     services_kept: Option<usize>,
@@ -150,6 +153,11 @@ impl Recorder {
     #[must_use]
     pub fn services_kept(&self) -> Option<usize> {
         self.lock().services_kept.take()
+    }
+
+    /// From now on there are tables, without anything in them, and reading one takes so long.
+    pub fn read_slowly(&self, time: Duration) {
+        self.lock().slow = Some(time);
     }
 
     /// Numbers that are in use from a time before.
@@ -269,8 +277,12 @@ impl Datapath for Recording {
         DatapathStatus::default()
     }
 
-    fn list(&self, _: Table) -> Result<Option<Listing>, DatapathError> {
-        Ok(None)
+    fn reading(&self, _: Table, _: Wanted) -> Option<Reading> {
+        let time = self.recorder.lock().slow?;
+        Some(Box::new(move || {
+            std::thread::sleep(time);
+            Ok(Listing::default())
+        }))
     }
 }
 

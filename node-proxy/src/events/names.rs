@@ -95,7 +95,7 @@ impl Names {
 
     /// What an endpoint is called, and the policy that has decided an event of this revision, if that is
     /// the one in force, or the one that comes into force.
-    pub(super) fn of(
+    pub(crate) fn of(
         &self,
         id: EndpointId,
         revision: u32,

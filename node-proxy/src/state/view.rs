@@ -316,6 +316,11 @@ impl Node {
         }
     }
 
+    /// The number of an endpoint: as [`Node::endpoint`] finds it.
+    pub(crate) fn find_id(&self, which: &str) -> Option<u32> {
+        Some(self.endpoints.all.get(&self.find(which)?)?.spec.id)
+    }
+
     /// What an endpoint may do with whom: as [`Node::endpoint`] finds it.
     #[must_use]
     pub fn policy(&self, which: &str) -> Option<Vec<PolicyRow>> {

@@ -16,7 +16,6 @@ use portreeve_tests::node::net::Net;
 use portreeve_tests::sidecar::node_binary;
 use portreeve_tests::{Need, eventually, needed, trial};
 use rustix::process::Signal;
-use serde_json::Value;
 
 pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
     let needs = [&NEEDS[..], &[Need::Program("curl"), Need::Program("nginx")]].concat();
@@ -83,15 +82,34 @@ fn tables() {
     assert!(found, "{rows:?}");
     let rows = node.daemon.rows("ipcache");
     assert!(rows.iter().any(|row| row[0] == "10.60.0.2/32"), "{rows:?}");
-    // The kernel has the revision that the daemon says is in force.
-    let in_force = |endpoint: &Value| {
-        [&endpoint["id"], &endpoint["realised"]].map(|number| number.as_u64().expect("a number"))
+    // Who may do what, as the kernel's maps have it.
+    let of = |name: &str, field: &str| {
+        let found = endpoints.iter().find(|endpoint| endpoint["name"] == name);
+        found.expect("it is there")[field].as_u64().expect("a number").to_string()
     };
-    let in_force: Vec<_> = endpoints.iter().map(in_force).collect();
-    let rows = node.daemon.rows("policy");
-    let shown: Vec<[u64; 2]> =
-        rows.iter().map(|row| [0, 1].map(|at: usize| row[at].parse().expect("a number"))).collect();
-    assert_eq!(shown, in_force);
+    let listed = |arguments: &[&str]| -> Vec<Vec<String>> {
+        let listing = node.daemon.json(&[&["bpf", "policy", "list"], arguments].concat());
+        serde_json::from_value(listing["rows"].clone()).expect("rows")
+    };
+    let rows = listed(&["--endpoint", "shop"]);
+    let (shop, client) = (of("default/shop", "id"), of("default/client", "identity"));
+    assert!(rows.iter().all(|row| row[0] == shop), "{rows:?}");
+    for (port, verdict, rule) in
+        [("8080", "inspect", "toPorts[0]"), ("8081", "allow", "toPorts[1]")]
+    {
+        let is_it = |row: &&Vec<String>| {
+            row[1..6] == ["ingress", &client, port, "TCP", verdict] && row[7].ends_with(rule)
+        };
+        assert_eq!(rows.iter().filter(is_it).count(), 1, "{port} in {rows:?}");
+    }
+    assert!(listed(&[]).iter().any(|row| row[0] != shop));
+    let text = node.daemon.text(&["bpf", "policy", "list", "--limit", "1"]);
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(text.lines().last().is_some_and(|line| line.contains(" more: `--limit`")), "{text}");
+    let ct = node.daemon.json(&["bpf", "ct", "list", "--limit", "1", "--endpoint", "shop"]);
+    assert_eq!(ct["rows"].as_array().map(Vec::len), Some(1), "{ct}");
+    assert_eq!(ct["rows"][0][0], *shop, "{ct}");
+    assert!(node.daemon.text(&["bpf", "lb", "list", "--endpoint", "shop"]).is_empty());
 }
 
 fn changed() {
