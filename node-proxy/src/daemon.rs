@@ -20,7 +20,7 @@ use crate::cli::{DatapathKind, RunArguments};
 use crate::command::Failure;
 use crate::config::{self, Config, Refusals};
 use crate::datapath::{
-    Datapath, EbpfDatapath, Links, NoDatapath, Proxying, SharedProxy, counting, outside,
+    Datapath, EbpfDatapath, Links, NoDatapath, Outside, Proxying, SharedProxy, counting,
 };
 use crate::events::{Flows, Reader, Told};
 use crate::logging;
@@ -31,7 +31,7 @@ use crate::trouble;
 /// How often it is looked whether connections have ended.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How often it is looked whether the shared proxy is well.
+/// How often it is looked whether the shared proxy is well, and for what was not there yet.
 const HEALTH: Duration = Duration::from_secs(5);
 
 /// Runs until a signal ends it.
@@ -135,27 +135,14 @@ fn open_datapath(config: &Config, flows: &Flows) -> Result<Carried, Failure> {
     let told = config.kernel.refusals == Refusals::Told;
     let mut datapath =
         EbpfDatapath::open(&settings, told).map_err(|error| trouble::kernel(&error))?;
-    let devices = config.kernel.devices.clone().unwrap_or_else(outside::devices);
-    let addresses = config.kernel.addresses.clone().unwrap_or_else(outside::addresses);
-    let is_unknown = config.kernel.devices.is_none() && devices.is_empty();
-    if is_unknown {
-        tracing::warn!(
-            "there is no default route: it is not known which devices lead outside, and who answers \
-             for node ports stays as it was; `kernel.devices` names them"
-        );
-    }
-    let attached = (!is_unknown).then_some(&devices);
-    datapath.serve_outside(attached, &addresses).map_err(|error| {
-        Failure::new(format!(
-            "services can't be answered from outside: {error}\n  hint: `kernel.devices` names the \
-             devices that lead there, `[]` none"
-        ))
-    })?;
+    let (devices, addresses) = (config.kernel.devices.clone(), config.kernel.addresses.clone());
+    let outside = Outside::new(devices, addresses)
+        .map_err(|error| Failure::config(format!("error: kernel.addresses: {error}")))?;
+    datapath.serve_outside(outside);
     datapath
         .serve_processes(config.kernel.cgroup.as_deref())
         .map_err(|error| Failure::new(format!("services can't be had at `connect()`: {error}")))?;
     datapath.share_out_connections().map_err(Failure::new)?;
-    tracing::info!("services are answered from outside by {devices:?}, at {addresses:?}");
     let mut proxy = NodeConfig::new(Vec::new());
     proxy.access_log = config.access_log.clone();
     proxy.admin = config.admin;
@@ -236,7 +223,7 @@ async fn follow(
     // On its own: a batch that is half read must not be lost to something that happens meanwhile.
     let reader = tokio::spawn(async move { while send.send(source.next().await).await.is_ok() {} });
     let mut looks = tokio::time::interval(HEALTH);
-    let mut was_well = true;
+    let (mut was_well, mut has_changed) = (true, false);
     loop {
         let next = lock(node).next();
         let wait = async {
@@ -263,8 +250,15 @@ async fn follow(
                     );
                 }
                 was_well = health.is_ok();
+                // A route comes a little later than its device and its address.
+                let mut node = lock(node);
+                if std::mem::take(&mut has_changed) || node.datapath().is_outside_lacking() {
+                    node.look_outside();
+                    node.realise(Instant::now());
+                }
             }
             () = links.changed() => {
+                has_changed = true;
                 let mut node = lock(node);
                 node.look_at_interfaces();
                 node.realise(Instant::now());

@@ -14,6 +14,7 @@
 //! | `programs.rs`, `maps.rs` | into the kernel |
 //! | `grace.rs` | how long the kernel waits for programs that run |
 //! | `device.rs`, `ways.rs`, `netlink.rs` | the device, the rules and the routes that lead packets to the proxy |
+//! | `routes.rs` | where the default routes lead |
 //! | `view.rs` | what is there, in numbers |
 //! | `contents.rs` | what the maps hold, in words |
 //! | `veth.rs` | the host's end of a workload's cable |
@@ -40,6 +41,7 @@ mod programs;
 mod removal;
 mod report;
 mod revisions;
+mod routes;
 mod settings;
 mod veth;
 mod view;
@@ -57,6 +59,7 @@ pub use self::kernel::NodeKernel;
 pub use self::policy::NodePolicyTable;
 pub use self::removal::{NodeRemoved, missing};
 pub use self::report::{NodeCounters, NodeEvents};
+pub use self::routes::default_route_devices;
 pub use self::settings::{NodeCapacity, NodeSettings};
 pub use self::veth::host_end;
 pub use self::view::Fill;

@@ -53,7 +53,7 @@ impl Netlink {
     }
 
     /// Asks for something; the kind of each message that answers, and what it says.
-    fn get(&self, request: Request, flags: u16) -> io::Result<Vec<(u16, Vec<u8>)>> {
+    pub(super) fn get(&self, request: Request, flags: u16) -> io::Result<Vec<(u16, Vec<u8>)>> {
         let mut request = request.0;
         request.splice(6..8, (NLM_F_REQUEST | flags).to_ne_bytes());
         let length = u32::try_from(request.len()).map_err(io::Error::other)?;
@@ -179,7 +179,7 @@ impl Link {
 }
 
 /// Four bytes.
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
@@ -196,7 +196,7 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// The value of an attribute of some kind: each has its length, its kind, and its value.
-fn attribute(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
+pub(super) fn attribute(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
     loop {
         let half =
             |at: usize| Some(u16::from_ne_bytes(attributes.get(at..at + 2)?.try_into().ok()?));
@@ -221,7 +221,7 @@ const NETNSA_FD: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINK_NETNSID: u16 = 37;
 const NLMSG_DONE: u16 = 3;
-const NLM_F_DUMP: u16 = 0x300;
+pub(super) const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_EXCL: u16 = 0x200;

@@ -34,7 +34,7 @@ pub(super) struct Balancing {
 type Place = ((IpAddr, u16), u8, bool);
 
 impl Balancing {
-    /// The node has these addresses.
+    /// The node has these addresses by now; services have to be put again to be answered there.
     pub(super) fn answer_at(&mut self, node: Vec<IpAddr>) {
         self.node = node;
     }

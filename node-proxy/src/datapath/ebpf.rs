@@ -20,6 +20,7 @@ use rustix::net::{AddressFamily, SocketType, socket};
 use super::balancing::Balancing;
 use super::census::Census;
 use super::listing;
+use super::outside::{Change, Outside};
 use super::{
     Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, MapFill, NumbersInUse,
     Reading, ServiceName, ServiceSpec, Table, Wanted,
@@ -43,6 +44,7 @@ pub struct EbpfDatapath {
     /// Who is where.
     ipcache: BTreeMap<IpNet, u32>,
     balancing: Balancing,
+    outside: Outside,
     census: Option<Census>,
 }
 
@@ -75,42 +77,52 @@ impl EbpfDatapath {
             is_watched: false,
             ipcache: BTreeMap::new(),
             balancing,
+            outside: Outside::default(),
             census: None,
         })
     }
 
-    /// Answers for services to those who come by these devices, at these addresses of the node. `None`: by
-    /// those by which it was done before.
-    ///
-    /// # Errors
-    /// When there is no such device, and what the kernel refuses.
-    pub fn serve_outside(
-        &mut self,
-        devices: Option<&BTreeSet<String>>,
-        addresses: &[IpAddr],
-    ) -> Result<(), DatapathError> {
-        let number = |name: &String| {
-            interface_number(name)
-                .ok_or_else(|| DatapathError(format!("there is no device `{name}` on this host")))
-        };
-        let mut own: Vec<IpAddr> = Vec::new();
-        for address in addresses.iter().map(IpAddr::to_canonical) {
-            if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
-                return Err(DatapathError(format!("`{address}` is no address of a node")));
+    /// Answers for services to those who come from outside, as far as there are devices and addresses by
+    /// which they can; others are taken up when they come.
+    pub fn serve_outside(&mut self, wanted: Outside) {
+        self.outside = wanted;
+        self.look_outside();
+        let Outside { attached, own, .. } = &self.outside;
+        for error in self.outside.errors() {
+            tracing::error!("{error}");
+        }
+        match attached {
+            Some(attached) => {
+                let devices: Vec<_> = attached.keys().collect();
+                tracing::info!("services are answered from outside by {devices:?}, at {own:?}");
             }
-            if !own.contains(&address) {
-                own.push(address);
+            None => tracing::warn!(
+                "there is no default route: it is not known which devices lead outside, and who answers \
+                 for node ports stays as it was; `kernel.devices` names them"
+            ),
+        }
+    }
+
+    /// Attaches to these, and to no others; what can't be is an error of its own.
+    fn attach_outside(&mut self, devices: BTreeMap<String, u32>) {
+        self.outside.refused.clear();
+        let all: BTreeSet<u32> = devices.values().copied().collect();
+        if self.kernel.set_outside(&all).is_err() {
+            // Which of them it was, is found out one by one.
+            let mut good = BTreeSet::new();
+            for (name, number) in &devices {
+                good.insert(*number);
+                if let Err(error) = self.kernel.set_outside(&good) {
+                    good.remove(number);
+                    let error = format!("nobody is answered by the device `{name}`: {error}");
+                    self.outside.refused.push(error);
+                }
+            }
+            if let Err(error) = self.kernel.set_outside(&good) {
+                self.outside.refused.push(format!("devices that lead outside: {error}"));
             }
         }
-        let v4 = own.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
-        let v6 = own.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None });
-        if let Some(devices) = devices {
-            let numbers = devices.iter().map(number).collect::<Result<BTreeSet<u32>, _>>()?;
-            self.kernel.set_node_addresses(v4, v6).map_err(|error| failed(&error))?;
-            self.kernel.set_outside(&numbers).map_err(|error| failed(&error))?;
-        }
-        self.balancing.answer_at(own);
-        Ok(())
+        self.outside.attached = Some(devices);
     }
 
     /// Sees to it that no workload has so many connections that those of others are forgotten.
@@ -399,6 +411,35 @@ impl Datapath for EbpfDatapath {
         let lost: Vec<EndpointId> = lost.map(|(id, _)| *id).collect();
         self.interfaces.retain(|id, _| !lost.contains(id));
         lost
+    }
+
+    fn look_outside(&mut self) -> bool {
+        let found = self.outside.find();
+        let Change { devices, addresses } = self.outside.change(found);
+        let is_moved = addresses.is_some();
+        if let Some(own) = addresses {
+            let v4 =
+                own.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
+            let v6 =
+                own.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None });
+            if let Err(error) = self.kernel.set_node_addresses(v4, v6) {
+                self.outside.refused.push(format!("this node's addresses: {error}"));
+            }
+            self.balancing.answer_at(own.clone());
+            self.outside.own = own;
+        }
+        if let Some(devices) = devices {
+            self.attach_outside(devices);
+        }
+        is_moved
+    }
+
+    fn is_outside_lacking(&self) -> bool {
+        self.outside.is_lacking()
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        self.outside.errors()
     }
 
     fn numbers_in_use(&self) -> Result<NumbersInUse, DatapathError> {

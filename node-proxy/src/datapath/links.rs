@@ -1,4 +1,4 @@
-//! When interfaces of this network namespace come or go (`RTMGRP_LINK`, rtnetlink(7)). What has become of
+//! When interfaces of this network namespace, and their addresses, come or go (rtnetlink(7)). What has become of
 //! which one is not read from the messages: who is told looks at all that matter, so that a message that was
 //! lost is no worse than one that came late.
 
@@ -17,8 +17,10 @@ pub struct Links {
     socket: UnixDatagram,
 }
 
-/// Group 1 of `NETLINK_ROUTE`.
+/// Groups of `NETLINK_ROUTE`. Routes are not among them: there may be a flood of those.
 const RTMGRP_LINK: u32 = 1;
+const RTMGRP_IPV4_IFADDR: u32 = 0x10;
+const RTMGRP_IPV6_IFADDR: u32 = 0x100;
 /// An interface that comes is told of several times.
 const TOGETHER: Duration = Duration::from_millis(10);
 
@@ -31,11 +33,12 @@ impl Links {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         // No protocol is number 0: NETLINK_ROUTE.
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-        bind(&socket, &SocketAddrNetlink::new(0, RTMGRP_LINK))?;
+        let groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
+        bind(&socket, &SocketAddrNetlink::new(0, groups))?;
         Ok(Self { socket: UnixDatagram::from_std(net::UnixDatagram::from(socket))? })
     }
 
-    /// Until something has become of an interface. May be given up and called again at any time.
+    /// Until something has become of an interface or an address. May be given up and called again at any time.
     pub async fn changed(&self) {
         if self.socket.readable().await.is_err() {
             // There is no runtime any more.

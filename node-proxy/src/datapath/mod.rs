@@ -6,7 +6,8 @@
 //! | `mod.rs` | [`Datapath`], [`Proxying`], and what they are told |
 //! | `ebpf.rs`, `listing.rs` | [`EbpfDatapath`]: programs on the workloads' interfaces, and what their maps hold |
 //! | `counting.rs` | [`counting`]: what they have counted, for the metrics |
-//! | `links.rs` | [`Links`]: when interfaces come or go |
+//! | `links.rs` | [`Links`]: when interfaces and addresses come or go |
+//! | `outside.rs` | [`Outside`]: what leads outside of this node |
 //! | `shared_proxy.rs`, `registered.rs` | [`SharedProxy`]: the proxy to which they hand connections, and whom it knows |
 //! | `none.rs` | [`NoDatapath`]: nothing is carried out, and it says so |
 //! | `recording.rs` | [`Recording`]: writes down what it is told, fails when a test wants it to |
@@ -18,7 +19,7 @@ mod ebpf;
 mod links;
 mod listing;
 mod none;
-pub(crate) mod outside;
+mod outside;
 mod recording;
 pub(crate) mod registered;
 mod shared_proxy;
@@ -36,6 +37,7 @@ pub use self::counting::counting;
 pub use self::ebpf::EbpfDatapath;
 pub use self::links::Links;
 pub use self::none::NoDatapath;
+pub use self::outside::Outside;
 pub use self::recording::{Call, Recorder, Recording};
 pub use self::shared_proxy::SharedProxy;
 use crate::objects::Attachment;
@@ -172,6 +174,22 @@ pub trait Datapath: Send {
     /// Endpoints that are no longer attached by themselves: their interface is gone, another has its name,
     /// or it has become part of another, or is so no longer. Each is returned once.
     fn lost(&mut self) -> Vec<EndpointId>;
+
+    /// Looks whether what leads outside of the node is what it was, and takes up what is other. Whether
+    /// services have to be put again: the node has other addresses.
+    fn look_outside(&mut self) -> bool {
+        false
+    }
+
+    /// Whether something that leads outside is not there yet, so that it is worth looking again.
+    fn is_outside_lacking(&self) -> bool {
+        false
+    }
+
+    /// What of the host is not as it has to be; nobody but its owner can mend it.
+    fn troubles(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Numbers that are in use from a time before the process began.
     ///

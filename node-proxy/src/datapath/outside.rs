@@ -1,42 +1,131 @@
-//! What leads outside of this node, where nobody says so: the devices of the default routes, and the
-//! addresses by which others know this node.
+//! What leads outside of this node: the devices that are named, or those of the default routes, and the
+//! addresses by which others know this node. Both may come, go and be made anew while the daemon runs.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// The devices of the default routes.
-pub(crate) fn devices() -> BTreeSet<String> {
-    let read = |file| fs::read_to_string(file).unwrap_or_default();
-    // The thread's own network namespace, as everything else that is done here.
-    let (v4, v6) = (read("/proc/thread-self/net/route"), read("/proc/thread-self/net/ipv6_route"));
-    of_default_routes(&v4, &v6)
+use portreeve_ebpf::node::default_route_devices;
+use rustix::net::netdevice::{index_to_name, name_to_index};
+use rustix::net::{AddressFamily, SocketType, socket};
+
+/// What is wanted, and what is in force of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outside {
+    /// `None`: those of the default routes.
+    devices: Option<BTreeSet<String>>,
+    /// `None`: those that others are called from.
+    addresses: Option<Vec<IpAddr>>,
+    /// Devices by name, with their numbers; `None`: none was found yet, and what was there before stays.
+    pub(super) attached: Option<BTreeMap<String, u32>>,
+    /// This node's addresses.
+    pub(super) own: Vec<IpAddr>,
+    /// Devices that are named and not there.
+    missing: Vec<String>,
+    /// Devices that are there, and why they can't be attached to.
+    pub(super) refused: Vec<String>,
 }
 
-/// `/proc/net/route` has a line of headings: device, destination, …, mask as the eighth.
-/// `/proc/net/ipv6_route` has none: destination, its length, …, flags as the ninth, device.
-fn of_default_routes(v4: &str, v6: &str) -> BTreeSet<String> {
-    const UP: u32 = 1;
-    const REJECT: u32 = 0x200;
-    let v4 = v4.lines().skip(1).filter_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        match fields[..] {
-            [device, "00000000", _, _, _, _, _, "00000000", ..] => Some(device.to_owned()),
-            _ => None,
+/// What there is on the host.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    /// Devices that are wanted and there, by name, with their numbers.
+    pub(super) devices: BTreeMap<String, u32>,
+    /// Addresses that others are called from.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// What is to be other than it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) devices: Option<BTreeMap<String, u32>>,
+    pub(super) addresses: Option<Vec<IpAddr>>,
+}
+
+impl Outside {
+    /// What the configuration names.
+    ///
+    /// # Errors
+    /// An address that no node can have.
+    pub fn new(
+        devices: Option<BTreeSet<String>>,
+        addresses: Option<Vec<IpAddr>>,
+    ) -> Result<Self, String> {
+        let mut own: Vec<IpAddr> = Vec::new();
+        for address in addresses.iter().flatten().map(IpAddr::to_canonical) {
+            if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+                return Err(format!("`{address}` is no address of a node"));
+            }
+            if !own.contains(&address) {
+                own.push(address);
+            }
         }
+        let addresses = addresses.map(|_| own);
+        Ok(Self { devices, addresses, ..Self::default() })
+    }
+
+    /// Looks around.
+    pub(super) fn find(&self) -> Found {
+        let names = match &self.devices {
+            Some(devices) => devices.clone(),
+            None => devices_of_default_routes(),
+        };
+        let number = |name: String| {
+            let number = any_socket().and_then(|any| name_to_index(&any, &name)).ok()?;
+            Some((name, number))
+        };
+        Found {
+            devices: names.into_iter().filter_map(number).collect(),
+            addresses: self.addresses.clone().unwrap_or_else(addresses),
+        }
+    }
+
+    /// What is to change, for what is there now. Where devices and addresses are not named, those that were
+    /// found stay until there are others: a network that is down for a moment changes nothing.
+    pub(super) fn change(&mut self, found: Found) -> Change {
+        let is_guess = self.devices.is_none();
+        let missing =
+            self.devices.iter().flatten().filter(|name| !found.devices.contains_key(*name));
+        self.missing = missing
+            .map(|name| {
+                format!(
+                    "kernel.devices: there is no device `{name}`: nobody is answered by it until there is"
+                )
+            })
+            .collect();
+        let devices = (!is_guess || !found.devices.is_empty()).then_some(found.devices);
+        let devices = devices.filter(|devices| self.attached.as_ref() != Some(devices));
+        let is_known = self.addresses.is_some() || !found.addresses.is_empty();
+        let addresses = Some(found.addresses).filter(|own| is_known && *own != self.own);
+        Change { devices, addresses }
+    }
+
+    /// Whether something that is wanted is not there yet, so that it is worth looking again.
+    pub(super) fn is_lacking(&self) -> bool {
+        !self.missing.is_empty() || self.attached.is_none() || self.own.is_empty()
+    }
+
+    /// What is wrong with what is wanted.
+    pub(super) fn errors(&self) -> Vec<String> {
+        self.missing.iter().chain(&self.refused).cloned().collect()
+    }
+}
+
+fn any_socket() -> rustix::io::Result<std::os::fd::OwnedFd> {
+    socket(AddressFamily::INET, SocketType::DGRAM, None)
+}
+
+/// The names of the devices of the default routes, of the thread's own network namespace.
+fn devices_of_default_routes() -> BTreeSet<String> {
+    let numbers = default_route_devices().unwrap_or_else(|error| {
+        tracing::warn!("can't ask which devices the default routes are by: {error}");
+        BTreeSet::new()
     });
-    let v6 = v6.lines().filter_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [destination, "00", _, _, _, _, _, _, flags, device] = fields[..] else { return None };
-        let flags = u32::from_str_radix(flags, 16).ok()?;
-        let is_default = destination.bytes().all(|digit| digit == b'0');
-        (is_default && flags & UP != 0 && flags & REJECT == 0).then(|| device.to_owned())
-    });
-    v4.chain(v6).filter(|device| device != "lo").collect()
+    let name = |number| any_socket().and_then(|any| index_to_name(&any, number)).ok();
+    numbers.into_iter().filter_map(name).filter(|name| name != "lo").collect()
 }
 
 /// The address from which this node would call somebody far away, in each family.
-pub(crate) fn addresses() -> Vec<IpAddr> {
+fn addresses() -> Vec<IpAddr> {
     // Nobody is called: addresses that stand in documents (RFC 5737, RFC 3849), at the discard port.
     let far: [(IpAddr, IpAddr); 2] = [
         (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
@@ -56,19 +145,57 @@ pub(crate) fn addresses() -> Vec<IpAddr> {
 mod tests {
     use super::*;
 
+    fn devices(all: &[(&str, u32)]) -> BTreeMap<String, u32> {
+        all.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect()
+    }
+
+    fn found(all: &[(&str, u32)], addresses: &[&str]) -> Found {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        Found { devices: devices(all), addresses }
+    }
+
+    /// Carries a change out.
+    fn take(outside: &mut Outside, found: Found) -> Change {
+        let change = outside.change(found);
+        outside.attached = change.devices.clone().or(outside.attached.take());
+        outside.own = change.addresses.clone().unwrap_or(std::mem::take(&mut outside.own));
+        change
+    }
+
     #[test]
-    fn devices_of_default_routes_are_found_in_both_families() {
-        let v4 = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
-                  eth0\t00000000\t0101A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n\
-                  eth1\t0001A8C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0\n";
-        let v6 = "fd000000000000000000000000000000 40 00000000000000000000000000000000 00 \
-                  00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth2\n\
-                  00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
-                  fd000000000000000000000000000001 00000400 00000001 00000000 00000003     eth3\n\
-                  00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
-                  00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo\n";
-        let found = of_default_routes(v4, v6);
-        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["eth0", "eth3"]);
-        assert!(of_default_routes("", "nonsense\n").is_empty());
+    fn a_device_that_is_made_anew_and_a_network_that_comes_up_later_are_taken_up() {
+        let mut outside = Outside::new(None, None).unwrap();
+        assert_eq!(take(&mut outside, Found::default()), Change::default(), "what was there stays");
+        assert!(outside.is_lacking() && outside.errors().is_empty());
+        let up = found(&[("eth0", 2)], &["192.0.2.7"]);
+        let change = take(&mut outside, up.clone());
+        assert_eq!(change.devices, Some(devices(&[("eth0", 2)])));
+        assert_eq!(change.addresses, Some(up.addresses.clone()));
+        assert!(!outside.is_lacking());
+        assert_eq!(
+            take(&mut outside, up.clone()),
+            Change::default(),
+            "nothing is other than it was"
+        );
+        assert_eq!(take(&mut outside, Found::default()), Change::default(), "down for a moment");
+        let anew = found(&[("eth0", 9)], &["192.0.2.7"]);
+        let change = take(&mut outside, anew);
+        assert_eq!(change, Change { devices: Some(devices(&[("eth0", 9)])), addresses: None });
+    }
+
+    #[test]
+    fn a_device_that_is_named_and_not_there_is_an_error_until_it_is() {
+        let named = ["eth0", "eth1"].map(str::to_owned).into();
+        let own: Vec<IpAddr> = vec!["192.0.2.7".parse().unwrap()];
+        let mut outside = Outside::new(Some(named), Some(own)).unwrap();
+        let change = take(&mut outside, found(&[("eth0", 2)], &["192.0.2.7"]));
+        assert_eq!(change.devices, Some(devices(&[("eth0", 2)])), "the other one is answered by");
+        assert!(outside.errors().len() == 1 && outside.errors()[0].contains("`eth1`"));
+        take(&mut outside, found(&[("eth0", 2), ("eth1", 3)], &["192.0.2.7"]));
+        assert!(outside.errors().is_empty() && !outside.is_lacking());
+        let change = take(&mut outside, found(&[("eth1", 3)], &["192.0.2.7"]));
+        assert_eq!(change.devices, Some(devices(&[("eth1", 3)])));
+        assert_eq!(outside.errors().len(), 1);
+        assert!(Outside::new(None, Some(vec!["127.0.0.1".parse().unwrap()])).is_err());
     }
 }

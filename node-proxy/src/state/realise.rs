@@ -43,6 +43,17 @@ impl Node {
             }
         }
         self.endpoints.hurry_unattached();
+        self.look_outside();
+    }
+
+    /// Looks whether other devices and addresses lead outside than before. Call [`Node::realise`] then.
+    pub fn look_outside(&mut self) {
+        if self.datapath.look_outside() {
+            for state in self.services.all.values_mut() {
+                state.is_realised = false;
+                state.backoff.hurry();
+            }
+        }
     }
 
     /// When there is something to do again without any change.

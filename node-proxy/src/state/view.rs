@@ -206,6 +206,7 @@ impl Node {
         all.extend(unwell.map(|error| {
             format!("the shared proxy: {error}; what it is to read is refused until the daemon is started again")
         }));
+        all.extend(self.datapath.troubles());
         let addresses = self.ipcache.backoff.error.iter();
         all.extend(addresses.map(|error| format!("addresses: {error}")));
         let Leftovers { endpoints, addresses, services, unreadable, is_synced, .. } =

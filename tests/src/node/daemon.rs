@@ -45,9 +45,17 @@ impl Daemon {
     /// # Panics
     /// When it can't be written.
     pub fn configure(&self, config: &str) {
+        self.configure_kernel("bpffs: bpf", config);
+    }
+
+    /// The same, with the keys of `kernel`.
+    ///
+    /// # Panics
+    /// When it can't be written.
+    pub fn configure_kernel(&self, kernel: &str, config: &str) {
         let admin = if config.contains("admin:") { "" } else { "admin: 'off'\n" };
         let config = format!(
-            "objects: objects/\nstate: state/\nsocket: node.sock\nkernel: {{bpffs: bpf}}\n\
+            "objects: objects/\nstate: state/\nsocket: node.sock\nkernel: {{{kernel}}}\n\
              {admin}{config}\n"
         );
         fs::write(self.path("node.yaml"), config).expect("a file");

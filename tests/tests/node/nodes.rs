@@ -167,7 +167,7 @@ impl Nodes {
 }
 
 /// A node's way to the others, and theirs to its workloads.
-fn uplink(net: &Net, node: &str, number: u8) {
+pub(super) fn uplink(net: &Net, node: &str, number: u8) {
     let cable = format!("n{number}");
     net.cable((node, "eth0"), ("away", &cable));
     let (v4, v6) = (format!("10.63.9.{}", number * 4 - 3), format!("fd63:9{number}::1"));

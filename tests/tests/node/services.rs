@@ -4,7 +4,7 @@ use portreeve_tests::node::NEEDS;
 use portreeve_tests::{Need, eventually, trial};
 use rustix::process::Signal;
 
-use super::nodes::{CLIENT_IS_READ, Nodes};
+use super::nodes::{CLIENT_IS_READ, Nodes, uplink};
 
 pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
     let needs = [&NEEDS[..], &[Need::Program("curl"), Need::Program("nginx")]].concat();
@@ -14,6 +14,7 @@ pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
         trial("with_a_local_traffic_policy_only_nodes_with_a_backend_answer", &needs, local),
         trial("services_are_there_while_the_daemon_is_not", &needs, killed),
         trial("services_that_change_are_in_force_and_shown", &needs, changed),
+        trial("a_device_that_is_made_anew_answers_again", &needs, anew),
     ]
 }
 
@@ -88,6 +89,32 @@ fn killed() {
         assert_eq!(nodes.net.status("client", CLUSTER[0], 81, "/any"), "200");
         assert_eq!(nodes.net.status("away", ONE[0], 30_080, "/front/a"), "200");
     }
+}
+
+fn anew() {
+    let nodes = Nodes::with(&[("services.yaml", SERVICES)]);
+    assert_eq!(nodes.net.status("away", TWO[0], 30_080, "/front/a"), "200");
+    nodes.net.ip("two", "link del eth0\n");
+    uplink(&nodes.net, "two", 2);
+    for address in TWO {
+        eventually("the device that is another by now", || {
+            (nodes.net.status("away", address, 30_080, "/front/a") == "200").then_some(())
+        });
+    }
+    // So does one that is named, and comes later; until then it is an error.
+    let mut nodes = nodes;
+    let config = "node: two\nadmin: 'off'\n";
+    nodes.two.signal(Signal::TERM);
+    nodes.two.wait();
+    nodes.net.ip("two", "link del eth0\n");
+    nodes.two.configure_kernel("bpffs: bpf, devices: [eth0], addresses: [10.63.9.5]", config);
+    nodes.two.start(&nodes.net);
+    assert!(nodes.two.text(&["status"]).contains("there is no device `eth0`"));
+    uplink(&nodes.net, "two", 2);
+    eventually("the device that was missing", || {
+        (nodes.net.status("away", TWO[0], 30_080, "/front/a") == "200").then_some(())
+    });
+    assert!(!nodes.two.text(&["status"]).contains("there is no device"));
 }
 
 fn changed() {
