@@ -139,6 +139,9 @@ fn open_datapath(config: &Config, flows: &Flows) -> Result<Carried, Failure> {
     let outside = Outside::new(devices, addresses)
         .map_err(|error| Failure::config(format!("error: kernel.addresses: {error}")))?;
     datapath.serve_outside(outside);
+    for trouble in datapath.troubles() {
+        tracing::warn!("{trouble}");
+    }
     datapath
         .serve_processes(config.kernel.cgroup.as_deref())
         .map_err(|error| Failure::new(format!("services can't be had at `connect()`: {error}")))?;

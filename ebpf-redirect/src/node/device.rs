@@ -27,6 +27,10 @@ pub(super) fn prepare() -> Result<u32, NodeError> {
         fs::write(format!("/proc/sys/net/ipv4/conf/{NAME}/{option}"), value)
             .map_err(NodeError::network("let the device `portreeve0` take all addresses"))?;
     }
+    // On a device without an address, a loose `rp_filter` is as strict as a strict one.
+    netlink
+        .ask(own_address(device))
+        .map_err(NodeError::network("give the device `portreeve0` an address"))?;
     // Nothing is routed there, but who asks the kernel whose an address is, has to ask in the name of a device
     // that routes. Without IPv6 nobody asks.
     match fs::write(format!("/proc/sys/net/ipv6/conf/{NAME}/forwarding"), "1") {
@@ -111,6 +115,15 @@ fn up(device: u32) -> Request {
     Request::new(RTM_SETLINK, &link(device))
 }
 
+/// An address that nobody outside of this host can send to: of the loopback network (RFC 1122, 3.2.1.3).
+fn own_address(device: u32) -> Request {
+    const ADDRESS: [u8; 4] = [127, 80, 82, 1];
+    const HOST: u8 = 254;
+    // `struct ifaddrmsg`
+    let fixed = [&[AF_INET, 32, 0, HOST][..], &device.to_ne_bytes()].concat();
+    Request::new(RTM_NEWADDR, &fixed).with(IFA_LOCAL, &ADDRESS).with(IFA_ADDRESS, &ADDRESS)
+}
+
 /// `struct ifinfomsg`, of a device that is up.
 fn link(device: u32) -> Vec<u8> {
     const IFF_UP: u32 = 1;
@@ -157,7 +170,10 @@ fn by_mark(request: Request) -> Request {
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-// include/uapi/linux/rtnetlink.h, if_link.h and fib_rules.h
+// include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h and fib_rules.h
+const RTM_NEWADDR: u16 = 20;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_SETLINK: u16 = 19;

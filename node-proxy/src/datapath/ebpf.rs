@@ -19,6 +19,7 @@ use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::balancing::Balancing;
 use super::census::Census;
+use super::host;
 use super::listing;
 use super::outside::{Change, Outside};
 use super::{
@@ -87,12 +88,9 @@ impl EbpfDatapath {
     pub fn serve_outside(&mut self, wanted: Outside) {
         self.outside = wanted;
         self.look_outside();
-        let Outside { attached, own, .. } = &self.outside;
-        for error in self.outside.errors() {
-            tracing::error!("{error}");
-        }
-        match attached {
+        match &self.outside.attached {
             Some(attached) => {
+                let own = &self.outside.own;
                 let devices: Vec<_> = attached.keys().collect();
                 tracing::info!("services are answered from outside by {devices:?}, at {own:?}");
             }
@@ -439,7 +437,7 @@ impl Datapath for EbpfDatapath {
     }
 
     fn troubles(&self) -> Vec<String> {
-        self.outside.errors()
+        self.outside.errors().into_iter().chain(host::troubles()).collect()
     }
 
     fn numbers_in_use(&self) -> Result<NumbersInUse, DatapathError> {

@@ -6,6 +6,7 @@
 //! | `mod.rs` | [`Datapath`], [`Proxying`], and what they are told |
 //! | `ebpf.rs`, `listing.rs` | [`EbpfDatapath`]: programs on the workloads' interfaces, and what their maps hold |
 //! | `counting.rs` | [`counting`]: what they have counted, for the metrics |
+//! | `host.rs` | settings of the host that are in the way |
 //! | `links.rs` | [`Links`]: when interfaces and addresses come or go |
 //! | `outside.rs` | [`Outside`]: what leads outside of this node |
 //! | `shared_proxy.rs`, `registered.rs` | [`SharedProxy`]: the proxy to which they hand connections, and whom it knows |
@@ -16,6 +17,7 @@ mod balancing;
 mod census;
 mod counting;
 mod ebpf;
+mod host;
 mod links;
 mod listing;
 mod none;

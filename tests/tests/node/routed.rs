@@ -23,6 +23,7 @@ pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
         trial("workloads_may_do_what_both_their_policies_allow", &needs, allowed),
         trial("who_is_refused_is_told_at_once", &needs, told),
         trial("the_tables_show_what_is_in_force", &needs, tables),
+        trial("a_host_that_drops_what_is_led_to_the_proxy_is_said", &needs, strict),
         trial("a_policy_that_changes_is_in_force_for_the_next_request", &needs, changed),
         trial("one_who_comes_again_under_the_same_interface_is_judged_again", &needs, comes_again),
         trial(
@@ -110,6 +111,18 @@ fn tables() {
     assert_eq!(ct["rows"].as_array().map(Vec::len), Some(1), "{ct}");
     assert_eq!(ct["rows"][0][0], *shop, "{ct}");
     assert!(node.daemon.text(&["bpf", "lb", "list", "--endpoint", "shop"]).is_empty());
+}
+
+fn strict() {
+    let node = Node::new();
+    let set = |value| node.net.set("node", "net/ipv4/conf/all/rp_filter", value);
+    set("1");
+    let said = node.daemon.text(&["status"]);
+    assert!(said.contains("error: `net.ipv4.conf.all.rp_filter` is 1"), "{said}");
+    assert!(said.contains("\n  hint: `sysctl -w net.ipv4.conf.all.rp_filter=2`"), "{said}");
+    set("2");
+    assert!(!node.daemon.text(&["status"]).contains("rp_filter"));
+    assert_eq!(node.status("client", "10.60.0.3", 8080, "/public/a"), "200");
 }
 
 fn changed() {
