@@ -21,16 +21,22 @@ pub(crate) fn run(arguments: &DetachArguments) -> Result<(), Failure> {
     let removed = NodeKernel::remove(&settings).map_err(|error| trouble::kernel(&error))?;
     let (name, place) = (&settings.instance, settings.bpffs.display());
     if removed.is_empty() {
-        return print(&format!("nothing is set up as instance `{name}` below {place}\n")).map(drop);
+        let others = match removed.device_is_anothers {
+            true => "; the device `portreeve0` is used by another one, pinned elsewhere, and stays",
+            false => "",
+        };
+        let nothing = format!("nothing is set up as instance `{name}` below {place}{others}\n");
+        return print(&nothing).map(drop);
     }
     print(&format!("{name}: {}\n", describe(&removed))).map(drop)
 }
 
 fn describe(removed: &NodeRemoved) -> String {
     let (programs, maps) = (removed.programs.len(), removed.maps.len());
-    let device = match removed.device {
-        true => "; the device `portreeve0`, its rules and its routes removed",
-        false => "",
+    let device = match (removed.device, removed.device_is_anothers) {
+        (true, _) => "; the device `portreeve0`, its rules and its routes removed",
+        (false, true) => "; the device `portreeve0` stays: another instance uses it",
+        (false, false) => "",
     };
     format!(
         "{programs} programs detached, {maps} maps removed{device}; workloads are not judged any more"
@@ -47,11 +53,18 @@ mod tests {
             programs: vec!["7-from".to_owned(), "7-to".to_owned()],
             maps: vec!["OWN".to_owned()],
             device: true,
+            device_is_anothers: false,
         };
         assert_eq!(
             describe(&some),
             "2 programs detached, 1 maps removed; the device `portreeve0`, its rules and its routes \
              removed; workloads are not judged any more"
+        );
+        let others = NodeRemoved { device: false, device_is_anothers: true, ..some };
+        let said = describe(&others);
+        assert!(
+            said.contains("; the device `portreeve0` stays: another instance uses it;"),
+            "{said}"
         );
     }
 }

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use portreeve_ebpf_common::node::mark;
 
 use super::error::NodeError;
@@ -52,6 +53,20 @@ pub(super) fn prepare() -> Result<u32, NodeError> {
         }
     }
     Ok(device)
+}
+
+/// Whether a program of ours is attached to it, whoever has pinned that.
+pub(super) fn is_used() -> Result<bool, NodeError> {
+    if number(NAME).is_err() {
+        return Ok(false);
+    }
+    let attached = SchedClassifier::query_tcx(NAME, TcAttachType::Ingress)
+        .map_err(io::Error::other)
+        .map_err(NodeError::network("ask who uses the device `portreeve0`"))?;
+    Ok(attached
+        .1
+        .iter()
+        .any(|program| program.name_as_str().is_some_and(|name| name.starts_with("portreeve"))))
 }
 
 /// Takes it all away; whether any of it was there. What `net.ipv4.tcp_early_demux` was before is not known:

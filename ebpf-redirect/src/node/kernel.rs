@@ -119,7 +119,7 @@ impl NodeKernel {
     }
 
     /// Takes away all that an instance has set up, whoever made it: nothing is judged any more. The device
-    /// goes with the last instance. What isn't there is no error.
+    /// goes with the last instance, wherever that is pinned. What isn't there is no error.
     ///
     /// # Errors
     /// When somebody has the instance, and when something can't be removed.

@@ -18,13 +18,16 @@ pub struct NodeRemoved {
     pub maps: Vec<String>,
     /// The device, the rules and the routes that lead packets to the proxy.
     pub device: bool,
+    /// The device is there still: it is used by an instance that is pinned elsewhere, or beside this one.
+    pub device_is_anothers: bool,
 }
 
 impl NodeRemoved {
     /// Whether there was nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        let Self { programs, maps, device, device_is_anothers: _ } = self;
+        programs.is_empty() && maps.is_empty() && !device
     }
 }
 
@@ -44,8 +47,11 @@ pub(super) fn remove(bpffs: &Path, instance: &InstanceName) -> Result<NodeRemove
         let unpinned = folder.remove().map_err(SetupError::file("can't remove", folder.path()))?;
         (removed.programs, removed.maps) = (unpinned.links, unpinned.maps);
     }
-    // The folder above is there as long as another instance is.
-    if !folder.path().parent().is_some_and(Path::exists) {
+    // Nothing of this instance is attached to the device any more: what is, is another's, wherever that is
+    // pinned; and the folder above is there as long as another instance is.
+    let has_neighbours = folder.path().parent().is_some_and(Path::exists);
+    removed.device_is_anothers = device::is_used()?;
+    if !has_neighbours && !removed.device_is_anothers {
         removed.device = device::remove()?;
     }
     Ok(removed)

@@ -7,12 +7,12 @@
 //!  away   10.61.0.9 fd61::9 ──veth── paw ┘  (another host; its cable is not judged)
 //! ```
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use portreeve_tests::node::NEEDS;
 use portreeve_tests::node::daemon::Daemon;
-use portreeve_tests::node::net::Net;
+use portreeve_tests::node::net::{Net, succeed};
 use portreeve_tests::sidecar::node_binary;
 use portreeve_tests::{Need, eventually, needed, trial};
 use rustix::process::Signal;
@@ -36,6 +36,7 @@ pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
         trial("two_who_change_places_are_both_attached", &needs, places),
         trial("after_an_orderly_end_what_needs_reading_is_refused", &needs, ended),
         trial("what_is_detached_judges_nothing_and_can_be_set_up_again", &needs, detached),
+        trial("detaching_elsewhere_leaves_a_running_daemon_its_device", &needs, elsewhere),
     ]
 }
 
@@ -258,16 +259,32 @@ fn ended() {
     assert_eq!(node.status("client", "10.60.0.3", 9999, "/"), "refused");
 }
 
+fn detach_from(node: &Node, bpffs: &str) -> (Option<i32>, String) {
+    let mut detach = node.net.inside("node", node_binary());
+    detach.args(["detach", "--bpffs"]).arg(node.daemon.path(bpffs));
+    let output = detach.stdout(Stdio::piped()).stderr(Stdio::piped()).output();
+    let output = output.expect("it runs");
+    let [said, error] = [output.stdout, output.stderr].map(String::from_utf8);
+    (output.status.code(), said.expect("text") + &error.expect("text"))
+}
+
+fn elsewhere() {
+    let node = Node::new();
+    let other = node.daemon.path("other");
+    std::fs::create_dir(&other).expect("a folder");
+    succeed(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&other));
+    let (code, said) = detach_from(&node, "other");
+    let _ = Command::new("umount").arg("--lazy").arg(&other).status();
+    assert!(code == Some(0) && said.starts_with("nothing is set up"), "{said}");
+    assert!(said.contains("`portreeve0` is used by another one"), "{said}");
+    // What needs the device is still led to the proxy.
+    assert_eq!(node.status("client", "10.60.0.3", 8080, "/public/a"), "200");
+    assert_eq!(node.status("client", "10.60.0.3", 8080, "/private"), "403");
+}
+
 fn detached() {
     let mut node = Node::new();
-    let detach = |node: &Node| {
-        let mut detach = node.net.inside("node", node_binary());
-        detach.args(["detach", "--bpffs"]).arg(node.daemon.path("bpf"));
-        let output = detach.stdout(Stdio::piped()).stderr(Stdio::piped()).output();
-        let output = output.expect("it runs");
-        let [said, error] = [output.stdout, output.stderr].map(String::from_utf8);
-        (output.status.code(), said.expect("text") + &error.expect("text"))
-    };
+    let detach = |node: &Node| detach_from(node, "bpf");
     let (code, said) = detach(&node);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains(&format!("process {}", node.daemon.pid())), "{said}");
