@@ -273,9 +273,13 @@ fn counted() {
                     reason=\"policy\"} 200";
     eventually("every denial", || node.metrics().contains(expected).then_some(()));
     let metrics = node.metrics();
-    let packets =
-        "portreeve_kernel_packets_total{direction=\"ingress\",outcome=\"policy_denied\"} 200";
+    let packets = "portreeve_kernel_packets_total{direction=\"ingress\",outcome=\"policy\"} 200";
     assert!(metrics.contains(packets), "{metrics}");
+    // A refusal that was answered is a packet still, and counted as one once.
+    let answered =
+        "portreeve_kernel_packet_actions_total{direction=\"ingress\",action=\"answered\"} ";
+    assert!(metrics.contains(answered), "{metrics}");
+    assert!(!metrics.contains("outcome=\"answered\""), "{metrics}");
     assert!(metrics.contains("portreeve_kernel_events_lost_total 0"), "{metrics}");
 }
 
@@ -296,7 +300,7 @@ fn lost() {
         let of = rows.iter().filter(|row| row[0] == outcome);
         of.filter_map(|row| row[2].parse::<u64>().ok()).sum()
     };
-    assert_eq!(metrics("policy_denied"), SENT as u64, "every packet was judged and counted");
+    assert_eq!(metrics("policy"), SENT as u64, "every packet was judged and counted");
     let lost = metrics("event_lost");
     assert!(lost > 1000, "{lost}");
     eventually("a word", || node.daemon.messages().contains("events of the kernel").then_some(()));

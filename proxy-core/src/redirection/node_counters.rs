@@ -9,8 +9,10 @@ use portreeve_policy::TrafficDirection;
 /// Packets of all endpoints, since the programs were loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeKernelCounters {
-    /// What became of them.
+    /// What became of them: each packet once for each direction that it has gone.
     pub packets: Vec<KernelPackets>,
+    /// What was done with some of them besides.
+    pub actions: Vec<KernelPackets>,
     /// Events that found no room in the queue that they are told by.
     pub events_lost: u64,
 }

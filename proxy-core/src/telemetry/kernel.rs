@@ -66,13 +66,18 @@ fn of_workload(kernel: &KernelCounters, to: &mut To<'_>) -> fmt::Result {
 }
 
 fn of_node(kernel: &NodeKernelCounters, to: &mut To<'_>) -> fmt::Result {
-    to.counters(name::KERNEL_PACKETS, |family| {
-        for KernelPackets { direction, outcome, packets } in &kernel.packets {
-            let labels = [("direction", direction.as_str()), ("outcome", *outcome)];
-            family.add_if_any(&labels, *packets)?;
-        }
-        Ok(())
-    })?;
+    for (name, label, counted) in [
+        (name::KERNEL_PACKETS, "outcome", &kernel.packets),
+        (name::KERNEL_ACTIONS, "action", &kernel.actions),
+    ] {
+        to.counters(name, |family| {
+            for KernelPackets { direction, outcome, packets } in counted {
+                let labels = [("direction", direction.as_str()), (label, *outcome)];
+                family.add_if_any(&labels, *packets)?;
+            }
+            Ok(())
+        })?;
+    }
     to.counters(name::KERNEL_EVENTS_LOST, |family| family.add(&[], kernel.events_lost))
 }
 

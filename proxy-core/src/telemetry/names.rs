@@ -29,6 +29,7 @@ pub mod metric {
         KERNEL_DECISIONS = "portreeve_kernel_decisions_total", "Connections and datagrams judged inside of the kernel, since its programs were loaded";
         KERNEL_DENIALS = "portreeve_kernel_denials_total", "Denials that the kernel told of, by reason";
         KERNEL_PACKETS = "portreeve_kernel_packets_total", "Packets of a node's workloads by what became of them, since the programs were loaded";
+        KERNEL_ACTIONS = "portreeve_kernel_packet_actions_total", "What was done with packets of a node's workloads besides, since the programs were loaded";
         KERNEL_EVENTS_LOST = "portreeve_kernel_events_lost_total", "Decisions of the kernel that found no room on their way to the access log";
         KERNEL_MAPS_FULL = "portreeve_kernel_maps_full_total", "Connections and datagrams refused because a map of the kernel's was full";
         KERNEL_SERVICES = "portreeve_kernel_services_translated_total", "Connections and datagrams sent to a backend of a service";

@@ -68,7 +68,7 @@ fn told() {
     // A SYN that nobody answers is sent again after a second.
     assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
     let metrics = node.daemon.rows("metrics");
-    assert!(metrics.iter().any(|row| row[0] == "policy_denied" && row[1] == "ingress"));
+    assert!(metrics.iter().any(|row| row[0] == "policy" && row[1] == "ingress"));
 }
 
 fn tables() {
