@@ -2,10 +2,9 @@
 //! return, for every packet that comes after. A failure leaves what was in force before.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,22 +14,22 @@ use portreeve_ebpf_common::node::{
 };
 use portreeve_ebpf_common::{Address, ListenerSlot, ServiceKey};
 
+use super::attached::{OF_WORKLOAD, link_name};
 use super::device;
 use super::error::NodeError;
 use super::grace::Expedited;
 use super::maps::{Maps, check_pinned};
 use super::netlink::Netlink;
 use super::policy::NodePolicyTable;
-use super::programs::{AGAIN, FROM_WORKLOAD, Programs, TO_PROXY, TO_WORKLOAD};
+use super::programs::{Programs, TO_PROXY};
 use super::removal::{self, NodeRemoved};
 use super::revisions::Revisions;
 use super::settings::NodeSettings;
 use crate::address::address;
-use crate::attach::{Target, hold, pin, pinned};
 use crate::error::{MapError, SetupError};
 use crate::instance::{Folder, Owner, unlink};
 use crate::policy_map::is_full;
-use crate::sys::{self, LinkTarget, attach_type};
+use crate::sys::{self, attach_type};
 use crate::table::{Plain, Table};
 
 /// A node's datapath. What it has set up outlives it: programs go on judging until they are detached.
@@ -57,13 +56,6 @@ struct State {
     own: BTreeMap<u32, BTreeSet<Address>>,
     revisions: Revisions,
 }
-
-/// The programs of a workload's interface. Those who keep account of what the workload opens come first:
-/// what is opened is known when the answers come.
-const OF_WORKLOAD: [(&str, &str, u32); 2] = [
-    ("from", FROM_WORKLOAD, attach_type::TCX_INGRESS),
-    ("to", TO_WORKLOAD, attach_type::TCX_EGRESS),
-];
 
 impl NodeKernel {
     /// Sets everything up that is not there yet, and takes over what is: maps with all that is in them,
@@ -406,72 +398,6 @@ impl NodeKernel {
         Ok(socket.map_err(MapError::system("can't read", "LISTENERS"))?.is_some())
     }
 
-    /// Replaces the programs of an interface that is known; forgets one that is gone. By the number alone
-    /// it can't be told: another interface may have it by now. So a link has to hold on to it still.
-    fn take_over(&self, interface: u32) -> Result<(), NodeError> {
-        let mut is_there = false;
-        for (end, program, _) in OF_WORKLOAD {
-            let link = self.live_link(&link_name(interface, end), interface);
-            is_there |=
-                link.map_err(|source| NodeError::Attach { program, interface, source })?.is_some();
-        }
-        if !is_there {
-            return self.detach(interface);
-        }
-        OF_WORKLOAD
-            .iter()
-            .try_for_each(|(end, program, kind)| self.hold_end(interface, end, program, *kind))
-    }
-
-    /// The pinned link, if it holds on to this interface.
-    fn live_link(&self, link: &str, interface: u32) -> io::Result<Option<OwnedFd>> {
-        let Some(link) = pinned(&self.folder.link(link))? else { return Ok(None) };
-        let target = sys::link_target(link.as_fd())?;
-        Ok((target == LinkTarget::Interface(interface)).then_some(link))
-    }
-
-    fn hold_end(
-        &self,
-        interface: u32,
-        end: &str,
-        program: &'static str,
-        kind: u32,
-    ) -> Result<(), NodeError> {
-        self.hold(&link_name(interface, end), program, kind, interface)
-    }
-
-    /// Has a program on an interface: in the place of the one that is there, if there is one.
-    pub(super) fn hold(
-        &self,
-        link: &str,
-        program: &'static str,
-        kind: u32,
-        interface: u32,
-    ) -> Result<(), NodeError> {
-        let held = || {
-            let path = self.folder.link(link);
-            let program = self.programs.descriptor(program)?;
-            if let Some(link) = self.live_link(link, interface)? {
-                return sys::link_update(link.as_fd(), program);
-            }
-            fs::create_dir_all(self.folder.links())?;
-            let made = sys::link_create_on(program, interface, kind)?;
-            pin(&made, &path)
-        };
-        held().map_err(|source| NodeError::Attach { program, interface, source })
-    }
-
-    /// Has first packets find the proxy whose ends another connection still has.
-    fn hold_namespace(&self) -> Result<(), SetupError> {
-        let namespace = Target::namespace()?;
-        fs::create_dir_all(self.folder.links())
-            .and_then(|()| self.programs.descriptor(AGAIN))
-            .and_then(|again| {
-                hold(&self.folder.link("namespace"), again, &namespace, attach_type::SK_LOOKUP)
-            })
-            .map_err(|source| SetupError::Attach { program: AGAIN, source })
-    }
-
     /// Whether packets of an interface can be read: those of tunnels without an Ethernet header can't.
     ///
     /// # Errors
@@ -486,10 +412,6 @@ impl NodeKernel {
     pub fn program(&mut self, name: &str) -> Option<&mut aya::programs::Program> {
         self.programs.object.program_mut(name)
     }
-}
-
-fn link_name(interface: u32, end: &str) -> String {
-    format!("{interface}-{end}")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `settings.rs` | what is asked for |
 //! | `kernel.rs` | [`NodeKernel`]: all that is done with it |
+//! | `attached.rs` | programs on interfaces |
 //! | `balance.rs` | services, and the devices that lead outside |
 //! | `crowd.rs` | who has how many connections |
 //! | `dial.rs` | services at the system call |
@@ -24,6 +25,7 @@
 //! Everything is pinned below `<bpffs>/portreeve-node/<instance>`: programs go on judging while nobody
 //! runs, and who starts next takes maps and links over.
 
+mod attached;
 mod balance;
 mod contents;
 mod crowd;

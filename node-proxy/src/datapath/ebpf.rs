@@ -3,23 +3,22 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use portreeve_core::carried_out;
 use portreeve_ebpf::node::{
-    EndpointEntry, NodeError, NodeKernel, NodePolicyTable, NodeSettings, endpoint_flags, host_end,
+    EndpointEntry, NodeError, NodeKernel, NodePolicyTable, NodeSettings, endpoint_flags,
 };
 use portreeve_ebpf::{ServiceConfig, kernel_verdict};
 use portreeve_policy::{EndpointPolicy, Identity, Protocol};
 use rustix::net::netdevice::{index_to_name, name_to_index};
-use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::balancing::Balancing;
 use super::census::Census;
 use super::host;
+use super::interfaces::{Interface, any_socket, interface};
 use super::listing;
 use super::outside::{Change, Outside};
 use super::{
@@ -27,7 +26,6 @@ use super::{
     Reading, ServiceName, ServiceSpec, Table, Wanted,
 };
 use crate::events::Names;
-use crate::objects::Attachment;
 
 /// Programs on the interfaces of workloads, as [`NodeKernel`] has them.
 #[derive(Debug)]
@@ -46,16 +44,9 @@ pub struct EbpfDatapath {
     ipcache: BTreeMap<IpNet, u32>,
     balancing: Balancing,
     outside: Outside,
+    /// Why what leads packets to the proxy can't be made anew.
+    ways: Option<String>,
     census: Option<Census>,
-}
-
-/// An interface as it was when an endpoint was attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Interface {
-    /// How it was named.
-    attachment: Attachment,
-    name: String,
-    number: u32,
 }
 
 impl EbpfDatapath {
@@ -79,6 +70,7 @@ impl EbpfDatapath {
             ipcache: BTreeMap::new(),
             balancing,
             outside: Outside::default(),
+            ways: None,
             census: None,
         })
     }
@@ -191,36 +183,6 @@ impl EbpfDatapath {
     pub fn names(&self) -> Arc<Names> {
         self.names.clone()
     }
-}
-
-/// The interface that a workload is attached by.
-fn interface(attachment: &Attachment) -> Result<Interface, DatapathError> {
-    match attachment {
-        Attachment::Interface(name) => {
-            let number = interface_number(name).ok_or_else(|| {
-                DatapathError(format!("there is no interface `{name}` on this host"))
-            })?;
-            Ok(Interface { attachment: attachment.clone(), name: name.clone(), number })
-        }
-        Attachment::NetworkNamespace(path) => {
-            let failed = |error: &dyn std::fmt::Display| {
-                DatapathError(format!("network namespace `{}`: {error}", path.display()))
-            };
-            let number = host_end(path).map_err(|error| failed(&error))?;
-            let name = any_socket().and_then(|any| index_to_name(&any, number));
-            let name = name.map_err(|error| failed(&error))?;
-            Ok(Interface { attachment: attachment.clone(), name, number })
-        }
-    }
-}
-
-fn interface_number(name: &str) -> Option<u32> {
-    any_socket().and_then(|any| name_to_index(&any, name)).ok()
-}
-
-/// To ask for interfaces of this thread's network namespace; `/sys` may be another's.
-fn any_socket() -> rustix::io::Result<OwnedFd> {
-    socket(AddressFamily::INET, SocketType::DGRAM, None)
 }
 
 /// A policy as the kernel has it, and whether it lets pass what it only marks, so that somebody is told.
@@ -436,8 +398,17 @@ impl Datapath for EbpfDatapath {
         self.outside.is_lacking()
     }
 
+    fn restore_ways(&mut self) {
+        let failed = self.kernel.restore_ways().err().map(|error| error.to_string());
+        if let Some(error) = failed.as_ref().filter(|_| self.ways.is_none()) {
+            tracing::error!("nothing leads to the proxy: {error}");
+        }
+        self.ways = failed;
+    }
+
     fn troubles(&self) -> Vec<String> {
-        self.outside.errors().into_iter().chain(host::troubles()).collect()
+        let ways = self.ways.iter().map(|error| format!("nothing leads to the proxy: {error}"));
+        self.outside.errors().into_iter().chain(host::troubles()).chain(ways).collect()
     }
 
     fn numbers_in_use(&self) -> Result<NumbersInUse, DatapathError> {

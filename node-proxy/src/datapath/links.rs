@@ -1,4 +1,4 @@
-//! When interfaces of this network namespace, and their addresses, come or go (rtnetlink(7)). What has become of
+//! When interfaces of this network namespace, their addresses, and rules of routing come or go (rtnetlink(7)). What has become of
 //! which one is not read from the messages: who is told looks at all that matter, so that a message that was
 //! lost is no worse than one that came late.
 
@@ -21,6 +21,9 @@ pub struct Links {
 const RTMGRP_LINK: u32 = 1;
 const RTMGRP_IPV4_IFADDR: u32 = 0x10;
 const RTMGRP_IPV6_IFADDR: u32 = 0x100;
+const RTMGRP_IPV4_RULE: u32 = 0x80;
+/// `RTNLGRP_IPV6_RULE`, the 19th.
+const RTMGRP_IPV6_RULE: u32 = 1 << 18;
 /// An interface that comes is told of several times.
 const TOGETHER: Duration = Duration::from_millis(10);
 
@@ -33,12 +36,13 @@ impl Links {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         // No protocol is number 0: NETLINK_ROUTE.
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-        let groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
+        let addresses = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
+        let groups = RTMGRP_LINK | addresses | RTMGRP_IPV4_RULE | RTMGRP_IPV6_RULE;
         bind(&socket, &SocketAddrNetlink::new(0, groups))?;
         Ok(Self { socket: UnixDatagram::from_std(net::UnixDatagram::from(socket))? })
     }
 
-    /// Until something has become of an interface or an address. May be given up and called again at any time.
+    /// Until something has become of an interface, an address or a rule. May be given up and called again at any time.
     pub async fn changed(&self) {
         if self.socket.readable().await.is_err() {
             // There is no runtime any more.

@@ -18,6 +18,7 @@ mod census;
 mod counting;
 mod ebpf;
 mod host;
+mod interfaces;
 mod links;
 mod listing;
 mod none;
@@ -187,6 +188,9 @@ pub trait Datapath: Send {
     fn is_outside_lacking(&self) -> bool {
         false
     }
+
+    /// Makes anew what leads packets to the proxy, if somebody has taken it away.
+    fn restore_ways(&mut self) {}
 
     /// What of the host is not as it has to be; nobody but its owner can mend it.
     fn troubles(&self) -> Vec<String> {

@@ -48,6 +48,7 @@ impl Node {
 
     /// Looks whether other devices and addresses lead outside than before. Call [`Node::realise`] then.
     pub fn look_outside(&mut self) {
+        self.datapath.restore_ways();
         if self.datapath.look_outside() {
             for state in self.services.all.values_mut() {
                 state.is_realised = false;

@@ -24,6 +24,7 @@ pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
         trial("who_is_refused_is_told_at_once", &needs, told),
         trial("the_tables_show_what_is_in_force", &needs, tables),
         trial("a_host_that_drops_what_is_led_to_the_proxy_is_said", &needs, strict),
+        trial("ways_to_the_proxy_that_somebody_takes_away_are_made_anew", &needs, lost_ways),
         trial("a_policy_that_changes_is_in_force_for_the_next_request", &needs, changed),
         trial("one_who_comes_again_under_the_same_interface_is_judged_again", &needs, comes_again),
         trial(
@@ -124,6 +125,17 @@ fn strict() {
     set("2");
     assert!(!node.daemon.text(&["status"]).contains("rp_filter"));
     assert_eq!(node.status("client", "10.60.0.3", 8080, "/public/a"), "200");
+}
+
+fn lost_ways() {
+    let node = Node::new();
+    let served = || node.status("client", "10.60.0.3", 8080, "/public/a") == "200";
+    assert!(served());
+    for taken in ["rule del fwmark 0x50520001", "link del portreeve0"] {
+        node.net.ip("node", taken);
+        eventually("the ways", || served().then_some(()));
+        assert_eq!(node.status("client", "10.60.0.3", 8080, "/private"), "403", "{taken}");
+    }
 }
 
 fn changed() {
