@@ -226,6 +226,8 @@ async fn follow(
     // On its own: a batch that is half read must not be lost to something that happens meanwhile.
     let reader = tokio::spawn(async move { while send.send(source.next().await).await.is_ok() {} });
     let mut looks = tokio::time::interval(HEALTH);
+    // One for all turns: it waits a little for more, which the others must not make it begin again with.
+    let mut changed = std::pin::pin!(links.changed());
     let (mut was_well, mut has_changed) = (true, false);
     loop {
         let next = lock(node).next();
@@ -255,12 +257,14 @@ async fn follow(
                 was_well = health.is_ok();
                 // A route comes a little later than its device and its address.
                 let mut node = lock(node);
+                node.restore_ways();
                 if std::mem::take(&mut has_changed) || node.datapath().is_outside_lacking() {
                     node.look_outside();
                     node.realise(Instant::now());
                 }
             }
-            () = links.changed() => {
+            () = &mut changed => {
+                changed.set(links.changed());
                 has_changed = true;
                 let mut node = lock(node);
                 node.look_at_interfaces();

@@ -29,10 +29,13 @@ impl Expedited {
         if is_set(EXPEDITED) || is_set(NORMAL) {
             return None;
         }
-        let expedited = Self { marker: folder.path().join(MARKER) };
-        fs::create_dir(&expedited.marker).ok()?;
-        // Dropped, and so put back, if it fails.
-        fs::write(EXPEDITED, "1").is_ok().then_some(expedited)
+        let marker = folder.path().join(MARKER);
+        fs::create_dir(&marker).ok()?;
+        if fs::write(EXPEDITED, "1").is_err() {
+            let _ = fs::remove_dir(&marker);
+            return None;
+        }
+        Some(Self { marker })
     }
 
     /// Puts back what one who was killed has left.
@@ -52,7 +55,10 @@ impl Drop for Expedited {
 }
 
 fn put_back(marker: &Path) -> io::Result<()> {
-    fs::write(EXPEDITED, "0")?;
+    // Where it is not set there is nothing to put back.
+    if is_set(EXPEDITED) {
+        fs::write(EXPEDITED, "0")?;
+    }
     fs::remove_dir(marker)
 }
 

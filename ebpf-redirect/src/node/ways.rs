@@ -19,7 +19,7 @@ impl NodeKernel {
     /// What can't be made.
     pub fn restore_ways(&self) -> Result<(), NodeError> {
         let device = device::prepare()?;
-        if self.device.swap(device, Ordering::Relaxed) == device {
+        if self.device.load(Ordering::Relaxed) == device {
             return Ok(());
         }
         self.hold("device", TO_PROXY, attach_type::TCX_INGRESS, device)?;
@@ -27,6 +27,9 @@ impl NodeKernel {
         let mut config = read.unwrap_or_default();
         config.device = device;
         let put = self.maps.config.put(&0, &config);
-        Ok(put.map_err(MapError::system("can't write", "CONFIG"))?)
+        put.map_err(MapError::system("can't write", "CONFIG"))?;
+        // Only now: what has failed is tried again.
+        self.device.store(device, Ordering::Relaxed);
+        Ok(())
     }
 }

@@ -23,13 +23,14 @@ fn judged(protocol: Protocol, verdict: ConnectionVerdict) -> Verdict {
 
 fn agreement(node: &mut Node) {
     let mut dice = Dice::new(21);
-    prepare(node, endpoint_flags::TELL_FLOWS);
     let mut events = node.kernel().events().expect("events");
     let (mut seen, mut without_ports) = (BTreeSet::new(), HashSet::new());
     // Up to half of all ports: the others are for what is asked again.
     let mut port = 0_u16;
     for _ in 0..150 {
         let scenario = Scenario::any(&mut dice);
+        // Anew each time: one who opens this many at once would not be let.
+        prepare(node, endpoint_flags::TELL_FLOWS);
         let policy = &scenario.policy;
         let who = policy.addresses().map(|(prefix, who)| (prefix, who.get()));
         node.kernel().sync_identities(who).expect("room");

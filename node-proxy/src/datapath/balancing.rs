@@ -28,6 +28,8 @@ pub(super) struct Balancing {
     owners: BTreeMap<Place, ServiceName>,
     /// What was there before anything was said. Where somebody has an address of it now, it has not.
     left: Views,
+    /// The kernel has more of what was there before than that.
+    has_more_left: bool,
 }
 
 /// An address and a port, the protocol's number, and whether it is asked for from outside.
@@ -44,16 +46,22 @@ impl Balancing {
         self.left = left.into_iter().map(Arc::new).collect();
     }
 
-    /// Of what was there before, only what is in the place of these stays. Whether anything went.
+    /// Of what was there before, only what is in the place of these stays. Whether the kernel has more of it,
+    /// until it is [told](Self::kept).
     pub(super) fn keep(&mut self, failing: &[ServiceSpec]) -> bool {
         let wanted: BTreeSet<Place> = failing
             .iter()
             .flat_map(|spec| places(&self.wanted(spec)).collect::<Vec<_>>())
             .collect();
         let kept = without(&self.left, |place| !wanted.contains(place));
-        let has_gone = kept != self.left;
+        self.has_more_left |= kept != self.left;
         self.left = kept;
-        has_gone
+        self.has_more_left
+    }
+
+    /// The kernel has what is to be kept.
+    pub(super) fn kept(&mut self) {
+        self.has_more_left = false;
     }
 
     /// Takes a service in, in the place of what it was.

@@ -326,10 +326,11 @@ impl Datapath for EbpfDatapath {
     }
 
     fn keep_services(&mut self, failing: &[ServiceSpec]) -> Result<(), DatapathError> {
-        match self.balancing.keep(failing) {
-            true => self.kernel.set_services(&self.balancing.all()).map_err(|error| failed(&error)),
-            false => Ok(()),
+        if self.balancing.keep(failing) {
+            self.kernel.set_services(&self.balancing.all()).map_err(|error| failed(&error))?;
+            self.balancing.kept();
         }
+        Ok(())
     }
 
     fn rejudge(&mut self) -> Result<(), DatapathError> {
@@ -377,6 +378,9 @@ impl Datapath for EbpfDatapath {
         let found = self.outside.find();
         let Change { devices, addresses } = self.outside.change(found);
         let is_moved = addresses.is_some();
+        if let Some(devices) = devices {
+            self.attach_outside(devices);
+        }
         if let Some(own) = addresses {
             let v4 =
                 own.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
@@ -387,9 +391,6 @@ impl Datapath for EbpfDatapath {
             }
             self.balancing.answer_at(own.clone());
             self.outside.own = own;
-        }
-        if let Some(devices) = devices {
-            self.attach_outside(devices);
         }
         is_moved
     }

@@ -93,7 +93,9 @@ impl Outside {
             })
             .collect();
         let devices = (!is_guess || !found.devices.is_empty()).then_some(found.devices);
-        let devices = devices.filter(|devices| self.attached.as_ref() != Some(devices));
+        // What was refused is tried again.
+        let is_other = |devices: &_| self.attached.as_ref() != Some(devices);
+        let devices = devices.filter(|devices| is_other(devices) || !self.refused.is_empty());
         let is_known = self.addresses.is_some() || !found.addresses.is_empty();
         let addresses = Some(found.addresses).filter(|own| is_known && *own != self.own);
         Change { devices, addresses }
@@ -101,7 +103,8 @@ impl Outside {
 
     /// Whether something that is wanted is not there yet, so that it is worth looking again.
     pub(super) fn is_lacking(&self) -> bool {
-        !self.missing.is_empty() || self.attached.is_none() || self.own.is_empty()
+        let is_missing = !self.missing.is_empty() || !self.refused.is_empty();
+        is_missing || self.attached.is_none() || self.own.is_empty()
     }
 
     /// What is wrong with what is wanted.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use portreeve_policy::{Diagnostic, Severity};
 use rustix::fs::OFlags;
 
-use super::settle::{Hints, Waiting};
+use super::settle::{Hints, SETTLE, Waiting};
 use super::split::{self, Piece};
 use super::{Batch, Event, Origin, What};
 use crate::objects::{Found, Object, ObjectKey};
@@ -46,6 +46,9 @@ pub struct Folder {
     claims: HashMap<ObjectKey, BTreeSet<PathBuf>>,
     heard: HashMap<ObjectKey, PathBuf>,
     waiting: Waiting<Stamp>,
+    /// Objects that stand nowhere any more, since when: one that is moved to another file may be here in a
+    /// moment.
+    orphans: BTreeMap<ObjectKey, Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +90,7 @@ impl Folder {
             claims: HashMap::new(),
             heard: HashMap::new(),
             waiting: Waiting::default(),
+            orphans: BTreeMap::new(),
         }
     }
 
@@ -111,9 +115,9 @@ impl Folder {
         self.look(&Hints { all: true, ..Hints::default() })
     }
 
-    /// Whether a file does not count yet as it is.
+    /// Whether a file or an object does not count yet as it is.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || !self.orphans.is_empty()
     }
 
     /// What has changed, but for files that may still be written.
@@ -121,7 +125,8 @@ impl Folder {
         let now = Instant::now();
         let names =
             list(&self.path).map_err(|source| FolderError { path: self.path.clone(), source })?;
-        let mut touched = BTreeSet::new();
+        self.waiting.retain(|path| names.contains(path) || self.files.contains_key(path));
+        let mut touched: BTreeSet<ObjectKey> = self.orphans.keys().cloned().collect();
         let gone: Vec<_> =
             self.files.keys().filter(|file| !names.contains(*file)).cloned().collect();
         for path in gone {
@@ -136,12 +141,28 @@ impl Folder {
         }
         let mut events = Vec::new();
         for key in touched {
-            events.extend(self.tell(key));
+            if !self.is_orphan(&key, hints, now) {
+                events.extend(self.tell(key));
+            }
         }
         // Removals first: a name, an address or an interface may be free for another now.
         events.sort_by_key(|event| !matches!(event.what, What::Removed));
         let (unreadable, doubles) = self.complaints();
         Ok(Batch { events, unreadable, doubles })
+    }
+
+    /// Whether an object stands nowhere just now, and may yet.
+    fn is_orphan(&mut self, key: &ObjectKey, hints: &Hints, now: Instant) -> bool {
+        if hints.all || self.claims.contains_key(key) || !self.heard.contains_key(key) {
+            self.orphans.remove(key);
+            return false;
+        }
+        let since = *self.orphans.entry(key.clone()).or_insert(now);
+        let may_yet = now - since < SETTLE;
+        if !may_yet {
+            self.orphans.remove(key);
+        }
+        may_yet
     }
 
     /// Reads a file if it has changed.

@@ -2,6 +2,7 @@
 //! moment in between. What was moved to its place is complete, and counts at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,10 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// What is known of changes, besides that there are some.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
-    /// Files that were moved to their places.
-    pub(super) whole: BTreeSet<PathBuf>,
-    /// Files that were moved away, to another place in the folder.
-    pub(super) gone: BTreeSet<PathBuf>,
+    /// Names of files that were moved to their places.
+    pub(super) whole: BTreeSet<OsString>,
+    /// Names of files that were moved away, to another place in the folder.
+    pub(super) gone: BTreeSet<OsString>,
     /// Whatever is there counts.
     pub(super) all: bool,
 }
@@ -45,9 +46,11 @@ impl<S: PartialEq> Waiting<S> {
         hints: &Hints,
         now: Instant,
     ) -> bool {
+        // The folder may be called otherwise by who tells of it.
+        let name = path.file_name().unwrap_or_default();
         let known = match stamp {
-            Some(_) => hints.whole.contains(path),
-            None => hints.gone.contains(path),
+            Some(_) => hints.whole.contains(name),
+            None => hints.gone.contains(name),
         };
         let settled = hints.all || known || self.has_stayed(path, stamp, now);
         if settled {
@@ -65,6 +68,11 @@ impl<S: PartialEq> Waiting<S> {
             (seen.stamp, seen.since) = (stamp, now);
         }
         now - seen.since >= SETTLE || now - seen.first >= LONGEST
+    }
+
+    /// Of files that are neither there nor known, nothing is waited for.
+    pub(super) fn retain(&mut self, is_known: impl Fn(&PathBuf) -> bool) {
+        self.files.retain(|path, _| is_known(path));
     }
 
     /// It is as it was when it was read.
@@ -100,12 +108,19 @@ mod tests {
     fn what_was_moved_counts_at_once() {
         let (mut waiting, now) = (Waiting::default(), Instant::now());
         let [new, old, other] = ["new.yaml", "old.yaml", "other.yaml"].map(PathBuf::from);
-        let hints = Hints { whole: [new.clone()].into(), gone: [old.clone()].into(), all: false };
+        let hints = Hints {
+            whole: ["new.yaml".into()].into(),
+            gone: ["old.yaml".into()].into(),
+            all: false,
+        };
         assert!(waiting.is_settled(&new, Some(1), &hints, now));
         assert!(waiting.is_settled(&old, None, &hints, now));
         assert!(!waiting.is_settled(&new, None, &hints, now), "it is gone again");
         assert!(!waiting.is_settled(&other, Some(1), &hints, now));
         assert!(!waiting.is_empty());
+        waiting.retain(|path| *path != other && *path != new);
+        assert!(waiting.is_empty(), "of what is gone nothing is waited for");
+        assert!(!waiting.is_settled(&other, Some(1), &hints, now), "it begins anew");
         let all = Hints { all: true, ..Hints::default() };
         assert!(waiting.is_settled(&other, Some(1), &all, now));
     }

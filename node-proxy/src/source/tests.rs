@@ -298,3 +298,28 @@ async fn a_file_that_is_written_in_steps_counts_when_it_is_whole() {
     assert_eq!(batch.events.len(), 2);
     assert!(batch.events.iter().all(|event| matches!(event.what, What::Removed)));
 }
+
+#[tokio::test]
+async fn an_object_that_is_moved_to_another_file_is_never_gone() {
+    let objects = Objects::new();
+    objects.write("a.yaml", &(workload("a", "10.0.0.1") + "---\n" + &workload("b", "10.0.0.2")));
+    let mut watched = WatchedFolder::open(objects.folder.path(), Arc::default()).unwrap();
+    assert_eq!(watched.next().await.events.len(), 2);
+    // One after the other, each whole.
+    let rename = async {
+        for (name, object) in
+            [("a.yaml", workload("a", "10.0.0.1")), ("b.yaml", workload("b", "10.0.0.2"))]
+        {
+            objects.write("..new", &object);
+            fs::rename(objects.at("..new"), objects.at(name)).unwrap();
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+    };
+    let (batch, ()) = tokio::join!(watched.next(), rename);
+    assert!(!batch.events.is_empty());
+    assert!(
+        batch.events.iter().all(|event| !matches!(event.what, What::Removed)),
+        "{:?}",
+        batch.events
+    );
+}

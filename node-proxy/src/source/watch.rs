@@ -145,7 +145,7 @@ impl Told {
             (RenameMode::To, [to]) => hints.arrived(to),
             (RenameMode::Both, [from, to]) => {
                 if is_of_objects(to) {
-                    hints.gone.insert(from.clone());
+                    hints.gone.extend(from.file_name().map(ToOwned::to_owned));
                 }
                 hints.arrived(to);
             }
@@ -156,10 +156,11 @@ impl Told {
 
 impl Hints {
     fn arrived(&mut self, path: &Path) {
+        let Some(name) = path.file_name() else { return };
         // A ConfigMap's files change all at once, when the link to their folder is moved to its place.
-        self.all |= path.file_name().is_some_and(|name| name == "..data");
-        self.whole.insert(path.to_owned());
-        self.gone.remove(path);
+        self.all |= name == "..data";
+        self.whole.insert(name.to_owned());
+        self.gone.remove(name);
     }
 }
 

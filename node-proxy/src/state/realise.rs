@@ -46,9 +46,14 @@ impl Node {
         self.look_outside();
     }
 
+    /// Makes anew what leads packets to the proxy, if somebody has taken it away.
+    pub fn restore_ways(&mut self) {
+        self.datapath.restore_ways();
+    }
+
     /// Looks whether other devices and addresses lead outside than before. Call [`Node::realise`] then.
     pub fn look_outside(&mut self) {
-        self.datapath.restore_ways();
+        self.restore_ways();
         if self.datapath.look_outside() {
             for state in self.services.all.values_mut() {
                 state.is_realised = false;
@@ -454,6 +459,8 @@ impl Node {
             }
             state.is_realised = true;
             state.backoff.worked();
+            // What it was before may be elsewhere.
+            self.leftovers.of_services = true;
             self.news.tell(|| News::ServiceRealised { service: name.to_string() });
         }
     }

@@ -176,6 +176,8 @@ fn what_finds_no_room_takes_nothing_down_that_was_there_before() {
     // When all have been told, those that fail keep what they had.
     assert!(balancing.keep(std::slice::from_ref(&bad)));
     assert_eq!(frontends(&balancing), ["a:http 10.96.0.1", "y:http 10.96.0.2"]);
+    assert!(balancing.keep(std::slice::from_ref(&bad)), "until the kernel has it");
+    balancing.kept();
     assert!(!balancing.keep(std::slice::from_ref(&bad)));
     assert!(balancing.keep(&[]));
     assert_eq!(frontends(&balancing), ["a:http 10.96.0.1"]);
