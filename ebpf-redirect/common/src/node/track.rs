@@ -77,6 +77,8 @@ pub mod state {
     pub const TRANSLATED: u32 = 64;
     /// The peer has reset it (TCP).
     pub const RESET_BY_PEER: u32 = 128;
+    /// The peer is outside and has asked for a service of the node, which the workload answers for.
+    pub const BY_SERVICE: u32 = 256;
     /// Either has.
     pub const RESET: u32 = RESET_BY_WORKLOAD | RESET_BY_PEER;
 }

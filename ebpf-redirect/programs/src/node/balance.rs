@@ -250,7 +250,7 @@ pub fn is_direct(room: &mut Balancing, key: &mut TrackKey, endpoint: u32, now: u
     (room.back.scope, room.back.protocol) = (scope::TO_OUTSIDE, room.ends.protocol);
     // SAFETY: only looked at.
     unsafe { RELAYED.get(&room.back) }.is_none()
-        && find(key, now).is_some_and(|one| !one.is_closing())
+        && find(key, now).is_some_and(|one| !one.is_closing() && one.state & state::BY_SERVICE == 0)
 }
 
 /// Works out what comes back, and whether that is nobody else's.

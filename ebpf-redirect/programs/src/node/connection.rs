@@ -2,13 +2,13 @@
 
 use aya_ebpf::programs::TcContext;
 use portreeve_ebpf_common::node::{
-    EndpointEntry, Leg, NodeEventKind, Reason, TrackKey, Tracked, endpoint_flags, protocol, state,
-    tcp,
+    EndpointEntry, Ends, Leg, NodeEventKind, Reason, TrackKey, Tracked, endpoint_flags, protocol,
+    scope, state, tcp,
 };
-use portreeve_ebpf_common::{Address, Direction, Verdict};
+use portreeve_ebpf_common::{Address, Direction, Endpoint, Verdict};
 
 use crate::judge::{Judged, identify, judge};
-use crate::maps::OWN;
+use crate::maps::{OWN, RELAYED};
 use crate::pace::may_open;
 use crate::packet::{Packet, Role, Turn};
 use crate::proxy::{has_socket, listens};
@@ -34,6 +34,7 @@ pub fn in_a_clients_name(
             return Reason::Forwarded;
         }
         _ if packet.role() == Role::Continues => return Reason::NotTracked,
+        _ if belongs_to_another(endpoint, key.local) => return Reason::NotTracked,
         _ => {}
     }
     if endpoint.flags & endpoint_flags::ENFORCED != 0 {
@@ -171,6 +172,9 @@ pub fn fresh(
     if packet.turn != Turn::None {
         state |= state::TRANSLATED;
     }
+    if way as u8 == Direction::Ingress as u8 && came_by_service(key) {
+        state |= state::BY_SERVICE;
+    }
     match judged.verdict {
         Verdict::Allow => {}
         Verdict::Inspect if key.protocol == protocol::TCP => {
@@ -220,6 +224,19 @@ fn judged_port(key: &TrackKey, opened: Direction) -> u16 {
 #[inline(always)]
 pub fn is_icmp(number: u8) -> bool {
     matches!(number, protocol::ICMP | protocol::ICMPV6)
+}
+
+/// Whether who is outside has asked for a service of the node, and not for the workload.
+#[inline(always)]
+fn came_by_service(key: &TrackKey) -> bool {
+    let back = Ends {
+        source: Endpoint::new(key.local, key.local_port),
+        destination: Endpoint::new(key.remote, key.remote_port),
+        scope: scope::TO_OUTSIDE,
+        protocol: key.protocol as u32,
+    };
+    // SAFETY: only looked at.
+    matches!(key.protocol, protocol::TCP | protocol::UDP) && unsafe { RELAYED.get(&back) }.is_some()
 }
 
 /// Whether another workload has it: a bridge shows packets to those whom they are not for.

@@ -20,9 +20,6 @@ use crate::workload::belongs_to;
 pub fn stays_on_link(context: &TcContext, endpoint: &EndpointEntry, packet: &Packet) -> bool {
     let [first, second, ..] = packet.destination.to_bytes();
     let to_link = is_of_link(packet.destination) || (first == 0xff && second == 2);
-    if !advertises_itself(context, endpoint, packet) {
-        return false;
-    }
     if to_link && (is_of_link(packet.source) || packet.source == Address::UNSPECIFIED) {
         return true;
     }
@@ -47,7 +44,7 @@ pub fn speaks_for_itself(context: &TcContext, endpoint: &EndpointEntry) -> bool 
 
 /// Whether an advertisement is of an address that the workload has. Of those of the link nobody keeps account.
 #[inline(always)]
-fn advertises_itself(context: &TcContext, endpoint: &EndpointEntry, packet: &Packet) -> bool {
+pub fn advertises_itself(context: &TcContext, endpoint: &EndpointEntry, packet: &Packet) -> bool {
     const ADVERTISEMENT: u16 = 136;
     if packet.destination_port != ADVERTISEMENT {
         return true;

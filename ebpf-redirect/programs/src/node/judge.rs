@@ -48,20 +48,21 @@ pub fn judge(
 ) -> Option<Judged> {
     // SAFETY: a trie that is replaced is freed when no program holds it.
     let trie = unsafe { POLICIES.get(&endpoint.endpoint) }?;
+    // The policy, taken once: no answer mixes two. Its revision first: whoever has an address afterwards is
+    // judged again under a higher one.
+    let trie = core::ptr::from_ref(trie).cast_mut().cast();
+    let revision = entry(trie, &NodePolicyKey::HEADER)?.0[0];
     let identity = identify(peer);
-    let mut key = VerdictKey {
+    let key = VerdictKey {
         endpoint: endpoint.endpoint,
-        revision: endpoint.revision,
+        revision,
         identity,
         asked: VerdictKey::asked(direction, protocol, port),
     };
     // SAFETY: copied at once.
     if let Some(said) = unsafe { VERDICTS.get(&key) }.copied() {
-        return Some(Judged::of(said, endpoint.revision, identity));
+        return Some(Judged::of(said, revision, identity));
     }
-    let trie = core::ptr::from_ref(trie).cast_mut().cast();
-    // The policy, taken once: no answer mixes two.
-    key.revision = entry(trie, &NodePolicyKey::HEADER)?.0[0];
     let said = entry(trie, &NodePolicyKey::identity(identity))
         .and_then(|class| {
             entry(trie, &NodePolicyKey::port(class.class(direction), protocol, port, 16))
@@ -71,7 +72,7 @@ pub fn judge(
     if !matches!(said.as_verdict(), Verdict::Deny) {
         let _ = VERDICTS.insert(&key, &said, 0);
     }
-    Some(Judged::of(said, key.revision, identity))
+    Some(Judged::of(said, revision, identity))
 }
 
 /// Who has an address; 0 if nobody knows.

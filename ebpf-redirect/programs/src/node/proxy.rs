@@ -83,24 +83,16 @@ pub fn hand_over(context: &TcContext, packet: &Packet, way: Direction) -> Result
         return Ok(());
     }
     let slot = slot(way, packet.v4);
-    let ports = [packet.source_port, packet.destination_port];
-    let socket = look_up(context, packet.source, packet.destination, ports);
-    if !socket.is_null() {
-        // SAFETY: the socket was lent, and is given back once.
-        let (state, failed) = unsafe {
-            let state = read_volatile(&raw const (*socket).state);
-            let failed = match state {
-                LISTENING => 1,
-                _ => bpf_sk_assign(context.skb.skb.cast(), socket.cast(), 0),
-            };
-            bpf_sk_release(socket.cast());
-            (state, failed)
-        };
-        if failed == 0 {
-            return match state == WAITING && packet.role() == Role::Opens {
-                true => remember(packet, slot).map_err(|_| Reason::MapFull),
-                false => Ok(()),
-            };
+    let opens = packet.role() == Role::Opens;
+    // One that was asked to open a connection leaves its place to the one that is open then: twice.
+    for _ in 0..2 {
+        match assign(context, packet) {
+            Assigned::Yes(WAITING) if opens => {
+                return remember(packet, slot).map_err(|_| Reason::MapFull);
+            }
+            Assigned::Yes(_) => return Ok(()),
+            Assigned::Nobody => break,
+            Assigned::Gone => {}
         }
     }
     let Some(socket) = listener(slot) else { return Err(Reason::ProxyAway) };
@@ -111,6 +103,41 @@ pub fn hand_over(context: &TcContext, packet: &Packet, way: Direction) -> Result
         failed
     };
     if failed == 0 { Ok(()) } else { Err(Reason::ProxyAway) }
+}
+
+/// What became of a packet that was to be a socket's.
+enum Assigned {
+    /// It is; the socket's state.
+    Yes(u32),
+    /// There is none but those that listen.
+    Nobody,
+    /// That socket went at this moment.
+    Gone,
+}
+
+/// Makes a packet that of the socket which has its ends.
+#[inline(always)]
+fn assign(context: &TcContext, packet: &Packet) -> Assigned {
+    let ports = [packet.source_port, packet.destination_port];
+    let socket = look_up(context, packet.source, packet.destination, ports);
+    if socket.is_null() {
+        return Assigned::Nobody;
+    }
+    // SAFETY: the socket was lent, and is given back once.
+    let (state, failed) = unsafe {
+        let state = read_volatile(&raw const (*socket).state);
+        let failed = match state {
+            LISTENING => 1,
+            _ => bpf_sk_assign(context.skb.skb.cast(), socket.cast(), 0),
+        };
+        bpf_sk_release(socket.cast());
+        (state, failed)
+    };
+    match (state, failed) {
+        (LISTENING, _) => Assigned::Nobody,
+        (state, 0) => Assigned::Yes(state),
+        _ => Assigned::Gone,
+    }
 }
 
 /// Whether the proxy listens. Its sockets leave the map when they are closed, however it ended.

@@ -11,7 +11,7 @@ use portreeve_ebpf_common::{Address, Direction, Endpoint, ServiceKey};
 use crate::answer::{answer, turn_round};
 use crate::balance::{Found, about, for_workload, has_services, keep, look, settled};
 use crate::connection::{fresh, in_a_clients_name, is_icmp, judge_again, known};
-use crate::discovery::{speaks_for_itself, stays_on_link};
+use crate::discovery::{advertises_itself, speaks_for_itself, stays_on_link};
 use crate::maps::{ENDPOINTS, OWN};
 use crate::pace::may_open;
 use crate::packet::{Role, Turn, keep_ports, put, read};
@@ -72,10 +72,14 @@ fn pass(context: &TcContext, way: Direction) -> i32 {
     }
     let from_workload = way as u8 == Direction::Egress as u8;
     let packet = &scratch.packet;
-    if packet.is_discovery(from_workload)
-        && (!from_workload || stays_on_link(context, &endpoint, packet))
-    {
-        return PASS;
+    if packet.is_discovery(from_workload) {
+        if from_workload && !advertises_itself(context, &endpoint, packet) {
+            count(Reason::Spoofed, way);
+            return DROP;
+        }
+        if !from_workload || stays_on_link(context, &endpoint, packet) {
+            return PASS;
+        }
     }
     if !packet.is_ip {
         if !from_workload || speaks_for_itself(context, &endpoint) {
