@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use portreeve_policy::{Diagnostic, Severity};
 use rustix::fs::OFlags;
 
-use super::settle::{Hints, SETTLE, Waiting};
+use super::settle::{Hints, LONGEST, SETTLE, Waiting};
 use super::split::{self, Piece};
 use super::{Batch, Event, Origin, What};
 use crate::objects::{Found, Object, ObjectKey};
@@ -46,8 +46,10 @@ pub struct Folder {
     claims: HashMap<ObjectKey, BTreeSet<PathBuf>>,
     heard: HashMap<ObjectKey, PathBuf>,
     waiting: Waiting<Stamp>,
-    /// Objects that stand nowhere any more, since when: one that is moved to another file may be here in a
-    /// moment.
+    /// Objects that are to be told of, together.
+    touched: BTreeSet<ObjectKey>,
+    /// Those of them that stand nowhere any more, since when: one that is moved to another file may be there
+    /// in a moment.
     orphans: BTreeMap<ObjectKey, Instant>,
 }
 
@@ -90,6 +92,7 @@ impl Folder {
             claims: HashMap::new(),
             heard: HashMap::new(),
             waiting: Waiting::default(),
+            touched: BTreeSet::new(),
             orphans: BTreeMap::new(),
         }
     }
@@ -126,7 +129,7 @@ impl Folder {
         let names =
             list(&self.path).map_err(|source| FolderError { path: self.path.clone(), source })?;
         self.waiting.retain(|path| names.contains(path) || self.files.contains_key(path));
-        let mut touched: BTreeSet<ObjectKey> = self.orphans.keys().cloned().collect();
+        let mut touched = std::mem::take(&mut self.touched);
         let gone: Vec<_> =
             self.files.keys().filter(|file| !names.contains(*file)).cloned().collect();
         for path in gone {
@@ -140,10 +143,14 @@ impl Folder {
             self.read_file(path, hints, now, &mut touched);
         }
         let mut events = Vec::new();
-        for key in touched {
-            if !self.is_orphan(&key, hints, now) {
+        if hints.all || !self.has_orphans(&touched, now) {
+            self.orphans.clear();
+            for key in touched {
                 events.extend(self.tell(key));
             }
+        } else {
+            // All at once: what comes may be in the place of what goes.
+            self.touched = touched;
         }
         // Removals first: a name, an address or an interface may be free for another now.
         events.sort_by_key(|event| !matches!(event.what, What::Removed));
@@ -151,18 +158,16 @@ impl Folder {
         Ok(Batch { events, unreadable, doubles })
     }
 
-    /// Whether an object stands nowhere just now, and may yet.
-    fn is_orphan(&mut self, key: &ObjectKey, hints: &Hints, now: Instant) -> bool {
-        if hints.all || self.claims.contains_key(key) || !self.heard.contains_key(key) {
-            self.orphans.remove(key);
-            return false;
+    /// Whether any of these objects stands nowhere just now, and may yet.
+    fn has_orphans(&mut self, touched: &BTreeSet<ObjectKey>, now: Instant) -> bool {
+        let (claims, heard) = (&self.claims, &self.heard);
+        let is_orphan = |key: &ObjectKey| !claims.contains_key(key) && heard.contains_key(key);
+        self.orphans.retain(|key, _| is_orphan(key));
+        for key in touched.iter().filter(|key| is_orphan(key)) {
+            self.orphans.entry(key.clone()).or_insert(now);
         }
-        let since = *self.orphans.entry(key.clone()).or_insert(now);
-        let may_yet = now - since < SETTLE;
-        if !may_yet {
-            self.orphans.remove(key);
-        }
-        may_yet
+        let ages = || self.orphans.values().map(|since| now - *since);
+        ages().any(|age| age < SETTLE) && ages().all(|age| age < LONGEST)
     }
 
     /// Reads a file if it has changed.

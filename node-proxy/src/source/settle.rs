@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub(super) const SETTLE: Duration = Duration::from_millis(50);
 
 /// The longest wait for that: somebody may be writing all the time.
-const LONGEST: Duration = Duration::from_secs(1);
+pub(super) const LONGEST: Duration = Duration::from_secs(1);
 
 /// What is known of changes, besides that there are some.
 #[derive(Debug, Default)]

@@ -323,3 +323,17 @@ async fn an_object_that_is_moved_to_another_file_is_never_gone() {
         batch.events
     );
 }
+
+#[tokio::test]
+async fn what_comes_in_the_place_of_something_comes_when_that_goes() {
+    let objects = Objects::new();
+    objects.write("a.yaml", &workload("a", "10.0.0.1"));
+    let mut watched = WatchedFolder::open(objects.folder.path(), Arc::default()).unwrap();
+    assert_eq!(watched.next().await.events.len(), 1);
+    objects.write("..new", &workload("b", "10.0.0.1"));
+    fs::rename(objects.at("..new"), objects.at("a.yaml")).unwrap();
+    let batch = watched.next().await;
+    assert_eq!(batch.events.len(), 2, "{:?}", batch.events);
+    assert!(matches!(batch.events[0].what, What::Removed));
+    assert!(matches!(batch.events[1].what, What::Put(_)));
+}
