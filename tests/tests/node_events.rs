@@ -135,13 +135,7 @@ fn judged() {
     assert_eq!((&told["type"], &told["verdict"]), (&"connection".into(), &"deny".into()), "{told}");
     assert_eq!(told["reason"], "protocols_differ", "{told}");
     node.daemon.write("client.yaml", CLIENT);
-    let none = WORKLOADS.replace("interface: pcl", "interface: pcl, limits: {connections: 0}");
-    node.daemon.write("workloads.yaml", &none);
-    eventually("the limit", || {
-        let detail = node.daemon.json(&["endpoint", "get", "client"]);
-        (detail["limits"]["connections"] == 0 && detail["realised"] == detail["revision"])
-            .then_some(())
-    });
+    allow_the_client_nothing(&node);
     assert_ne!(node.net.status("client", "10.60.0.3", 8081, "/public/a"), "200");
     let told = eventually("the limit", || {
         let told = clients.next("judged");
@@ -360,19 +354,24 @@ fn limited() {
     let detail = node.daemon.json(&["endpoint", "get", "client"]);
     assert_eq!(detail["limits"]["connections"], 8192, "{detail}");
     assert_eq!(node.net.status("client", "10.60.0.3", 8081, "/"), "200");
-    let none = WORKLOADS.replace("interface: pcl", "interface: pcl, limits: {connections: 0}");
-    node.daemon.write("workloads.yaml", &none);
-    eventually("the limit", || {
-        let detail = node.daemon.json(&["endpoint", "get", "client"]);
-        (detail["limits"]["connections"] == 0 && detail["realised"] == detail["revision"])
-            .then_some(())
-    });
+    allow_the_client_nothing(&node);
     assert_ne!(node.net.status("client", "10.60.0.3", 8081, "/"), "200");
     let hit = "portreeve_limits_hit_total{endpoint=\"default/client\",limit=\"connections\"} ";
     assert!(node.metrics().contains(hit));
     node.daemon.write("workloads.yaml", WORKLOADS);
     eventually("no limit", || {
         (node.net.status("client", "10.60.0.3", 8081, "/") == "200").then_some(())
+    });
+}
+
+/// No connection of the proxy's.
+fn allow_the_client_nothing(node: &Node) {
+    let none = WORKLOADS.replace("interface: pcl", "interface: pcl, limits: {connections: 0}");
+    node.daemon.write("workloads.yaml", &none);
+    eventually("the limit", || {
+        let detail = node.daemon.json(&["endpoint", "get", "client"]);
+        (detail["limits"]["connections"] == 0 && detail["realised"] == detail["revision"])
+            .then_some(())
     });
 }
 

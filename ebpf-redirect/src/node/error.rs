@@ -39,7 +39,8 @@ pub enum NodeError {
     },
     /// Its packets begin otherwise than programs expect, so that they would read what is not there.
     #[error(
-        "the interface with the number {interface} is not of Ethernet: its packets can't be read"
+        "the interface with the number {interface} is not of Ethernet, as tunnels are not: its packets can't \
+         be read; attach a workload by a veth or the like, and have `kernel.devices` name other ways outside"
     )]
     NotEthernet {
         /// The interface.

@@ -1,5 +1,6 @@
 //! A node of loopback addresses, servers for it, and policies.
 
+use std::fmt::Debug;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -200,6 +201,22 @@ pub(crate) async fn ask(client: &mut TcpStream, path: &str) -> u16 {
     let length = client.read(&mut answer).await.unwrap_or(0);
     let answer = String::from_utf8_lossy(&answer[..length]);
     answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or_default()
+}
+
+/// Looks until it has seen enough; what that was.
+pub(crate) async fn until<T: Debug>(
+    mut look: impl AsyncFnMut() -> T,
+    mut is_enough: impl FnMut(&T) -> bool,
+) -> T {
+    let mut seen = look().await;
+    for _ in 0..500 {
+        if is_enough(&seen) {
+            return seen;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        seen = look().await;
+    }
+    panic!("{seen:?}");
 }
 
 pub(crate) async fn ends(client: &mut TcpStream) {

@@ -78,6 +78,15 @@ async fn serve_silence() -> SocketAddr {
     address
 }
 
+/// A proxy before one server.
+async fn before(server: SocketAddr) -> Node {
+    Node::start("127.0.0.1", |config| {
+        config.admin = Some(local("127.0.0.1"));
+        config.listeners[0].upstream = UpstreamConfig::Fixed(server);
+    })
+    .await
+}
+
 /// What one endpoint holds and what was said of its limit.
 async fn held(node: &Node, name: &str) -> (usize, bool) {
     let hit = format!("portreeve_limits_hit_total{{endpoint=\"{name}\",limit=\"buffers\"}} 1");
@@ -88,11 +97,7 @@ async fn held(node: &Node, name: &str) -> (usize, bool) {
 #[tokio::test]
 async fn denials_that_wait_for_their_turn_are_held_for_the_endpoint_that_gets_them() {
     let silent = serve_silence().await;
-    let node = Node::start("127.0.0.1", |config| {
-        config.admin = Some(local("127.0.0.1"));
-        config.listeners[0].upstream = UpstreamConfig::Fixed(silent);
-    })
-    .await;
+    let node = before(silent).await;
     let limits = EndpointLimits { buffered_bytes: 256 * 1024, ..EndpointLimits::default() };
     node.add_with("alice", ALICE, topics("alice", "egress", ["both", "hers"]), limits);
     let mut alice = node.connect(ALICE).await;
@@ -101,52 +106,33 @@ async fn denials_that_wait_for_their_turn_are_held_for_the_endpoint_that_gets_th
     let denied = vec!["denied"; 1000];
     alice.write_all(&list_offsets(&denied)).await.expect("sent");
     let name_and_offset = "denied".len() + 22;
-    let mut seen = (0, false);
-    for _ in 0..500 {
-        seen = held(&node, "alice").await;
-        if seen.0 >= 1000 * name_and_offset {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(seen.0 >= 1000 * name_and_offset && !seen.1, "{seen:?}");
+    let holds = async || held(&node, "alice").await;
+    let seen = until(holds, |(held, _)| *held >= 1000 * name_and_offset).await;
+    assert!(!seen.1, "{seen:?}");
     for _ in 0..20 {
         let _ = alice.write_all(&list_offsets(&denied)).await;
     }
     ends(&mut alice).await;
-    for _ in 0..500 {
-        seen = held(&node, "alice").await;
-        if seen == (0, true) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("{seen:?}");
+    until(holds, |seen| *seen == (0, true)).await;
 }
 
 #[tokio::test]
 async fn what_the_log_will_say_of_pipelined_requests_is_held_for_who_sends_them() {
     let silent = serve_silence().await;
-    let node = Node::start("127.0.0.1", |config| {
-        config.admin = Some(local("127.0.0.1"));
-        config.listeners[0].upstream = UpstreamConfig::Fixed(silent);
-    })
-    .await;
+    let node = before(silent).await;
     node.add("alice", ALICE, asks("alice", "/.*"));
     let mut alice = node.connect(ALICE).await;
     let path = "a".repeat(7000);
     let long = format!("GET /{path} HTTP/1.1\r\nHost: shop\r\n\r\n").repeat(9);
     alice.write_all(long.as_bytes()).await.expect("sent");
-    let mut seen = Vec::new();
-    for _ in 0..500 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        seen.push(held(&node, "alice").await.0);
-        // Nothing of it is on its way any more. Counted in whole pages.
-        if seen.iter().rev().take_while(|held| **held >= 8 * path.len()).count() > 10 {
-            return;
-        }
-    }
-    panic!("{seen:?}");
+    // Nothing of it is on its way any more, for ten looks. Counted in whole pages.
+    let mut looks = 0;
+    let holds = async || held(&node, "alice").await.0;
+    until(holds, |held| {
+        looks = if *held >= 8 * path.len() { looks + 1 } else { 0 };
+        looks > 10
+    })
+    .await;
 }
 
 /// Accepts every stream and answers none.
@@ -168,11 +154,7 @@ async fn serve_silent_http2() -> SocketAddr {
 #[tokio::test]
 async fn what_the_log_will_say_of_streams_is_held_for_who_opens_them() {
     let silent = serve_silent_http2().await;
-    let node = Node::start("127.0.0.1", |config| {
-        config.admin = Some(local("127.0.0.1"));
-        config.listeners[0].upstream = UpstreamConfig::Fixed(silent);
-    })
-    .await;
+    let node = before(silent).await;
     node.add("alice", ALICE, asks("alice", "/.*"));
     let alice = node.connect(ALICE).await;
     let (mut calls, connection) = h2::client::handshake(alice).await.expect("a preface");
@@ -183,24 +165,10 @@ async fn what_the_log_will_say_of_streams_is_held_for_who_opens_them() {
         let call = http::Request::get(path).body(()).expect("a head");
         waiting.push(calls.send_request(call, true).expect("sent").0);
     }
-    for _ in 0..500 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        if held(&node, "alice").await.0 >= 19 * 7000 {
-            drop((waiting, calls));
-            return gives_all_back(&node, "alice").await;
-        }
-    }
-    panic!("{:?}", held(&node, "alice").await);
-}
-
-async fn gives_all_back(node: &Node, name: &str) {
-    for _ in 0..500 {
-        if held(node, name).await.0 == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("{:?}", held(node, name).await);
+    let holds = async || held(&node, "alice").await.0;
+    until(holds, |held| *held >= 19 * 7000).await;
+    drop((waiting, calls));
+    until(holds, |held| *held == 0).await;
 }
 
 #[tokio::test]

@@ -279,5 +279,5 @@ fn complement(sum: u16) -> u16 {
     !sum
 }
 
-const LINK: u32 = 14;
+const LINK: u32 = crate::packet::LINK as u32;
 const BPF_F_INGRESS: u64 = 1;

@@ -172,9 +172,6 @@ pub fn fresh(
     if packet.turn != Turn::None {
         state |= state::TRANSLATED;
     }
-    if way as u8 == Direction::Ingress as u8 && came_by_service(key) {
-        state |= state::BY_SERVICE;
-    }
     match judged.verdict {
         Verdict::Allow => {}
         Verdict::Inspect if key.protocol == protocol::TCP => {
@@ -195,6 +192,10 @@ pub fn fresh(
     let too_many = endpoint.flags & crowded != 0;
     if too_many || way as u8 == Direction::Egress as u8 && !may_open(endpoint.endpoint, now) {
         return Reason::Crowded;
+    }
+    // Only now: who is refused costs no look at what others have.
+    if way as u8 == Direction::Ingress as u8 && came_by_service(key) {
+        state |= state::BY_SERVICE;
     }
     if !open(key, state, now, bytes, way, judged) {
         return Reason::MapFull;

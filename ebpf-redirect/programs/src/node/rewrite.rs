@@ -12,7 +12,7 @@ use portreeve_ebpf_common::node::{Ends, Reason, Translation, protocol};
 
 use crate::packet::{Packet, address, load, word};
 
-const LINK: u32 = 14;
+const LINK: u32 = crate::packet::LINK as u32;
 /// `BPF_F_PSEUDO_HDR`: what changes is in the pseudo-header, too.
 const PSEUDO: u64 = 16;
 /// `BPF_F_MARK_MANGLED_0`: 0 is no checksum, and stays so (UDP).
