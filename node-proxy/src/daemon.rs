@@ -23,6 +23,7 @@ use crate::datapath::{
     Datapath, EbpfDatapath, Links, NoDatapath, Outside, Proxying, SharedProxy, counting,
 };
 use crate::events::{Flows, Reader, Told};
+use crate::health::Checkup;
 use crate::logging;
 use crate::source::{Batch, Source, WatchedFolder};
 use crate::state::{Node, NodeOptions};
@@ -58,14 +59,18 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
         Failure::new(format!("can't listen for interfaces that come and go: {error}"))
     })?;
     let (node, _reader) = open_node(&config)?;
+    let mut checkup = Checkup::start().map_err(|error| {
+        Failure::new(format!("can't ask backends whether they are well: {error}"))
+    })?;
     tracing::info!("objects are read from {}", source.name());
     tracing::info!("status socket: {}", config.socket.display());
     let followed = runtime.block_on(async {
         let answers = tokio::spawn(server.serve(node.clone()));
-        let followed = follow(&node, source, &again, &links, &mut signals).await;
+        let followed = follow(&node, source, &again, &links, &mut checkup, &mut signals).await;
         // Before it drains, which is not well either.
         let health = lock(&node).proxy().health();
         if followed.is_ok() {
+            checkup.leave();
             drain(&node, config.drain_timeout, &mut signals).await;
         }
         // The socket goes with it.
@@ -220,6 +225,7 @@ async fn follow(
     mut source: WatchedFolder,
     again: &Notify,
     links: &Links,
+    checkup: &mut Checkup,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let (send, mut batches) = mpsc::channel::<Batch>(1);
@@ -230,7 +236,13 @@ async fn follow(
     let mut changed = std::pin::pin!(links.changed());
     let (mut was_well, mut has_changed) = (true, false);
     loop {
-        let next = lock(node).next();
+        let (next, health) = {
+            let mut node = lock(node);
+            (node.next(), node.take_health())
+        };
+        if let Some(wanted) = health {
+            checkup.want(wanted);
+        }
         let wait = async {
             match next {
                 Some(next) => tokio::time::sleep_until(next.into()).await,
@@ -245,6 +257,15 @@ async fn follow(
                 }
             }
             () = wait => lock(node).realise(Instant::now()),
+            heard = checkup.heard() => {
+                if heard.is_empty() {
+                    return Err(Failure::new("nobody asks backends any more"));
+                }
+                let mut node = lock(node);
+                if node.heard(heard) {
+                    node.realise(Instant::now());
+                }
+            }
             _ = looks.tick() => {
                 let health = lock(node).proxy().health();
                 // Said once.

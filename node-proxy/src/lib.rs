@@ -8,6 +8,7 @@
 //! | [`identities`] | numbers that outlive the process |
 //! | [`state`] | all of it folded together; what is wanted, and what is in force |
 //! | [`datapath`] | who carries it out: traits for the kernel's side and for the proxy |
+//! | [`health`] | whether backends are well, asked; whether this node has any, answered |
 //! | [`events`] | what the kernel tells of, packet by packet |
 //! | [`api`] | the status socket |
 //! | `cli`, `command`, `render` | the command line |
@@ -23,6 +24,7 @@ mod daemon;
 pub mod datapath;
 mod detach;
 pub mod events;
+pub mod health;
 pub mod identities;
 mod logging;
 pub mod objects;

@@ -358,6 +358,9 @@ pub enum BackendState {
     Ready,
     /// It is about to leave: connections that it has, and new ones when nobody is ready.
     Terminating,
+    /// It should be ready, and does not answer as it is to: connections that it has, and new ones when
+    /// nobody else is left.
+    Unhealthy,
     /// Connections that it has.
     NotReady,
 }

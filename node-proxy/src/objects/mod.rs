@@ -6,13 +6,14 @@
 //! | `read.rs` | kind and metadata, and handing on to the kind |
 //! | `fields.rs` | what several kinds have: labels, addresses, ports |
 //! | `workload.rs` | `Workload`: a kind of our own, strict |
-//! | `service.rs` | Kubernetes' `Service` |
+//! | `service.rs`, `health.rs` | Kubernetes' `Service`, and how its backends are asked whether they are well |
 //! | `slice.rs` | Kubernetes' `EndpointSlice` |
 //!
 //! Objects of Kubernetes come from clusters that know more fields than are read here: those are left
 //! alone. A field of our own kind that is not known is an error.
 
 mod fields;
+mod health;
 mod limits;
 mod read;
 mod service;
@@ -26,6 +27,7 @@ use std::fmt;
 
 use portreeve_policy::Repository;
 
+pub use self::health::{HealthCheck, Question};
 pub use self::read::{Found, LISTS, read};
 pub use self::service::{ServiceObject, ServicePort};
 pub use self::slice::{EndpointSlice, SliceEndpoint, SlicePort};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use portreeve_policy::yaml::{Fields, Node, Reader, Value};
 use portreeve_policy::{Label, Labels, Protocol};
 
-use super::{ObjectKey, fields};
+use super::{HealthCheck, ObjectKey, fields, health};
 
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,10 @@ pub struct ServiceObject {
     pub internal_local: bool,
     /// For how long a client comes back to the backend it had.
     pub affinity: Option<Duration>,
+    /// How its backends are asked whether they are well; none: nobody is asked.
+    pub health_check: Option<HealthCheck>,
+    /// Where load balancers of outside ask whether this node has backends (`healthCheckNodePort`).
+    pub health_port: Option<u16>,
 }
 
 /// A port of a service.
@@ -63,6 +67,7 @@ pub(super) fn read(
     let mut top = reader.fields(node)?;
     let spec = top.required("spec", reader)?;
     let balancer_addresses = top.take("status").map(balancers).unwrap_or_default();
+    let health_check = health::read(reader, top.take("metadata"));
     reader.field("spec", |reader| {
         let mut fields = reader.fields(spec)?;
         let selector = fields.take("selector");
@@ -83,6 +88,8 @@ pub(super) fn read(
             external_local: is_local(reader, &mut fields, "externalTrafficPolicy"),
             internal_local: is_local(reader, &mut fields, "internalTrafficPolicy"),
             affinity: affinity(reader, &mut fields),
+            health_check,
+            health_port: port_or_none(reader, &mut fields, "healthCheckNodePort"),
         })
     })
 }
@@ -145,13 +152,18 @@ fn port(reader: &mut Reader<'_>, node: &Node) -> Option<ServicePort> {
     let number = fields.required("port", reader);
     let number = number.and_then(|node| reader.field("port", |r| fields::port(r, node)));
     let protocol = fields::protocol(reader, fields.take("protocol"));
-    // 0 is what some tools write for none.
-    let node_port = fields.take("nodePort").filter(|n| !matches!(n.value, Value::Integer(0)));
-    let node_port = match node_port {
-        Some(node) => Some(reader.field("nodePort", |r| fields::port(r, node))?),
-        None => None,
-    };
+    let node_port = port_or_none(reader, &mut fields, "nodePort");
     Some(ServicePort { name, protocol: protocol?, port: number?, node_port })
+}
+
+/// A port; 0 is what some tools write for none.
+fn port_or_none(
+    reader: &mut Reader<'_>,
+    fields: &mut Fields<'_>,
+    name: &'static str,
+) -> Option<u16> {
+    let node = fields.take(name).filter(|node| !matches!(node.value, Value::Integer(0)))?;
+    reader.field(name, |reader| fields::port(reader, node))
 }
 
 /// `status.loadBalancer.ingress[].ip`; a status is nobody's to mend, so what is no address is left out.

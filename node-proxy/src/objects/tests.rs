@@ -98,6 +98,53 @@ spec: {clusterIP: None, clusterIPs: [None], sessionAffinity: ClientIP}
 }
 
 #[test]
+fn a_service_says_how_its_backends_are_asked_whether_they_are_well() {
+    let Object::Service(service) = one("
+apiVersion: v1
+kind: Service
+metadata:
+  name: shop
+  annotations:
+    example.com/owner: {not: ours}
+    portreeve.dev/health-check: GET /healthz?full
+    portreeve.dev/health-check-port: '8081'
+    portreeve.dev/health-check-interval: 2s
+    portreeve.dev/health-check-timeout: 500ms
+    portreeve.dev/health-check-fall: '5'
+    portreeve.dev/health-check-rise: '1'
+spec: {externalTrafficPolicy: Local, healthCheckNodePort: 32100}
+")
+    else {
+        panic!()
+    };
+    let check = HealthCheck {
+        question: Question::Get("/healthz?full".to_owned()),
+        port: Some(8081),
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_millis(500),
+        fall: 5,
+        rise: 1,
+    };
+    assert_eq!((service.health_check, service.health_port), (Some(check), Some(32_100)));
+    let Object::Service(service) = one("
+apiVersion: v1
+kind: Service
+metadata: {name: shop, annotations: {portreeve.dev/health-check: tcp}}
+spec: {healthCheckNodePort: 0}
+")
+    else {
+        panic!()
+    };
+    let check = service.health_check.unwrap();
+    assert_eq!(
+        (check.question, check.port, check.fall, check.rise),
+        (Question::Connect, None, 3, 2)
+    );
+    assert_eq!((check.interval, check.timeout), (Duration::from_secs(5), Duration::from_secs(1)));
+    assert_eq!(service.health_port, None);
+}
+
+#[test]
 fn conditions_that_are_not_said_follow_those_that_are() {
     let Object::EndpointSlice(slice) = one("
 apiVersion: discovery.k8s.io/v1

@@ -7,6 +7,7 @@
 //! | `fold.rs` | a batch of changes folded into the policy engine |
 //! | `people.rs` | workloads: who is an endpoint, who a peer, and identities that linger |
 //! | `services.rs` | services and slices as what the datapath balances |
+//! | `health.rs` | which backends are asked whether they are well, and what follows |
 //! | `endpoints.rs`, `ipcache.rs`, `backoff.rs` | what is wanted, what is in force, when to try again |
 //! | `closing.rs` | what stands in the place of objects that could not be read |
 //! | `claims.rs`, `addresses.rs` | who has which interface and which address, when two name the same |
@@ -20,6 +21,7 @@ mod claims;
 mod closing;
 mod endpoints;
 mod fold;
+mod health;
 mod ipcache;
 mod leftovers;
 mod news;

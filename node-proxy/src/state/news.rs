@@ -87,6 +87,22 @@ pub enum News {
         /// `namespace/name`.
         service: String,
     },
+    /// A backend does not answer as it is to.
+    BackendUnhealthy {
+        /// `namespace/name`.
+        service: String,
+        /// Who was asked.
+        backend: String,
+        /// What is wrong.
+        error: String,
+    },
+    /// A backend answers as it is to, again.
+    BackendHealthy {
+        /// `namespace/name`.
+        service: String,
+        /// Who was asked.
+        backend: String,
+    },
     /// The datapath could not do what it was told for the node as a whole.
     Failed {
         /// What was to be done.

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
-use portreeve_policy::{Change, Engine, Service};
+use portreeve_policy::{Change, Engine, Protocol, Service};
 
 use super::backoff::Backoff;
+use super::health::{self, Health, Turn};
 use crate::datapath::{Backend, BackendState, Frontend, PortSpec, ServiceName, ServiceSpec};
+use crate::health::{LocalBackends, Probe, Wanted};
 use crate::objects::{EndpointSlice, ObjectKey, ServiceObject, ServicePort, SliceEndpoint};
 
 /// All services.
@@ -21,6 +23,11 @@ pub(super) struct Services {
     pub(super) all: BTreeMap<ServiceName, ServiceState>,
     /// Those that are gone, and of which something may be left.
     pub(super) leaving: BTreeMap<ServiceName, Backoff>,
+    pub(super) health: Health,
+    /// Of ports where others ask for the health of a service: those that can't be had, and why.
+    pub(super) unanswered: BTreeMap<u16, String>,
+    /// Others are to be asked, or told, than were the last time.
+    is_health_due: bool,
 }
 
 /// A service that the datapath is to know.
@@ -69,34 +76,107 @@ impl Services {
         for name in std::mem::take(&mut self.touched) {
             let Some(object) = self.objects.get(&name) else {
                 note(engine.remove_service(&name.namespace, &name.name));
-                if self.all.remove(&name).is_some() {
-                    self.leaving.insert(name, Backoff::default());
-                }
+                self.is_health_due |= self.health.want(&name, BTreeSet::new());
+                self.leave(name);
                 continue;
             };
             let none = BTreeMap::new();
-            let slices = self.slices.get(&name).unwrap_or(&none);
-            note(engine.upsert_service(for_policy(object, slices)));
-            let spec = spec(&name, object, slices, node);
-            let is_empty = spec.ports.iter().all(|port| port.frontends.is_empty());
-            match self.all.get_mut(&name) {
-                _ if is_empty => {
-                    if self.all.remove(&name).is_some() {
-                        self.leaving.insert(name, Backoff::default());
-                    }
-                }
-                Some(state) if state.spec == spec => {}
-                Some(state) => {
-                    (state.spec, state.is_realised) = (spec, false);
-                    state.backoff.hurry();
-                }
-                None => {
-                    self.leaving.remove(&name);
-                    let backoff = Backoff::default();
-                    self.all.insert(name, ServiceState { spec, is_realised: false, backoff });
-                }
+            note(
+                engine.upsert_service(for_policy(object, self.slices.get(&name).unwrap_or(&none))),
+            );
+            self.renew(name, node);
+        }
+    }
+
+    /// Takes in what a backend answered: those whose backend is not what it was, and what is wrong with it.
+    pub(super) fn heard(
+        &mut self,
+        probe: &Probe,
+        answer: Result<(), String>,
+        node: &str,
+    ) -> Option<Turn> {
+        let turn = self.health.heard(probe, answer)?;
+        // Policy is about who the backends are, however they are.
+        for name in &turn.services {
+            self.renew(name.clone(), node);
+        }
+        Some(turn)
+    }
+
+    /// Works out what a service is, which there is, to the datapath.
+    fn renew(&mut self, name: ServiceName, node: &str) {
+        let Some(object) = self.objects.get(&name) else { return };
+        let none = BTreeMap::new();
+        let mut spec = spec(&name, object, self.slices.get(&name).unwrap_or(&none), node);
+        if spec.ports.iter().all(|port| port.frontends.is_empty()) {
+            self.is_health_due |= self.health.want(&name, BTreeSet::new());
+            return self.leave(name);
+        }
+        if let Some(check) = &object.health_check {
+            self.is_health_due |= self.health.want(&name, health::probes(check, &spec));
+            self.health.mark(check, &mut spec);
+        } else {
+            self.is_health_due |= self.health.want(&name, BTreeSet::new());
+        }
+        self.is_health_due |= object.health_port.is_some();
+        match self.all.get_mut(&name) {
+            Some(state) if state.spec == spec => {}
+            Some(state) => {
+                (state.spec, state.is_realised) = (spec, false);
+                state.backoff.hurry();
+            }
+            None => {
+                self.leaving.remove(&name);
+                let backoff = Backoff::default();
+                self.all.insert(name, ServiceState { spec, is_realised: false, backoff });
             }
         }
+    }
+
+    fn leave(&mut self, name: ServiceName) {
+        if self.all.remove(&name).is_some() {
+            self.is_health_due = true;
+            self.leaving.insert(name, Backoff::default());
+        }
+    }
+
+    /// Who is to be asked, and what to be told to those who ask; none: the same as the last time.
+    pub(super) fn take_health(&mut self) -> Option<Wanted> {
+        if !std::mem::take(&mut self.is_health_due) {
+            return None;
+        }
+        let mut ports = BTreeMap::new();
+        for (name, state) in &self.all {
+            let Some(port) = self.health_port(name) else { continue };
+            let of_node = || LocalBackends { service: name.clone(), count: local(&state.spec) };
+            ports.entry(port).or_insert_with(of_node);
+        }
+        Some(Wanted { probes: self.health.probes(), ports, is_leaving: false })
+    }
+
+    /// Where load balancers ask for the health of a service. They do where a node without backends answers
+    /// nobody.
+    fn health_port(&self, name: &ServiceName) -> Option<u16> {
+        let object = self.objects.get(name)?;
+        object.health_port.filter(|_| object.external_local)
+    }
+
+    /// Why the health of a service can't be asked for.
+    pub(super) fn health_error(&self, name: &ServiceName) -> Option<String> {
+        let port = self.health_port(name)?;
+        let error = self.unanswered.get(&port)?;
+        Some(format!("load balancers get no answer at `healthCheckNodePort` {port}: {error}"))
+    }
+
+    /// What is wrong with a backend.
+    pub(super) fn wrong(
+        &self,
+        name: &ServiceName,
+        protocol: Protocol,
+        backend: &Backend,
+    ) -> Option<&str> {
+        let check = self.objects.get(name)?.health_check.as_ref()?;
+        self.health.wrong(&health::probe(check, protocol, backend.address)?)
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -194,4 +274,11 @@ fn state(endpoint: &SliceEndpoint) -> BackendState {
         SliceEndpoint { ready: true, .. } => BackendState::Ready,
         _ => BackendState::NotReady,
     }
+}
+
+/// How many backends on this node take new connections, each counted once however many ports it has.
+fn local(spec: &ServiceSpec) -> usize {
+    let backends = spec.ports.iter().flat_map(|port| &port.backends);
+    let ready = backends.filter(|one| one.is_local && one.state == BackendState::Ready);
+    ready.map(|backend| backend.address.ip()).collect::<BTreeSet<_>>().len()
 }

@@ -247,7 +247,9 @@ impl Node {
             all.push(format!("{which} stay as they were: {key} can't be read"));
         }
         for (name, state) in &self.services.all {
-            all.extend(state.backoff.error.iter().map(|error| format!("service {name}: {error}")));
+            let errors = state.backoff.error.clone().into_iter();
+            let errors = errors.chain(self.services.health_error(name));
+            all.extend(errors.map(|error| format!("service {name}: {error}")));
         }
         for (name, backoff) in &self.services.leaving {
             all.extend(backoff.error.iter().map(|error| format!("service {name} leaves: {error}")));
@@ -338,15 +340,17 @@ impl Node {
         let mut rows = Vec::new();
         for state in self.services.all.values() {
             for port in &state.spec.ports {
+                let name = &state.spec.name;
+                let shown = |one| backend(one, self.services.wrong(name, port.protocol, one));
                 rows.push(ServiceRow {
                     name: state.spec.name.to_string(),
                     port: port.name.clone(),
                     protocol: port.protocol.to_string(),
                     frontends: port.frontends.iter().map(frontend).collect(),
-                    backends: port.backends.iter().map(backend).collect(),
+                    backends: port.backends.iter().map(shown).collect(),
                     options: service_options(&state.spec),
                     realised: state.is_realised,
-                    error: state.backoff.error.clone(),
+                    error: state.backoff.error.clone().or_else(|| self.services.health_error(name)),
                 });
             }
         }
@@ -388,15 +392,17 @@ fn frontend(frontend: &Frontend) -> String {
     }
 }
 
-fn backend(backend: &crate::datapath::Backend) -> String {
-    use crate::datapath::BackendState::{NotReady, Ready, Terminating};
+fn backend(backend: &crate::datapath::Backend, wrong: Option<&str>) -> String {
+    use crate::datapath::BackendState::{NotReady, Ready, Terminating, Unhealthy};
     let state = match backend.state {
         Ready => "ready",
         Terminating => "terminating",
+        Unhealthy => "unhealthy",
         NotReady => "not ready",
     };
     let here = if backend.is_local { ", here" } else { "" };
-    format!("{} ({state}{here})", backend.address)
+    let wrong = wrong.map(|wrong| format!(": {wrong}")).unwrap_or_default();
+    format!("{} ({state}{here}{wrong})", backend.address)
 }
 
 fn service_options(spec: &ServiceSpec) -> Vec<String> {

@@ -5,6 +5,7 @@
 //! | [`bridged`] | the same on a bridge |
 //! | [`cases`] | the policy cases, on a wire |
 //! | [`changes`] | interfaces and addresses that go, come and change hands |
+//! | [`health`] | backends that are asked whether they are well, and nodes that are asked for theirs |
 //! | [`kafka`] | a real Kafka client and a real broker |
 //! | [`nodes`] | two nodes, and a host outside |
 //! | [`routed`] | workloads that the node routes for |
@@ -13,6 +14,7 @@
 mod bridged;
 mod cases;
 mod changes;
+mod health;
 mod kafka;
 mod nodes;
 mod routed;
@@ -25,6 +27,7 @@ fn main() {
         bridged::trials(),
         nodes::trials(),
         services::trials(),
+        health::trials(),
         kafka::trials(),
         changes::trials(),
         cases::trials(),

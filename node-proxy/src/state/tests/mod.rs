@@ -2,6 +2,7 @@
 
 mod addresses;
 mod attached;
+mod health;
 mod restarted;
 mod services;
 
