@@ -21,7 +21,14 @@ pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
         Need::Fetched("kafka", "python"),
     ];
     let needs = [&NEEDS[..], &kafka].concat();
-    vec![trial("a_kafka_client_may_use_its_topics_and_is_told_of_others", &needs, topics)]
+    vec![
+        trial("a_kafka_client_may_use_its_topics_and_is_told_of_others", &needs, || {
+            topics("10.60.0.3", "10.60.0.2");
+        }),
+        trial("a_kafka_client_may_use_its_topics_over_ipv6", &needs, || {
+            topics("fd60::3", "fd60::2")
+        }),
+    ]
 }
 
 const SHOP: &str = "
@@ -37,9 +44,9 @@ spec:
       rules: {kafka: [{role: produce, topic: rd}, {role: consume, topic: rd}]}
 ";
 
-fn topics() {
+fn topics(shop: &str, client_address: &str) {
     let node = Node::new();
-    let address: IpAddr = "10.60.0.3".parse().expect("an address");
+    let address: IpAddr = shop.parse().expect("an address");
     let broker = Broker::start_in(&node.net, "shop", address);
     node.daemon.write("shop.yaml", SHOP);
     eventually("the new policy", || {
@@ -58,7 +65,7 @@ fn topics() {
             std::thread::sleep(Duration::from_millis(50));
         }
     });
-    assert_eq!(seen, BTreeSet::from(["10.60.0.2".to_owned()]), "the broker's clients");
+    assert_eq!(seen, BTreeSet::from([client_address.to_owned()]), "the broker's clients");
 }
 
 /// Whom the broker sees.
