@@ -36,7 +36,7 @@ plain! {
     common::ConversationKey: 24, common::Conversation: 16,
     common::JoinKey: 40, common::JoinState: 32,
     node::NodeConfig: 40, node::EndpointEntry: 12, node::PrefixKey: 20, node::NodePolicyKey: 16,
-    node::Opened: 24, node::TrackKey: 44, node::Tracked: 64, node::Ends: 48, node::Translation: 56, node::NodeEvent: 72,
+    node::Opened: 40, node::TrackKey: 44, node::Tracked: 64, node::Ends: 48, node::Translation: 56, node::NodeEvent: 72,
 }
 
 /// What the kernel has written, if it is as long as it has to be.

@@ -8,7 +8,7 @@ use portreeve_ebpf_common::{Direction, Verdict};
 
 use super::Test;
 use super::net::{Node, TCP, UDP, answers, policy};
-use super::packets::{ENDPOINT, PASS, ip, own, prepare, run, with_ports};
+use super::packets::{DROP, ENDPOINT, PASS, ip, own, prepare, run, with_ports};
 
 pub(crate) const TESTS: &[Test] = &[
     ("map_full_of_endpoints_closes_the_newcomer", of_endpoints),
@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("map_full_of_connections_lets_active_ones_go_on", of_connections),
     ("map_full_of_connections_lets_idle_ones_go_on_if_somebody_looks", of_idle_connections),
     ("who_opens_very_many_at_once_gets_a_part_of_the_room_before_somebody_looks", at_once),
+    ("ring_buffer_full_of_one_workloads_events_has_room_for_anothers", of_events),
 ];
 
 /// The node anew, with other room.
@@ -143,6 +144,25 @@ fn at_once(node: &mut Node) {
     assert!((limit..limit * 8).contains(&passed), "{passed} of {limit} at a time");
     let counters = node.kernel().counters().expect("counters");
     assert_eq!(counters.get(Reason::Crowded, Direction::Egress), limit * 8 - passed);
+}
+
+fn of_events(node: &mut Node) {
+    const FLOOD: u32 = 30_000;
+    let [a, b] = [1, 2].map(|number| node.workload(number, 0));
+    prepare(node, 0);
+    let peer = IpAddr::from([10, 0, 0, 1]);
+    let denied = ip(own(peer), peer, UDP, [0; 2], &with_ports(1000, 53));
+    assert_eq!(run(node, true, &denied, FLOOD).0, DROP);
+    a.connect((b.v4(), 80)).expect_err("nothing lets it");
+    let mut events = node.kernel().events().expect("events");
+    let told: Vec<u32> = std::iter::from_fn(|| events.next()).map(|event| event.endpoint).collect();
+    let of_flood = told.iter().filter(|endpoint| **endpoint == ENDPOINT).count();
+    assert!(told.contains(&1), "the other's own event");
+    // Half of the room, and what its share is for each of the moments that it took.
+    assert!((5000..12_000).contains(&of_flood), "{of_flood}");
+    let counters = node.kernel().counters().expect("counters");
+    let lost = counters.get(Reason::EventLost, Direction::Egress);
+    assert_eq!(lost, u64::from(FLOOD) - of_flood as u64, "what is not told is counted");
 }
 
 fn of_endpoints(node: &mut Node) {

@@ -169,7 +169,7 @@ impl Tracked {
     }
 }
 
-/// How many connections a workload has opened of late.
+/// How many connections a workload has opened of late, and how much has been told of it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Opened {
@@ -179,9 +179,17 @@ pub struct Opened {
     pub count: u64,
     /// As many are let pass in one.
     pub limit: u64,
+    /// The window in which something was told.
+    pub told_window: u64,
+    /// As much was to be told in it, so far.
+    pub told: u64,
 }
 
 impl Opened {
+    /// As many events of one workload are told in a window while half of the ring buffer is taken, so that
+    /// the others' find room in the rest.
+    pub const SHARE_OF_EVENTS: u64 = 512;
+
     /// The quarter of a second, or a little more, that a time of the monotonic clock falls into.
     #[inline(always)]
     #[must_use]

@@ -6,6 +6,7 @@ use portreeve_ebpf_common::{Direction, Endpoint};
 
 use crate::judge::Judged;
 use crate::maps::{COUNTERS, EVENTS};
+use crate::pace::may_tell;
 use crate::packet::Packet;
 
 /// Counts one.
@@ -27,13 +28,15 @@ pub fn tell(
     packet: &Packet,
     judged: &Judged,
 ) {
-    let Some(mut room) = EVENTS.reserve(0) else {
+    // SAFETY: the helper takes nothing.
+    let time = unsafe { bpf_ktime_get_ns() };
+    let room = if may_tell(endpoint, time) { EVENTS.reserve(0) } else { None };
+    let Some(mut room) = room else {
         count(Reason::EventLost, direction);
         return;
     };
     room.write(NodeEvent {
-        // SAFETY: the helper takes nothing.
-        time: unsafe { bpf_ktime_get_ns() },
+        time,
         endpoint,
         kind: kind as u8,
         reason: reason as u8,
