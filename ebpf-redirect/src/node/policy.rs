@@ -1,7 +1,6 @@
 //! An endpoint's policy as the entries of the kernel's trie. Who has an address is not in it: that is
 //! said once for all endpoints.
 
-use std::collections::BTreeSet;
 
 use portreeve_ebpf_common::node::{NodePolicyKey, protocol};
 use portreeve_ebpf_common::{Direction, PolicyValue, Verdict};
@@ -44,7 +43,8 @@ impl NodePolicyTable {
         policy: &EndpointPolicy,
         carried_out: impl Fn(Protocol, ConnectionVerdict) -> Verdict,
     ) -> Self {
-        let mut known: BTreeSet<Identity> = policy.addresses().map(|(_, who)| who).collect();
+        // Those, too, who are nowhere yet: nobody tells this policy when they get an address.
+        let mut known = policy.spoken_of();
         known.insert(Identity::UNKNOWN);
         let nobody = Identity::new(NOBODY);
         let numbering = Numbering::of_those(policy, known.iter().copied().chain([nobody]));
@@ -193,6 +193,9 @@ mod tests {
         for _ in 0..60 {
             let scenario = Scenario::any(&mut dice);
             let table = NodePolicyTable::new(&scenario.policy, judged);
+            // Some of them have no address, and may get one.
+            let spoken_of: Vec<Identity> = scenario.policy.spoken_of().into_iter().collect();
+            let nobody = Identity::new(NOBODY);
             for _ in 0..60 {
                 let question = scenario.question(&mut dice);
                 let (name, number) = ASKED[dice.below(ASKED.len())];
@@ -201,7 +204,12 @@ mod tests {
                     TrafficDirection::Ingress => (Direction::Ingress, question.port),
                 };
                 let port = if matches!(name, Protocol::Ip(_)) { 0 } else { port };
-                let who = scenario.policy.identify(question.address);
+                let who = match dice.once_in(2) {
+                    true => scenario.policy.identify(question.address),
+                    false => {
+                        spoken_of.get(dice.below(spoken_of.len() + 1)).copied().unwrap_or(nobody)
+                    }
+                };
                 let class = longest(&table, NodePolicyKey::identity(who.get()));
                 let class = class.expect("everybody has a class").class(direction);
                 let found = longest(&table, NodePolicyKey::port(class, number, port, 16));

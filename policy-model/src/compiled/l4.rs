@@ -47,14 +47,20 @@ impl EndpointPolicy {
         self.identities.prefixes()
     }
 
+    /// All of whom a direction says something, whether anybody has an address as them by now or not, in
+    /// order.
+    #[must_use]
+    pub fn spoken_of(&self) -> BTreeSet<Identity> {
+        let directions = [TrafficDirection::Ingress, TrafficDirection::Egress];
+        directions.into_iter().flat_map(|direction| self.direction(direction).spoken_of()).collect()
+    }
+
     /// Whom this direction treats alike.
     #[must_use]
     pub fn classes(&self, direction: TrafficDirection) -> IdentityClasses<'_> {
         let policy = self.direction(direction);
         let mut names = FxHashMap::default();
-        let spoken_of = [Some(&policy.enforced), policy.audited.as_ref()].into_iter().flatten();
-        let spoken_of = spoken_of.flat_map(PortPolicy::identities);
-        for identity in spoken_of.chain([Identity::UNKNOWN]) {
+        for identity in policy.spoken_of().chain([Identity::UNKNOWN]) {
             match names.entry(policy.alike(identity)) {
                 Entry::Vacant(unnamed) => {
                     unnamed.insert(identity);
@@ -66,6 +72,13 @@ impl EndpointPolicy {
             }
         }
         IdentityClasses { policy, names }
+    }
+}
+
+impl DirectionPolicy {
+    fn spoken_of(&self) -> impl Iterator<Item = Identity> {
+        let tables = [Some(&self.enforced), self.audited.as_ref()].into_iter().flatten();
+        tables.flat_map(PortPolicy::identities)
     }
 }
 

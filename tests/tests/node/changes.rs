@@ -19,6 +19,7 @@ pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
         trial("address_reused_by_another_has_none_of_the_old_permissions", &needs, address_reused),
         trial("address_named_by_two_stays_the_firsts_and_the_other_is_closed", &needs, two_of_one),
         trial("address_reused_under_other_labels_ends_connections", &needs, other_labels),
+        trial("who_is_denied_is_denied_when_he_comes_after_the_policy", &needs, comes_later),
     ]
 }
 
@@ -41,6 +42,53 @@ fn interface_gone() {
     assert_eq!(node.status("away", "10.60.0.3", 8080, "/private"), "403");
     assert_eq!(row(&node, "default/shop")["error"], Value::Null);
 }
+
+fn comes_later() {
+    let node = Node::new();
+    let others = |status: &str, what: &str| {
+        eventually(what, || (node.status("away", "10.60.0.3", 8081, "/") == status).then_some(()));
+    };
+    node.daemon.write("shop.yaml", ALL_BUT_SOME);
+    others("200", "the policy");
+    for (labels, port) in [("'reserved:remote-node': ''", 1), ("app: bad", 20)] {
+        let peer = PEER.replace("LABELS", labels);
+        for port in [port, port + 1].map(|port: u16| port.to_string()) {
+            node.daemon.write("away.yaml", &peer);
+            others("refused", labels);
+            node.daemon.write("away.yaml", "");
+            others("200", "nobody special");
+            // It is put in force while nobody is called so.
+            let again = ALL_BUT_SOME.replace("'9'", &format!("'{port}'"));
+            node.daemon.write("shop.yaml", &again);
+            eventually("the policy", || {
+                let rows = node.daemon.rows("policy");
+                rows.iter().any(|row| row[3] == port).then_some(())
+            });
+        }
+    }
+}
+
+const ALL_BUT_SOME: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: shop, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: shop}}
+  ingress:
+  - fromEntities: [all]
+  ingressDeny:
+  - fromEntities: [remote-node]
+  - fromEndpoints: [{matchLabels: {app: bad}}]
+  - fromEndpoints: [{}]
+    toPorts: [{ports: [{port: '9', protocol: TCP}]}]
+";
+
+const PEER: &str = "
+apiVersion: portreeve.dev/v1alpha1
+kind: Workload
+metadata: {name: away, namespace: default, labels: {LABELS}}
+spec: {addresses: [10.61.0.9], node: elsewhere}
+";
 
 fn restarted() {
     let mut node = Node::new();
