@@ -288,7 +288,7 @@ async fn follow(
                 changed.set(links.changed());
                 has_changed = true;
                 let mut node = lock(node);
-                node.look_at_interfaces();
+                node.look_at_interfaces(Instant::now());
                 node.realise(Instant::now());
             }
             received = signals.next() => match received {

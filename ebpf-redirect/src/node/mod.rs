@@ -15,7 +15,7 @@
 //! | `programs.rs`, `maps.rs` | into the kernel |
 //! | `grace.rs` | how long the kernel waits for programs that run |
 //! | `device.rs`, `ways.rs`, `netlink.rs` | the device, the rules and the routes that lead packets to the proxy |
-//! | `routes.rs` | where the default routes lead |
+//! | `routes.rs`, `host.rs` | where the default routes lead, and which addresses the host has |
 //! | `view.rs` | what is there, in numbers |
 //! | `contents.rs` | what the maps hold, in words |
 //! | `veth.rs` | the host's end of a workload's cable |
@@ -33,6 +33,7 @@ mod device;
 mod dial;
 mod error;
 mod grace;
+mod host;
 mod identities;
 mod kernel;
 mod maps;
@@ -57,6 +58,7 @@ pub use portreeve_ebpf_common::node::{
 pub use self::contents::{BalancerContents, PolicyContents, PolicyRow, PortEntry, ServiceContents};
 pub use self::crowd::Crowd;
 pub use self::error::NodeError;
+pub use self::host::host_addresses;
 pub use self::kernel::NodeKernel;
 pub use self::policy::NodePolicyTable;
 pub use self::removal::{NodeRemoved, missing};

@@ -1,7 +1,6 @@
 //! An endpoint's policy as the entries of the kernel's trie. Who has an address is not in it: that is
 //! said once for all endpoints.
 
-
 use portreeve_ebpf_common::node::{NodePolicyKey, protocol};
 use portreeve_ebpf_common::{Direction, PolicyValue, Verdict};
 use portreeve_policy::{ConnectionVerdict, EndpointPolicy, Identity, PortSpan, Protocol};

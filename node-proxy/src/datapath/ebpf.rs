@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use portreeve_core::carried_out;
 use portreeve_ebpf::node::{
     EndpointEntry, NodeError, NodeKernel, NodePolicyTable, NodeSettings, endpoint_flags,
+    host_addresses,
 };
 use portreeve_ebpf::{ServiceConfig, kernel_verdict};
 use portreeve_policy::{EndpointPolicy, Identity, Protocol};
@@ -372,6 +373,12 @@ impl Datapath for EbpfDatapath {
         let lost: Vec<EndpointId> = lost.map(|(id, _)| *id).collect();
         self.interfaces.retain(|id, _| !lost.contains(id));
         lost
+    }
+
+    fn host_addresses(&self) -> Option<BTreeSet<IpAddr>> {
+        host_addresses()
+            .inspect_err(|error| tracing::warn!("can't ask which addresses this node has: {error}"))
+            .ok()
     }
 
     fn look_outside(&mut self) -> bool {

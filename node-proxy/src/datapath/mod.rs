@@ -184,6 +184,11 @@ pub trait Datapath: Send {
         false
     }
 
+    /// The addresses that the node has itself; none: they are not known.
+    fn host_addresses(&self) -> Option<BTreeSet<IpAddr>> {
+        None
+    }
+
     /// Whether something that leads outside is not there yet, so that it is worth looking again.
     fn is_outside_lacking(&self) -> bool {
         false

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -106,6 +107,7 @@ struct Shared {
     /// Reading a table takes so long.
     slow: Option<Duration>,
     in_use: NumbersInUse,
+    host: Option<BTreeSet<IpAddr>>,
     /// How many services were failing when what was left of others was to go.
     services_kept: Option<usize>,
 }
@@ -127,6 +129,12 @@ impl Recorder {
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().count
+    }
+
+    /// From now on, the node itself has these addresses.
+    pub fn host_has(&self, addresses: &[&str]) {
+        let addresses = addresses.iter().filter_map(|address| address.parse().ok());
+        self.lock().host = Some(addresses.collect());
     }
 
     /// From now on, keeps no calls, only counts them.
@@ -263,6 +271,10 @@ impl Datapath for Recording {
 
     fn keep_addresses(&mut self) -> Result<(), DatapathError> {
         self.recorder.record(Call::KeepAddresses)
+    }
+
+    fn host_addresses(&self) -> Option<BTreeSet<IpAddr>> {
+        self.recorder.lock().host.clone()
     }
 
     fn lost(&mut self) -> Vec<EndpointId> {

@@ -1,12 +1,16 @@
 //! Who has which address, of all who name it. An address means one workload: in the engine, in the kernel
 //! and in the proxy alike. Of endpoints of this node the first that is attached has it, and as long as none
-//! is, the first that named it; workloads elsewhere have none that an endpoint here names.
+//! is, the first that named it; workloads elsewhere have none that an endpoint here names, or the node itself
+//! has.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::claims::Conflict;
 use crate::objects::Workload;
+
+/// What the node itself is called among those who have addresses. No workload can be called so.
+pub(super) const NODE: &str = "the node itself";
 
 /// Addresses, and who names them.
 #[derive(Debug, Default)]
@@ -15,6 +19,8 @@ pub(super) struct Addresses {
     here: HashMap<IpAddr, Vec<Claim>>,
     /// Workloads elsewhere.
     elsewhere: HashMap<IpAddr, BTreeSet<String>>,
+    /// What the node itself has.
+    node: BTreeSet<IpAddr>,
     /// What endpoints had in the time before, of whom nothing has been heard yet.
     before: BTreeMap<String, Vec<IpAddr>>,
 }
@@ -64,8 +70,43 @@ impl Addresses {
         let before = self.before.remove(name).into_iter().flatten();
         let had: BTreeSet<IpAddr> = before.chain(old.into_iter().flat_map(here)).collect();
         let has: BTreeSet<IpAddr> = new.into_iter().flat_map(here).collect();
-        let mut others = BTreeSet::new();
+        self.change_here(name, &had, &has)
+    }
+
+    /// The node itself has these. Returns who else has others than before by that; none: it had them.
+    pub(super) fn set_node(&mut self, has: BTreeSet<IpAddr>) -> Option<BTreeSet<String>> {
+        if self.node == has {
+            return None;
+        }
+        let had = std::mem::replace(&mut self.node, has.clone());
+        let mut others = self.change_here(NODE, &had, &has);
         for address in has.difference(&had) {
+            let Some(claims) = self.here.get_mut(address) else { continue };
+            // Who is attached with it keeps it until he goes.
+            let is_taken = claims.iter().any(|claim| claim.is_firm);
+            for claim in claims.iter_mut().filter(|_| !is_taken) {
+                claim.is_firm = claim.name == NODE;
+                others.insert(claim.name.clone());
+            }
+        }
+        others.remove(NODE);
+        Some(others)
+    }
+
+    /// Those of its addresses that the node has, and nobody else.
+    pub(super) fn of_node(&self) -> impl Iterator<Item = IpAddr> {
+        self.node.iter().copied().filter(|address| self.holder(*address) == Some(NODE))
+    }
+
+    /// The same for one who is on this node.
+    fn change_here(
+        &mut self,
+        name: &str,
+        had: &BTreeSet<IpAddr>,
+        has: &BTreeSet<IpAddr>,
+    ) -> BTreeSet<String> {
+        let mut others = BTreeSet::new();
+        for address in has.difference(had) {
             let claim = Claim { name: name.to_owned(), is_firm: false };
             let claims = self.here.entry(*address).or_default();
             claims.push(claim);
@@ -73,7 +114,7 @@ impl Addresses {
                 others.extend(self.elsewhere.get(address).into_iter().flatten().cloned());
             }
         }
-        for address in had.difference(&has) {
+        for address in had.difference(has) {
             let was_his = self.holder(*address) == Some(name);
             let Some(claims) = self.here.get_mut(address) else { continue };
             claims.retain(|claim| claim.name != name);
@@ -137,10 +178,12 @@ impl Addresses {
         Some(Conflict::of_address(address, holder))
     }
 
-    /// Workloads elsewhere that name an address of an endpoint here.
+    /// Workloads elsewhere that name an address of an endpoint here. That other nodes know this one as a peer
+    /// is nothing to tell.
     pub(super) fn of_elsewhere(&self) -> impl Iterator<Item = (IpAddr, &str, &str)> {
         let both = self.here.keys().filter_map(|address| {
-            Some((*address, self.elsewhere.get(address)?, self.holder(*address)?))
+            let holder = self.holder(*address).filter(|holder| *holder != NODE)?;
+            Some((*address, self.elsewhere.get(address)?, holder))
         });
         both.flat_map(|(address, names, holder)| {
             names.iter().map(move |name| (address, name.as_str(), holder))

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::addresses::NODE;
 use crate::datapath::EndpointSpec;
 use crate::objects::Attachment;
 
@@ -15,16 +16,29 @@ pub(super) struct Claims {
 
 /// Something that another has.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{what}` is {holder}'s already: of two workloads that name one {kind}, the first has it")]
+#[error("`{what}` is {why}")]
 pub(super) struct Conflict {
-    kind: &'static str,
     what: String,
+    why: String,
     pub(super) holder: String,
 }
 
 impl Conflict {
     pub(super) fn of_address(address: IpAddr, holder: &str) -> Self {
-        Self { kind: "address", what: address.to_string(), holder: holder.to_owned() }
+        match holder {
+            NODE => Self {
+                what: address.to_string(),
+                why: "an address of the node itself: no workload has it".to_owned(),
+                holder: holder.to_owned(),
+            },
+            _ => Self::of_two("address", address.to_string(), holder),
+        }
+    }
+
+    fn of_two(kind: &str, what: String, holder: &str) -> Self {
+        let why =
+            format!("{holder}'s already: of two workloads that name one {kind}, the first has it");
+        Self { what, why, holder: holder.to_owned() }
     }
 }
 
@@ -33,11 +47,7 @@ impl Claims {
     pub(super) fn conflict(&self, spec: &EndpointSpec) -> Option<Conflict> {
         let holder = self.attachments.get(&spec.attachment)?;
         let what = || spec.attachment.to_string();
-        (*holder != spec.name).then(|| Conflict {
-            kind: "interface",
-            what: what(),
-            holder: holder.clone(),
-        })
+        (*holder != spec.name).then(|| Conflict::of_two("interface", what(), holder))
     }
 
     /// An endpoint has its interface.

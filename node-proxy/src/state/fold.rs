@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use ipnet::IpNet;
-use portreeve_policy::{Change, Diagnostic, PolicyName, Severity};
+use portreeve_policy::label::RESERVED;
+use portreeve_policy::{Change, Diagnostic, Label, Peer, PolicyName, Severity};
 
+use super::addresses::NODE;
 use super::closing::{self, Closing};
 use super::leftovers::Unreadable;
 use super::people::{endpoint, is_lingering, name, peer};
@@ -20,6 +22,9 @@ impl Node {
     /// Takes in what has changed. Nothing is told to the datapath yet: see [`Node::realise`].
     pub fn apply(&mut self, batch: Batch, now: Instant) {
         self.identities.at(now);
+        if !self.has_begun {
+            self.look_at_node(now);
+        }
         for error in batch.unreadable.iter().chain(&batch.doubles) {
             if !self.unreadable.contains(error) && !self.doubles.contains(error) {
                 tracing::error!("{error}");
@@ -181,6 +186,9 @@ impl Node {
 
     /// A workload is where it says, with those of its addresses that it has.
     pub(super) fn place(&mut self, full: &str, now: Instant) {
+        if full == NODE {
+            return self.place_node();
+        }
         let workload = self.people.workloads.get(full);
         let (Some(workload), Some(labels)) = (workload, self.people.held.get(full)) else { return };
         let (full, labels) = (full.to_owned(), labels.clone());
@@ -228,6 +236,25 @@ impl Node {
                 self.note(&change);
             }
         }
+    }
+
+    /// Looks which addresses the node has itself: whoever comes from there is `reserved:host`.
+    pub(super) fn look_at_node(&mut self, now: Instant) {
+        let Some(has) = self.datapath.host_addresses() else { return };
+        let Some(others) = self.addresses.set_node(has) else { return };
+        self.engine.begin_batch();
+        self.place_node();
+        for other in others {
+            self.place(&other, now);
+        }
+        self.end_batch();
+    }
+
+    fn place_node(&mut self) {
+        let labels = [Label::new(RESERVED, "host", "")].into_iter().collect();
+        let prefixes: Vec<IpNet> = self.addresses.of_node().map(IpNet::from).collect();
+        let change = self.engine.upsert_peer(NODE, Peer::new(prefixes, labels));
+        self.note(&change);
     }
 
     fn remove_workload(&mut self, full: &str, now: Instant) {

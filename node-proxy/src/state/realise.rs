@@ -36,13 +36,14 @@ impl Node {
 
     /// Looks whether endpoints are still attached to the interfaces that they were attached to. Call it
     /// when interfaces have come or gone, and [`Node::realise`] then.
-    pub fn look_at_interfaces(&mut self) {
+    pub fn look_at_interfaces(&mut self, now: Instant) {
         for id in self.datapath.lost() {
             if let Some(name) = self.endpoints.lost(id) {
                 tracing::warn!("endpoint {name}: its interface is gone, or is another by now");
             }
         }
         self.endpoints.hurry_unattached();
+        self.look_at_node(now);
         self.look_outside();
     }
 

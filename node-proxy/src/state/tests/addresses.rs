@@ -177,7 +177,7 @@ fn one_whose_interface_is_not_there_leaves_the_address_to_one_whose_is() {
     assert!(says(&told, "policy 3") && says(&told, "ipcache 10.0.0.7/32 258"), "{told:?}");
     // It comes, and the other has the address by now.
     bench.told.mend();
-    bench.node.look_at_interfaces();
+    bench.node.look_at_interfaces(bench.now);
     let told = bench.wait(Duration::ZERO);
     assert!(says(&told, "closed endpoint 2 default/shop at veth0 identity 257"), "{told:?}");
     let error = error_of(&bench, "default/shop");
@@ -186,6 +186,66 @@ fn one_whose_interface_is_not_there_leaves_the_address_to_one_whose_is() {
     let told = bench.step();
     assert!(says(&told, "policy 2") && says(&told, "ipcache 10.0.0.7/32 257"), "{told:?}");
     assert!(bench.node.is_settled());
+}
+
+const HOST: &str = "ipcache 10.0.0.1/32 1";
+
+/// A node as all nodes know it: a workload elsewhere, which has a reserved identity.
+const AS_PEER: &str = "
+apiVersion: portreeve.dev/v1alpha1
+kind: Workload
+metadata: {name: node-1, namespace: default, labels: {'reserved:remote-node': ''}}
+spec: {addresses: [10.0.0.1], node: node-1}
+";
+
+#[test]
+fn who_comes_from_an_address_of_the_node_is_the_host() {
+    let mut bench = Bench::new();
+    bench.told.host_has(&["10.0.0.1", "fd00::1"]);
+    two(&bench);
+    bench.write(
+        "policy.yaml",
+        &policy("p", "shop", "bank")
+            .replace("fromEndpoints: [{matchLabels: {app: bank}}]", "fromEntities: [host]"),
+    );
+    let told = bench.step();
+    assert!(says(&told, HOST) && says(&told, "ipcache fd00::1/128 1"), "{told:?}");
+    assert!(bench.allows("default/shop", "10.0.0.1") && !bench.allows("default/shop", "10.0.0.8"));
+    // Other nodes know it as one of them; here it is what it is, and that is no error.
+    bench.write("nodes.yaml", AS_PEER);
+    assert!(!bench.step().iter().any(|told| told.contains("10.0.0.1")));
+    assert!(bench.node.status().errors.is_empty());
+    // It has another one by now, and is found at the first no more.
+    bench.told.host_has(&["10.0.0.2"]);
+    bench.node.look_at_interfaces(bench.now);
+    let told = bench.wait(Duration::ZERO);
+    assert!(
+        says(&told, "ipcache 10.0.0.1/32 6") && says(&told, "ipcache 10.0.0.2/32 1"),
+        "{told:?}"
+    );
+    assert!(says(&told, "ipcache fd00::1/128 removed"), "{told:?}");
+}
+
+#[test]
+fn a_workload_has_no_address_of_the_node() {
+    let mut bench = Bench::new();
+    bench.told.host_has(&["10.0.0.1", "10.0.0.7"]);
+    two(&bench);
+    let told = bench.step();
+    assert!(says(&told, "closed endpoint 2 default/shop at veth0 identity 257"), "{told:?}");
+    let error = error_of(&bench, "default/shop");
+    assert!(error.starts_with("`10.0.0.7` is an address of the node itself"), "{error}");
+    bench.told.host_has(&["10.0.0.1"]);
+    bench.node.look_at_interfaces(bench.now);
+    let told = bench.wait(Duration::ZERO);
+    assert!(says(&told, "endpoint 2 default/shop at veth0 identity 257"), "{told:?}");
+    assert!(says(&told, "ipcache 10.0.0.7/32 257") && bench.node.is_settled(), "{told:?}");
+    // Who has it keeps it when the node gets it, too, until he goes.
+    bench.told.host_has(&["10.0.0.1", "10.0.0.7"]);
+    bench.node.look_at_interfaces(bench.now);
+    assert_eq!(bench.wait(Duration::ZERO), NOTHING);
+    bench.remove("shop.yaml");
+    assert!(says(&bench.step(), "ipcache 10.0.0.7/32 1"));
 }
 
 /// The proxy's own endpoints, without a proxy.

@@ -71,10 +71,10 @@ fn an_interface_that_is_another_under_the_same_name_is_attached_again() {
     let mut bench = Bench::new();
     two(&bench);
     bench.step();
-    bench.node.look_at_interfaces();
+    bench.node.look_at_interfaces(bench.now);
     assert_eq!(bench.wait(Duration::ZERO), NOTHING);
     bench.told.lose(2);
-    bench.node.look_at_interfaces();
+    bench.node.look_at_interfaces(bench.now);
     assert!(!bench.node.is_settled());
     assert_eq!(
         bench.wait(Duration::ZERO),
@@ -90,13 +90,13 @@ fn an_interface_that_is_another_under_the_same_name_is_attached_again() {
     for way in ["endpoint 2 default/shop", "closed endpoint 2"] {
         bench.told.fail(way);
     }
-    bench.node.look_at_interfaces();
+    bench.node.look_at_interfaces(bench.now);
     assert!(bench.wait(Duration::ZERO).contains(&"endpoint 2 closed".to_owned()));
     let error = error_of(&bench, "default/shop").unwrap();
     assert!(error.ends_with("it is not attached: its policy judges nothing"), "{error}");
     bench.told.mend();
     assert_eq!(bench.wait(Duration::ZERO), NOTHING, "not yet");
-    bench.node.look_at_interfaces();
+    bench.node.look_at_interfaces(bench.now);
     assert!(bench.wait(Duration::ZERO).contains(&"policy 2".to_owned()));
     assert!(bench.node.is_settled());
 }
