@@ -124,6 +124,38 @@ impl Net {
         );
     }
 
+    /// A bridge of a node, `br0`. The node has the first address of its networks, such as `10.60.0` and `fd60:`,
+    /// and routes for who is on it.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    pub fn bridge(&self, node: &str, v4: &str, v6: &str) {
+        self.ip(
+            node,
+            &format!(
+                "link add br0 type bridge\nlink set br0 up\n\
+                 addr add {v4}.1/24 dev br0\naddr add {v6}:1/64 dev br0 nodad\n"
+            ),
+        );
+    }
+
+    /// A cable from a node's [`bridge`](Self::bridge) to a workload that has the address `last` of its networks.
+    /// Its end of the cable is `eth0`.
+    ///
+    /// # Panics
+    /// When it can't be laid.
+    pub fn bridged(&self, node: &str, cable: &str, place: &str, (v4, v6): (&str, &str), last: u8) {
+        self.cable((place, "eth0"), (node, cable));
+        self.ip(node, &format!("link set {cable} master br0\n"));
+        self.ip(
+            place,
+            &format!(
+                "addr add {v4}.{last}/24 dev eth0\naddr add {v6}:{last}/64 dev eth0 nodad\n\
+                 route add default via {v4}.1\nroute add ::/0 via {v6}:1\n"
+            ),
+        );
+    }
+
     /// Lets a place route for others.
     ///
     /// # Panics
