@@ -51,7 +51,7 @@ fn leaving() {
 }
 
 /// What the client's own policy wants read, and the shop's allows unread.
-const READ_AT_ITS_SOURCE: &str = "
+pub(super) const READ_AT_ITS_SOURCE: &str = "
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
 metadata: {name: client, namespace: default}

@@ -3,6 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`bridged`] | the same on a bridge |
+//! | [`bridged_nodes`] | a node with a bridge, and another node |
 //! | [`cases`] | the policy cases, on a wire |
 //! | [`changes`] | interfaces and addresses that go, come and change hands |
 //! | [`kafka`] | a real Kafka client and a real broker |
@@ -11,6 +12,7 @@
 //! | [`services`] | services, asked for inside and from outside |
 
 mod bridged;
+mod bridged_nodes;
 mod cases;
 mod changes;
 mod kafka;
@@ -25,6 +27,7 @@ fn main() {
         bridged::trials(),
         nodes::trials(),
         services::trials(),
+        bridged_nodes::trials(),
         kafka::trials(),
         changes::trials(),
         cases::trials(),

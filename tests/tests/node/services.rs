@@ -18,10 +18,10 @@ pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
     ]
 }
 
-const CLUSTER: [&str; 2] = ["10.96.0.10", "[fd96::10]"];
+pub(super) const CLUSTER: [&str; 2] = ["10.96.0.10", "[fd96::10]"];
 /// The nodes' addresses, the first's and the second's.
-const ONE: [&str; 2] = ["10.63.9.1", "[fd63:91::1]"];
-const TWO: [&str; 2] = ["10.63.9.5", "[fd63:92::1]"];
+pub(super) const ONE: [&str; 2] = ["10.63.9.1", "[fd63:91::1]"];
+pub(super) const TWO: [&str; 2] = ["10.63.9.5", "[fd63:92::1]"];
 
 fn inside() {
     let nodes = Nodes::with(&[("services.yaml", SERVICES)]);
@@ -139,7 +139,7 @@ fn changed() {
     assert_ne!(nodes.net.status("client", CLUSTER[0], 81, "/any"), "200");
 }
 
-const SERVICES: &str = "
+pub(super) const SERVICES: &str = "
 apiVersion: v1
 kind: Service
 metadata: {name: shop, namespace: default}
