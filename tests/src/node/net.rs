@@ -12,6 +12,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{eventually, needed};
 
+/// How many bytes a server says that is asked for much: more than any queue on the way has room for.
+pub const MUCH: usize = 1 << 20;
+
 /// Namespaces and what runs in them; all is gone with this value.
 pub struct Net {
     prefix: String,
@@ -202,7 +205,8 @@ impl Net {
         self.processes.push(command.spawn().expect("it runs"));
     }
 
-    /// nginx in a place, which says who asks, on these ports of both families.
+    /// nginx in a place, on these ports of both families: it says who asks, and [`MUCH`] to who asks for
+    /// `/public/much`.
     ///
     /// # Panics
     /// When it does not start.
@@ -213,8 +217,10 @@ impl Net {
         let listen: String = ports.iter().map(listen).collect();
         let config = format!(
             "daemon off; master_process off; error_log stderr; pid nginx.pid;\nevents {{}}\nhttp {{\n  access_log off;\n  \
-             server {{ {listen} location / {{ return 200 $remote_addr; }} }}\n}}\n"
+             server {{ {listen} root .; location / {{ return 200 $remote_addr; }} \
+             location = /public/much {{ try_files /much =404; }} }}\n}}\n"
         );
+        std::fs::write(folder.join("much"), "much".repeat(MUCH / 4)).expect("a file");
         std::fs::write(folder.join("nginx.conf"), config).expect("a file");
         let mut nginx = self.inside(place, &needed("nginx"));
         nginx.arg("-p").arg(&folder).arg("-c").arg(folder.join("nginx.conf"));

@@ -11,7 +11,7 @@
 
 use portreeve_tests::node::NEEDS;
 use portreeve_tests::node::daemon::Daemon;
-use portreeve_tests::node::net::Net;
+use portreeve_tests::node::net::{MUCH, Net};
 use portreeve_tests::{Need, eventually, trial};
 
 pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
@@ -20,6 +20,7 @@ pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
         trial("policy_holds_from_node_to_node", &needs, from_node_to_node),
         trial("policy_holds_for_clients_from_outside", &needs, from_outside),
         trial("requests_are_read_on_both_nodes", &needs, read_twice),
+        trial("much_comes_by_a_way_that_is_narrow_only_in_between", &needs, narrow),
         trial("while_the_other_nodes_daemon_is_away_its_policy_holds", &needs, without_the_other),
     ]
 }
@@ -64,6 +65,21 @@ fn read_twice() {
         assert_eq!(nodes.net.status("client", shop, 8080, "/private/out"), "403", "{shop}");
     }
     assert_eq!(nodes.net.body("client", SHOPS[0], 8080, "/public/out"), "10.63.1.2");
+}
+
+fn narrow() {
+    for flavour in [Flavour::Routed, Flavour::Bridged] {
+        let Nodes { net, .. } = &Nodes::of([flavour; 2], &[]);
+        // Neither end knows it. Who sends is told by a router: the proxy, where it has read what was asked.
+        net.ip("away", "link set dev n1 mtu 1300\n");
+        net.ip("one", "link set dev eth0 mtu 1300\n");
+        for shop in SHOPS {
+            for port in [8080, 8081] {
+                let said = net.body("client", shop, port, "/public/much");
+                assert_eq!(said.len(), MUCH, "{flavour:?} {shop} {port}");
+            }
+        }
+    }
 }
 
 fn without_the_other() {
