@@ -1,22 +1,24 @@
 //! Connections that the proxy has to read: it gets them as they are, and goes on in the client's name.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use portreeve_ebpf::ListenerSlot;
 use portreeve_ebpf::node::{Reason, mark};
 use portreeve_ebpf_common::{Direction, Verdict};
-use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket};
+use rustix::net::{AddressFamily, SocketType, bind, connect, ipproto, listen, socket};
 
 use super::Test;
 use super::net::{Node, PATIENCE, TCP, Workload, answers, echo};
+use super::packets::{self, tcp};
 
 pub(crate) const TESTS: &[Test] = &[
     ("what_a_workload_opens_reaches_the_proxy", outbound),
     ("what_is_opened_to_a_workload_reaches_the_proxy", inbound),
     ("the_proxy_goes_on_in_the_clients_name", upstream),
+    ("an_error_about_what_the_proxy_has_sent_reaches_it", errors),
     ("a_port_used_again_while_the_proxys_end_waits_reaches_it", again),
     ("without_the_ways_that_lead_to_the_proxy_nothing_passes_until_they_are_made_anew", lost_ways),
     ("while_the_proxy_is_away_nothing_passes", away),
@@ -144,28 +146,8 @@ fn inbound(node: &mut Node) {
 }
 
 fn upstream(node: &mut Node) {
-    let [a, b] = [1, 2].map(|number| node.workload(number, 0));
-    // One whose interface nobody judges, as a host elsewhere.
-    let outside = Workload::new(3);
-    for server in [&b, &outside] {
-        server.serve(80);
-        let identity = server.identity();
-        for address in server.both() {
-            node.kernel().set_identity(address.into(), Some(identity)).expect("room");
-        }
-    }
-    node.rules(
-        &a,
-        1,
-        &[
-            (Direction::Egress, 102, TCP, 80, Verdict::Allow),
-            (Direction::Egress, 103, TCP, 80, Verdict::Inspect),
-        ],
-    );
-    node.rules(&b, 1, &[(Direction::Ingress, 101, TCP, 80, Verdict::Inspect)]);
-    let inbound = listeners(node, Direction::Ingress);
-    let outbound = listeners(node, Direction::Egress);
-    for (listeners, server) in [(&inbound, &b), (&outbound, &outside)] {
+    let Readers { client: a, servers } = Readers::both_ways(node);
+    for (server, listeners) in &servers {
         for (family, address) in server.both().into_iter().enumerate() {
             for same_port in [false, true] {
                 let client = a.connect((address, 80)).expect("the proxy takes it");
@@ -178,6 +160,94 @@ fn upstream(node: &mut Node) {
         }
     }
     assert_eq!(node.kernel().counters().expect("counters").dropped(), 0);
+}
+
+fn errors(node: &mut Node) {
+    const TIMES: u64 = 50;
+    let Readers { client, servers } = Readers::both_ways(node);
+    let to_proxy = || {
+        let counters = node.kernel().counters().expect("counters");
+        [Direction::Ingress, Direction::Egress].map(|way| counters.get(Reason::ToProxy, way))
+    };
+    let tell = |whom: IpAddr, message: Vec<u8>| {
+        let socket = raw(whom);
+        for _ in 0..TIMES {
+            socket.send(&message).expect("sent");
+        }
+    };
+    for ((server, listeners), judged) in servers.iter().zip([&servers[0].0, &client]) {
+        for (family, address) in server.both().into_iter().enumerate() {
+            let _client = client.connect((address, 80)).expect("the proxy takes it");
+            let (_proxy, peer, local) = accept(&listeners[family]);
+            let mut upstream = in_the_name_of(peer.ip(), peer.port(), local);
+            assert!(answers(&mut upstream), "{address}");
+            // The workload has both connections of the proxy, and with the same ends.
+            let is_clients = judged.number == client.number;
+            let (own, other) = if is_clients { (peer, local) } else { (local, peer) };
+            let before = to_proxy();
+            tell(own.ip(), too_long(own, other));
+            judged.run(move || tell(other.ip(), too_long(other, own)));
+            for (before, after) in before.into_iter().zip(to_proxy()) {
+                assert!(after >= before + TIMES, "{address}: {before}, {after}");
+            }
+        }
+    }
+}
+
+/// A socket for messages to somebody about his packets.
+fn raw(to: IpAddr) -> UdpSocket {
+    let (family, protocol) = match to {
+        IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
+        IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
+    };
+    let socket = socket(family, SocketType::RAW, Some(protocol)).expect("root may");
+    let socket = UdpSocket::from(socket);
+    socket.connect((to, 0)).expect("connected");
+    socket
+}
+
+/// A router's message to who has sent a packet, that there is no way for one so long.
+fn too_long(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    const MTU: [u8; 2] = 1300u16.to_be_bytes();
+    const DATA: u8 = 16;
+    let segment = tcp(from.port(), to.port(), DATA);
+    let sent = packets::ip(from.ip(), to.ip(), TCP, [0; 2], &segment);
+    let kind = if from.is_ipv4() { [3, 4] } else { [2, 0] };
+    [&kind[..], &[0; 4], &MTU, &sent[14..]].concat()
+}
+
+/// A client, and two servers with who listens for the proxy: what is sent to one is read where it comes to, what
+/// is sent to the other, which is outside, at its source.
+struct Readers {
+    client: Workload,
+    servers: [(Workload, [TcpListener; 2]); 2],
+}
+
+impl Readers {
+    fn both_ways(node: &Node) -> Self {
+        let [a, b] = [1, 2].map(|number| node.workload(number, 0));
+        // One whose interface nobody judges, as a host elsewhere.
+        let outside = Workload::new(3);
+        for server in [&b, &outside] {
+            server.serve(80);
+            let identity = server.identity();
+            for address in server.both() {
+                node.kernel().set_identity(address.into(), Some(identity)).expect("room");
+            }
+        }
+        node.rules(
+            &a,
+            1,
+            &[
+                (Direction::Egress, 102, TCP, 80, Verdict::Allow),
+                (Direction::Egress, 103, TCP, 80, Verdict::Inspect),
+            ],
+        );
+        node.rules(&b, 1, &[(Direction::Ingress, 101, TCP, 80, Verdict::Inspect)]);
+        let inbound = listeners(node, Direction::Ingress);
+        let outbound = listeners(node, Direction::Egress);
+        Self { client: a, servers: [(b, inbound), (outside, outbound)] }
+    }
 }
 
 fn again(node: &mut Node) {

@@ -12,6 +12,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{eventually, needed};
 
+/// How many bytes a server says that is asked for much: more than any queue on the way has room for.
+pub const MUCH: usize = 1 << 20;
+
 /// Namespaces and what runs in them; all is gone with this value.
 pub struct Net {
     prefix: String,
@@ -124,6 +127,38 @@ impl Net {
         );
     }
 
+    /// A bridge of a node, `br0`. The node has the first address of its networks, such as `10.60.0` and `fd60:`,
+    /// and routes for who is on it.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    pub fn bridge(&self, node: &str, v4: &str, v6: &str) {
+        self.ip(
+            node,
+            &format!(
+                "link add br0 type bridge\nlink set br0 up\n\
+                 addr add {v4}.1/24 dev br0\naddr add {v6}:1/64 dev br0 nodad\n"
+            ),
+        );
+    }
+
+    /// A cable from a node's [`bridge`](Self::bridge) to a workload that has the address `last` of its networks.
+    /// Its end of the cable is `eth0`.
+    ///
+    /// # Panics
+    /// When it can't be laid.
+    pub fn bridged(&self, node: &str, cable: &str, place: &str, (v4, v6): (&str, &str), last: u8) {
+        self.cable((place, "eth0"), (node, cable));
+        self.ip(node, &format!("link set {cable} master br0\n"));
+        self.ip(
+            place,
+            &format!(
+                "addr add {v4}.{last}/24 dev eth0\naddr add {v6}:{last}/64 dev eth0 nodad\n\
+                 route add default via {v4}.1\nroute add ::/0 via {v6}:1\n"
+            ),
+        );
+    }
+
     /// Lets a place route for others.
     ///
     /// # Panics
@@ -170,7 +205,8 @@ impl Net {
         self.processes.push(command.spawn().expect("it runs"));
     }
 
-    /// nginx in a place, which says who asks, on these ports of both families.
+    /// nginx in a place, on these ports of both families: it says who asks, and [`MUCH`] to who asks for
+    /// `/public/much`.
     ///
     /// # Panics
     /// When it does not start.
@@ -181,8 +217,10 @@ impl Net {
         let listen: String = ports.iter().map(listen).collect();
         let config = format!(
             "daemon off; master_process off; error_log stderr; pid nginx.pid;\nevents {{}}\nhttp {{\n  access_log off;\n  \
-             server {{ {listen} location / {{ return 200 $remote_addr; }} }}\n}}\n"
+             server {{ {listen} root .; location / {{ return 200 $remote_addr; }} \
+             location = /public/much {{ try_files /much =404; }} }}\n}}\n"
         );
+        std::fs::write(folder.join("much"), "much".repeat(MUCH / 4)).expect("a file");
         std::fs::write(folder.join("nginx.conf"), config).expect("a file");
         let mut nginx = self.inside(place, &needed("nginx"));
         nginx.arg("-p").arg(&folder).arg("-c").arg(folder.join("nginx.conf"));

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use portreeve_tests::node::NEEDS;
 use portreeve_tests::{Need, eventually, trial};
+use rustix::process::Signal;
 
 use super::routed::Node;
 
@@ -16,6 +17,7 @@ pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
         trial("on_a_bridge_requests_are_read_where_they_come_to", &needs, read_where_they_come_to),
         trial("on_a_bridge_requests_are_read_that_leave_it", &needs, leaving),
         trial("on_a_bridge_requests_are_read_at_their_source", &needs, read_at_their_source),
+        trial("the_node_itself_may_what_policy_allows_the_host", &needs, host),
     ]
 }
 
@@ -41,6 +43,43 @@ fn told() {
     assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
 }
 
+fn host() {
+    let mut node = Node::bridged();
+    let shops = ["10.60.0.3", "[fd60::3]"];
+    let may = |node: &Node, path: &str| shops.map(|shop| node.status("node", shop, 8080, path));
+    assert_eq!(may(&node, "/host/a"), ["refused"; 2]);
+    node.daemon.write("host.yaml", HOST);
+    eventually("the host's policy", || (may(&node, "/host/a") == ["200"; 2]).then_some(()));
+    assert_eq!(may(&node, "/private"), ["403"; 2]);
+    node.daemon.write("host.yaml", &HOST.replace("[host]", "[world]"));
+    eventually("the world's", || (may(&node, "/host/a") == ["refused"; 2]).then_some(()));
+    assert_eq!(shops.map(|shop| node.status("away", shop, 8080, "/host/a")), ["200"; 2]);
+    // An address that comes later is the node's as well.
+    node.daemon.write("host.yaml", HOST);
+    node.net.ip("node", "addr del 10.60.0.1/24 dev br0\naddr add 10.60.0.9/24 dev br0\n");
+    eventually("the new address", || (may(&node, "/host/a") == ["200"; 2]).then_some(()));
+    // And without policy about it, if the configuration says so.
+    node.daemon.write("host.yaml", "");
+    node.daemon.signal(Signal::TERM);
+    node.daemon.wait();
+    node.daemon.configure("policy: {allow_localhost: true}");
+    node.daemon.start(&node.net);
+    eventually("the configuration", || (may(&node, "/private") == ["200"; 2]).then_some(()));
+}
+
+const HOST: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: host, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: shop}}
+  ingress:
+  - fromEntities: [host]
+    toPorts:
+    - ports: [{port: '8080', protocol: TCP}]
+      rules: {http: [{method: GET, path: '/host/.*'}]}
+";
+
 fn leaving() {
     let node = Node::bridged();
     for (away, client) in [("10.61.0.9", "10.60.0.2"), ("[fd61::9]", "fd60::2")] {
@@ -51,7 +90,7 @@ fn leaving() {
 }
 
 /// What the client's own policy wants read, and the shop's allows unread.
-const READ_AT_ITS_SOURCE: &str = "
+pub(super) const READ_AT_ITS_SOURCE: &str = "
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
 metadata: {name: client, namespace: default}

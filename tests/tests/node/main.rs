@@ -3,6 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`bridged`] | the same on a bridge |
+//! | [`bridged_nodes`] | a node with a bridge, and another node |
 //! | [`cases`] | the policy cases, on a wire |
 //! | [`changes`] | interfaces and addresses that go, come and change hands |
 //! | [`health`] | backends that are asked whether they are well, and nodes that are asked for theirs |
@@ -12,6 +13,7 @@
 //! | [`services`] | services, asked for inside and from outside |
 
 mod bridged;
+mod bridged_nodes;
 mod cases;
 mod changes;
 mod health;
@@ -28,6 +30,7 @@ fn main() {
         nodes::trials(),
         services::trials(),
         health::trials(),
+        bridged_nodes::trials(),
         kafka::trials(),
         changes::trials(),
         cases::trials(),

@@ -2,13 +2,16 @@
 //! routes between them and is a client, too.
 //!
 //! ```text
-//!  client 10.63.1.2 ──pcl── one ──eth0── n1, away, n2 ──eth0── two ──psh── shop 10.63.2.3
-//!  desk   10.63.1.4 ──pde──┘                10.63.9.6
+//!  client 10.63.1.2 ──pcl── one ──eth0── n1, away, n2 ──eth0── two ──psh── shop  10.63.2.3
+//!  stall  10.63.1.3 ──pst──┤                10.63.9.6           └──pgu── guest 10.63.2.2
+//!  desk   10.63.1.4 ──pde──┘
 //! ```
+//!
+//! The client and the guest are clients of the shop and the stall; nobody else is.
 
 use portreeve_tests::node::NEEDS;
 use portreeve_tests::node::daemon::Daemon;
-use portreeve_tests::node::net::Net;
+use portreeve_tests::node::net::{MUCH, Net};
 use portreeve_tests::{Need, eventually, trial};
 
 pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
@@ -17,6 +20,7 @@ pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
         trial("policy_holds_from_node_to_node", &needs, from_node_to_node),
         trial("policy_holds_for_clients_from_outside", &needs, from_outside),
         trial("requests_are_read_on_both_nodes", &needs, read_twice),
+        trial("much_comes_by_a_way_that_is_narrow_only_in_between", &needs, narrow),
         trial("while_the_other_nodes_daemon_is_away_its_policy_holds", &needs, without_the_other),
     ]
 }
@@ -63,6 +67,21 @@ fn read_twice() {
     assert_eq!(nodes.net.body("client", SHOPS[0], 8080, "/public/out"), "10.63.1.2");
 }
 
+fn narrow() {
+    for flavour in [Flavour::Routed, Flavour::Bridged] {
+        let Nodes { net, .. } = &Nodes::of([flavour; 2], &[]);
+        // Neither end knows it. Who sends is told by a router: the proxy, where it has read what was asked.
+        net.ip("away", "link set dev n1 mtu 1300\n");
+        net.ip("one", "link set dev eth0 mtu 1300\n");
+        for shop in SHOPS {
+            for port in [8080, 8081] {
+                let said = net.body("client", shop, port, "/public/much");
+                assert_eq!(said.len(), MUCH, "{flavour:?} {shop} {port}");
+            }
+        }
+    }
+}
+
 fn without_the_other() {
     let mut nodes = Nodes::new();
     nodes.two.signal(rustix::process::Signal::KILL);
@@ -76,25 +95,16 @@ fn without_the_other() {
     assert_eq!(nodes.net.status("client", SHOPS[0], 8080, "/public/a"), "200");
 }
 
-/// Who there is, and on which node. `WHERE-…` is where a workload is, which its own node says otherwise.
-const WORKLOADS: &str = "
-apiVersion: portreeve.dev/v1alpha1
-kind: Workload
-metadata: {name: client, namespace: default, labels: {app: client}}
-spec: {addresses: [10.63.1.2, 'fd63:1::2'], WHERE-client}
----
-apiVersion: portreeve.dev/v1alpha1
-kind: Workload
-metadata: {name: desk, namespace: default, labels: {app: desk}}
-spec: {addresses: [10.63.1.4, 'fd63:1::4'], WHERE-desk}
----
-apiVersion: portreeve.dev/v1alpha1
-kind: Workload
-metadata: {name: shop, namespace: default, labels: {app: shop}}
-spec: {addresses: [10.63.2.3, 'fd63:2::3'], WHERE-shop}
-";
+/// Who there is, what it is, on which node, and which of that node's addresses it has.
+const WORKLOADS: [(&str, &str, u8, u8); 5] = [
+    ("client", "client", 1, 2),
+    ("stall", "shop", 1, 3),
+    ("desk", "desk", 1, 4),
+    ("guest", "client", 2, 2),
+    ("shop", "shop", 2, 3),
+];
 
-const SHOP: &str = "
+pub(super) const SHOP: &str = "
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
 metadata: {name: shop, namespace: default}
@@ -125,6 +135,13 @@ spec:
       rules: {http: [{method: GET, path: '/.*/out'}]}
 ";
 
+/// How a node's workloads are connected with it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Flavour {
+    Routed,
+    Bridged,
+}
+
 /// Two nodes and a host.
 pub(super) struct Nodes {
     pub(super) one: Daemon,
@@ -139,19 +156,22 @@ impl Nodes {
 
     /// With more objects, by the name of their file.
     pub(super) fn with(objects: &[(&str, &str)]) -> Self {
-        let mut net = Net::new(&["one", "two", "away", "client", "desk", "shop"]);
+        Self::of([Flavour::Routed, Flavour::Routed], objects)
+    }
+
+    /// Of these flavours.
+    pub(super) fn of([one, two]: [Flavour; 2], objects: &[(&str, &str)]) -> Self {
+        let mut net = Net::new(&["one", "two", "away"]);
         for place in ["one", "two", "away"] {
             net.forward(place);
         }
-        for (node, number) in [("one", 1), ("two", 2)] {
+        for (node, number, flavour) in [("one", 1, one), ("two", 2, two)] {
             uplink(&net, node, number);
+            connect(&mut net, node, number, flavour);
         }
-        net.routed("one", "pcl", "client", "10.63.1.2", "fd63:1::2");
-        net.routed("one", "pde", "desk", "10.63.1.4", "fd63:1::4");
-        net.routed("two", "psh", "shop", "10.63.2.3", "fd63:2::3");
-        let start = |node: &str, here: &[(&str, &str)]| {
+        let start = |node: &str, number: u8| {
             let mut daemon = Daemon::new(node, &format!("node: {node}"));
-            daemon.write("workloads.yaml", &workloads(here));
+            daemon.write("workloads.yaml", &workloads(number));
             daemon.write("shop.yaml", SHOP);
             for (file, text) in objects {
                 daemon.write(file, text);
@@ -159,10 +179,29 @@ impl Nodes {
             daemon.start(&net);
             daemon
         };
-        let one = start("one", &[("client", "pcl"), ("desk", "pde")]);
-        let two = start("two", &[("shop", "psh")]);
-        net.nginx("shop", two.folder(), &[8080, 8081, 8443, 9999]);
+        let (one, two) = (start("one", 1), start("two", 2));
+        for shop in ["shop", "stall"] {
+            net.nginx(shop, two.folder(), &[8080, 8081, 8443, 9999]);
+        }
         Self { one, two, net }
+    }
+}
+
+/// Gives a node its workloads.
+fn connect(net: &mut Net, node: &str, number: u8, flavour: Flavour) {
+    let (v4, v6) = (format!("10.63.{number}"), format!("fd63:{number}:"));
+    if let Flavour::Bridged = flavour {
+        net.bridge(node, &v4, &v6);
+    }
+    for (place, _, _, last) in WORKLOADS.into_iter().filter(|workload| workload.2 == number) {
+        net.add(place);
+        let cable = cable(place);
+        match flavour {
+            Flavour::Routed => {
+                net.routed(node, &cable, place, &format!("{v4}.{last}"), &format!("{v6}:{last}"));
+            }
+            Flavour::Bridged => net.bridged(node, &cable, place, (&v4, &v6), last),
+        }
     }
 }
 
@@ -189,12 +228,21 @@ pub(super) fn uplink(net: &Net, node: &str, number: u8) {
 }
 
 /// The workloads as a node has them: those that are here, with their cables.
-fn workloads(here: &[(&str, &str)]) -> String {
-    let mut text = WORKLOADS.to_owned();
-    for place in ["client", "desk", "shop"] {
-        let cable = here.iter().find(|(name, _)| *name == place);
-        let there = cable.map_or("node: elsewhere".to_owned(), |(_, c)| format!("interface: {c}"));
-        text = text.replace(&format!("WHERE-{place}"), &there);
-    }
-    text
+fn workloads(here: u8) -> String {
+    let workload = |(place, app, node, last): (&str, &str, u8, u8)| {
+        let at = match node == here {
+            true => format!("interface: {}", cable(place)),
+            false => "node: elsewhere".to_owned(),
+        };
+        format!(
+            "---\napiVersion: portreeve.dev/v1alpha1\nkind: Workload\n\
+             metadata: {{name: {place}, namespace: default, labels: {{app: {app}}}}}\n\
+             spec: {{addresses: [10.63.{node}.{last}, 'fd63:{node}::{last}'], {at}}}\n"
+        )
+    };
+    WORKLOADS.into_iter().map(workload).collect()
+}
+
+fn cable(place: &str) -> String {
+    format!("p{}", &place[..2])
 }

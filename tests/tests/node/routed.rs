@@ -385,19 +385,9 @@ impl Node {
     /// The workloads' cables end in a bridge of the node.
     pub(super) fn bridged() -> Self {
         let net = Net::new(&["node", "client", "shop", "away"]);
-        net.ip("node", "link add br0 type bridge\nlink set br0 up\n");
-        net.ip("node", "addr add 10.60.0.1/24 dev br0\naddr add fd60::1/64 dev br0 nodad\n");
-        for (place, cable, last) in [("client", "pcl", 2), ("shop", "psh", 3)] {
-            net.cable((place, "eth0"), ("node", cable));
-            net.ip("node", &format!("link set {cable} master br0\n"));
-            net.ip(
-                place,
-                &format!(
-                    "addr add 10.60.0.{last}/24 dev eth0\naddr add fd60::{last}/64 dev eth0 nodad\n\
-                     route add default via 10.60.0.1\nroute add ::/0 via fd60::1\n"
-                ),
-            );
-        }
+        net.bridge("node", "10.60.0", "fd60:");
+        net.bridged("node", "pcl", "client", ("10.60.0", "fd60:"), 2);
+        net.bridged("node", "psh", "shop", ("10.60.0", "fd60:"), 3);
         Self::with(net)
     }
 

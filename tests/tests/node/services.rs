@@ -18,7 +18,7 @@ pub(super) fn trials() -> Vec<libtest_mimic::Trial> {
     ]
 }
 
-const CLUSTER: [&str; 2] = ["10.96.0.10", "[fd96::10]"];
+pub(super) const CLUSTER: [&str; 2] = ["10.96.0.10", "[fd96::10]"];
 /// The nodes' addresses, the first's and the second's.
 pub(super) const ONE: [&str; 2] = ["10.63.9.1", "[fd63:91::1]"];
 pub(super) const TWO: [&str; 2] = ["10.63.9.5", "[fd63:92::1]"];

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use portreeve_ebpf_common::node::{
-    EndpointEntry, Leg, NodeEventKind, Reason, endpoint_flags, mark, protocol, state,
+    EndpointEntry, Leg, NodeEventKind, Reason, TrackKey, endpoint_flags, mark, protocol, state,
 };
 use portreeve_ebpf_common::{Address, Direction, Endpoint, ServiceKey};
 
@@ -239,10 +239,21 @@ fn decide(
         return Reason::NoPolicy;
     }
     if packet.is_icmp_error() && contained(context, way, packet, key) {
-        if let Some(tracked) = find(key, now) {
-            if let Err(reason) = judge_again(endpoint, key, tracked, judged) {
-                return reason;
-            }
+        let mut found = find(key, now);
+        if let Some(tracked) = &mut found
+            && let Err(reason) = judge_again(endpoint, key, tracked, judged)
+        {
+            return reason;
+        }
+        // Of what is read the proxy has sent what the error is about, in the name of one end or the other.
+        let may_be_proxys = match &found {
+            Some(tracked) => tracked.is_inspected(),
+            None => !from_workload,
+        };
+        if may_be_proxys && is_proxys(context, key, way) {
+            return Reason::ToProxy;
+        }
+        if let Some(tracked) = found {
             if !from_workload && tracked.state & state::TRANSLATED != 0 {
                 put(&mut packet.turn, Turn::Cited);
             }
@@ -250,13 +261,6 @@ fn decide(
         }
         key.leg = Leg::Proxy as u8;
         if from_workload && find(key, now).is_some() {
-            return Reason::ToProxy;
-        }
-        let ports = [key.remote_port, key.local_port];
-        if !from_workload
-            && key.protocol == protocol::TCP
-            && has_socket(context, key.remote, key.local, ports)
-        {
             return Reason::ToProxy;
         }
     }
@@ -336,4 +340,15 @@ fn decide(
         }
         _ => fresh(context, endpoint, key, packet, way, now, bytes, judged),
     }
+}
+
+/// Whether the proxy has a connection, of which a packet that goes one way would come to it.
+#[inline(always)]
+fn is_proxys(context: &TcContext, key: &TrackKey, way: Direction) -> bool {
+    let (local, remote) = (key.local_port, key.remote_port);
+    let (source, destination, ports) = match way {
+        Direction::Egress => (key.local, key.remote, [local, remote]),
+        Direction::Ingress => (key.remote, key.local, [remote, local]),
+    };
+    key.protocol == protocol::TCP && has_socket(context, source, destination, ports)
 }
