@@ -36,7 +36,7 @@ fn main() {
         cases::trials(),
     ];
     let tests = tests.into_iter().flatten().collect();
-    // What one daemon costs another would be felt as a test that takes too long.
-    let arguments = libtest_mimic::Arguments { test_threads: Some(1), ..arguments };
+    // Most of the time is waiting; of more at once, what one daemon costs another would be felt as waiting too long.
+    let arguments = libtest_mimic::Arguments { test_threads: Some(2), ..arguments };
     libtest_mimic::run(&arguments, tests).exit();
 }
