@@ -38,6 +38,14 @@ const HEALTH: Duration = Duration::from_secs(5);
 /// Runs until a signal ends it.
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     logging::start(&arguments.log)?;
+    let ended = serve(arguments)?;
+    // The last word: the proxy, which says what it does while it ends, is gone by now.
+    tracing::info!("{ended}");
+    Ok(())
+}
+
+/// All of it. How it has ended.
+fn serve(arguments: &RunArguments) -> Result<String, Failure> {
     let config = config::from_arguments(arguments)?;
     check_datapath(&config)?;
     raise_file_limit();
@@ -64,23 +72,24 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     })?;
     tracing::info!("objects are read from {}", source.name());
     tracing::info!("status socket: {}", config.socket.display());
-    let followed = runtime.block_on(async {
+    runtime.block_on(async {
         let answers = tokio::spawn(server.serve(node.clone()));
         let followed = follow(&node, source, &again, &links, &mut checkup, &mut signals).await;
         // Before it drains, which is not well either.
         let health = lock(&node).proxy().health();
-        if followed.is_ok() {
-            checkup.leave();
-            drain(&node, config.drain_timeout, &mut signals).await;
-        }
+        let ended = match followed {
+            Ok(()) => {
+                checkup.leave();
+                Ok(drain(&node, config.drain_timeout, &mut signals).await)
+            }
+            Err(failure) => Err(failure),
+        };
         // The socket goes with it.
         answers.abort();
         let _ = answers.await;
-        followed.and(health.map_err(|error| Failure::new(format!("the shared proxy: {error}"))))
-    });
-    followed?;
-    tracing::info!("ended in order");
-    Ok(())
+        let health = health.map_err(|error| Failure::new(format!("the shared proxy: {error}")));
+        ended.and_then(|ended| health.map(|()| ended))
+    })
 }
 
 /// The node, and who reads what its kernel tells: to be dropped first.
@@ -317,20 +326,25 @@ fn take_in(node: &Mutex<Node>, batch: Batch) {
     tracing::info!("{changes} changes, {state}, {} µs", took.as_micros());
 }
 
-/// Lets connections finish, for so long, or until it is asked again.
-async fn drain(node: &Mutex<Node>, longest: Duration, signals: &mut Signals) {
-    lock(node).proxy().drain();
+/// Lets connections finish, for so long, or until it is asked again. How it has ended.
+async fn drain(node: &Mutex<Node>, longest: Duration, signals: &mut Signals) -> String {
+    lock(node).drain();
     let end = tokio::time::Instant::now() + longest;
-    while lock(node).proxy().connections() > 0 {
+    loop {
+        let left = match lock(node).proxy().connections() {
+            0 => return "ended in order".to_owned(),
+            1 => "1 connection".to_owned(),
+            left => format!("{left} connections"),
+        };
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             () = tokio::time::sleep_until(end) => {
-                tracing::warn!("connections are still there after {longest:?}: ending");
-                return;
+                tracing::warn!("{left} still there after {longest:?}: ending");
+                return format!("ended, {left} cut");
             }
             received = signals.next() => if let Received::End = received {
                 tracing::warn!("asked twice: ending at once");
-                return;
+                return format!("ended, {left} cut");
             },
         }
     }

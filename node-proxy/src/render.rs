@@ -149,16 +149,11 @@ pub(crate) fn status(answer: &Value) -> String {
         Some(true) => datapath,
         _ => format!("{datapath}: NOTHING IS ENFORCED"),
     };
-    let state = match (answer["settled"].as_bool(), answer["synced"].as_bool()) {
-        (Some(true), _) => "all that is wanted is in force",
-        (_, Some(true)) => "not all that is wanted is in force",
-        _ => "starting",
-    };
     for (name, text) in [
         ("Node", cell(&answer["node"])),
         ("Version", cell(&answer["version"])),
         ("Datapath", enforcing),
-        ("State", format!("{state}, revision {}", number("revision"))),
+        ("State", format!("{}, revision {}", state(answer), number("revision"))),
         ("Policies", number("policies").to_string()),
         ("Endpoints", with_pending("endpoints", "endpoints_pending")),
         ("Peers", number("peers").to_string()),
@@ -185,6 +180,16 @@ pub(crate) fn status(answer: &Value) -> String {
         line(&mut out, format_args!("\nerror: {}", cell(error)));
     }
     out
+}
+
+fn state(answer: &Value) -> String {
+    match (answer["draining"].as_u64(), answer["settled"].as_bool(), answer["synced"].as_bool()) {
+        (Some(1), ..) => "ending, waits for 1 connection".to_owned(),
+        (Some(count), ..) => format!("ending, waits for {count} connections"),
+        (_, Some(true), _) => "all that is wanted is in force".to_owned(),
+        (_, _, Some(true)) => "not all that is wanted is in force".to_owned(),
+        _ => "starting".to_owned(),
+    }
 }
 
 fn object_error(out: &mut String, error: &Value) {

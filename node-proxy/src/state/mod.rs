@@ -102,6 +102,7 @@ pub struct Node {
     saving: Backoff,
     leftovers: Leftovers,
     has_begun: bool,
+    is_ending: bool,
     datapath: Box<dyn Datapath>,
     proxy: Box<dyn Proxying>,
     news: NewsSender,
@@ -178,6 +179,7 @@ impl Node {
             saving: Backoff::default(),
             leftovers: Leftovers::default(),
             has_begun: false,
+            is_ending: false,
             datapath,
             proxy,
             news: NewsSender::default(),
@@ -206,6 +208,12 @@ impl Node {
     pub fn tell_flows(&mut self) {
         self.datapath.tell_flows(self.news.flows().is_opened_wanted());
         self.news.flows().look_who_listens();
+    }
+
+    /// Ends in order: the proxy accepts nothing more, and connections are waited for.
+    pub fn drain(&mut self) {
+        self.is_ending = true;
+        self.proxy.drain();
     }
 
     /// The proxy.

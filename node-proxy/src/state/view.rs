@@ -22,6 +22,8 @@ pub struct Status {
     pub settled: bool,
     /// Everything was in force at least once since the process began.
     pub synced: bool,
+    /// The daemon is ending, and waits for so many connections; none: it is not ending.
+    pub draining: Option<usize>,
     /// The revision of the policy engine.
     pub revision: u64,
     /// Policies that were read.
@@ -167,6 +169,7 @@ impl Node {
             enforcing: self.datapath.is_enforcing(),
             settled: self.is_settled(),
             synced: self.leftovers.is_synced,
+            draining: self.is_ending.then(|| self.proxy.connections()),
             revision: self.engine.revision(),
             policies: self.engine.repository().policies().count()
                 - self.closed.values().map(Vec::len).sum::<usize>(),
@@ -202,7 +205,8 @@ impl Node {
 
     fn errors(&self) -> Vec<String> {
         let mut all: Vec<String> = self.saving.error.iter().cloned().collect();
-        let unwell = self.proxy.health().err();
+        // One that drains is not well either, and is to.
+        let unwell = self.proxy.health().err().filter(|_| !self.is_ending);
         all.extend(unwell.map(|error| {
             format!("the shared proxy: {error}; what it is to read is refused until the daemon is started again")
         }));
