@@ -113,7 +113,11 @@ fn show(
 fn monitor(MonitorArguments { endpoint, types, ask }: MonitorArguments) -> Result<(), Failure> {
     let mut client = Client::connect(&ask.socket)?;
     client.send(&Request::Monitor(Watch { endpoint, types }))?;
-    while let Some(news) = client.next()? {
+    while let Some(mut news) = client.next()? {
+        // Beside what is printed for each thing that happens.
+        if let Some(note) = news.as_object_mut().and_then(|news| news.remove("note")) {
+            eprintln!("note: {}", note.as_str().unwrap_or_default());
+        }
         let line = match ask.output {
             Output::Table => render::news(&news),
             Output::Json => format!("{news}\n"),

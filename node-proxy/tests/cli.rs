@@ -205,6 +205,29 @@ fn changes_are_seen_as_they_happen_and_a_broken_one_is_shown() {
 }
 
 #[test]
+fn who_watches_an_endpoint_that_is_not_there_is_told_so_at_once() {
+    let daemon = Daemon::start();
+    for (name, is_there) in [("shop-1", true), ("shop-l", false)] {
+        let mut monitor = Command::new(BINARY)
+            .args(["monitor", "--endpoint", name, "--socket"])
+            .arg(at(daemon.folder.path(), "node.sock"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut first = String::new();
+        BufReader::new(monitor.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        assert!(first.contains("listening") && !first.contains("note"), "{first}");
+        monitor.kill().unwrap();
+        let said = text(&monitor.wait_with_output().unwrap().stderr);
+        assert_eq!(said.is_empty(), is_there, "{said}");
+        if !is_there {
+            compare("monitor-nobody.error.txt", &said, daemon.folder.path());
+        }
+    }
+}
+
+#[test]
 fn numbers_outlive_sigkill_and_sigterm_ends_it_in_order() {
     let mut daemon = Daemon::start();
     let ask = |daemon: &Daemon| text(&daemon.ask(&["identity", "list"]).stdout);

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::process::umask;
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::watch::Watching;
-use super::{Answer, RefusalCode, Request, answer, listed, reading};
+use super::{Answer, LIST, RefusalCode, Request, Watch, answer, listed, reading};
 use crate::datapath::Reading;
 use crate::state::Node;
 
@@ -135,13 +136,15 @@ async fn converse(stream: UnixStream, node: &Mutex<Node>) -> io::Result<()> {
         read.get_mut().set_limit(REQUEST_BYTES);
         let answer = match serde_json::from_str::<Request>(&line) {
             Ok(Request::Monitor(wanted)) => {
-                let news = {
+                let (listening, news) = {
                     let mut node = lock(node);
+                    let listening = listening(&node, &wanted);
                     let name = wanted.endpoint.as_deref().and_then(|which| node.find(which));
                     let news = Watching::new(wanted, name, node.news());
                     node.tell_flows();
-                    news
+                    (listening, news)
                 };
+                write.write_all(listening.line().as_bytes()).await?;
                 let told = monitor(read.into_inner().into_inner(), write, news).await;
                 lock(node).tell_flows();
                 return told;
@@ -172,16 +175,23 @@ async fn read_table(reading: Result<Reading, Answer>) -> Answer {
     }
 }
 
+/// So that who listens knows from when on, and whether to anything that there is: an endpoint may be yet to
+/// come, or be misspelt.
+fn listening(node: &Node, wanted: &Watch) -> Answer {
+    let mut told = json!({ "event": "listening" });
+    if let Some(which) = wanted.endpoint.as_deref().filter(|which| node.called(which).is_empty()) {
+        let note = format!("there is no endpoint `{which}` yet: waiting for one\n  hint: {LIST}");
+        told["note"] = note.into();
+    }
+    Answer::Ok(told)
+}
+
 /// Tells what happens until the listener goes.
 async fn monitor(
     mut read: OwnedReadHalf,
     mut write: OwnedWriteHalf,
     mut news: Watching,
 ) -> io::Result<()> {
-    // So that who listens knows from when on.
-    write
-        .write_all(Answer::Ok(serde_json::json!({ "event": "listening" })).line().as_bytes())
-        .await?;
     let mut ignored = [0; 64];
     loop {
         let told = tokio::select! {

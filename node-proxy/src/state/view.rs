@@ -310,17 +310,22 @@ impl Node {
 
     /// What an endpoint is called: as [`Node::endpoint`] finds it.
     pub(crate) fn find(&self, which: &str) -> Option<String> {
-        if self.endpoints.all.contains_key(which) {
-            return Some(which.to_owned());
-        }
-        let id = which.parse::<u32>().ok();
-        let mut named = self.endpoints.all.iter().filter(|(name, state)| {
-            Some(state.spec.id) == id || name.split_once('/').is_some_and(|(_, own)| own == which)
-        });
-        match (named.next(), named.next()) {
-            (Some((name, _)), None) => Some(name.clone()),
+        match self.called(which).as_mut_slice() {
+            [only] => Some(std::mem::take(only)),
             _ => None,
         }
+    }
+
+    /// Who may be meant by a name or a number.
+    pub(crate) fn called(&self, which: &str) -> Vec<String> {
+        if self.endpoints.all.contains_key(which) {
+            return vec![which.to_owned()];
+        }
+        let id = which.parse::<u32>().ok();
+        let named = self.endpoints.all.iter().filter(|(name, state)| {
+            Some(state.spec.id) == id || name.split_once('/').is_some_and(|(_, own)| own == which)
+        });
+        named.map(|(name, _)| name.clone()).collect()
     }
 
     /// The number of an endpoint: as [`Node::endpoint`] finds it.
