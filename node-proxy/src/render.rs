@@ -206,10 +206,16 @@ fn object_error(out: &mut String, error: &Value) {
         line(out, format_args!("  hint: {hint}"));
     }
     let Some(object) = error["object"].as_str() else { return };
-    let force = match (error["last_good_in_force"].as_bool(), error["closed_for_it"].as_bool()) {
-        (Some(true), _) => "the version before stays in force",
-        (_, Some(true)) => "the workloads it could be about are closed until it is mended",
-        _ => "nothing of it is in force",
+    let is = |what: &str| error[what].as_bool() == Some(true);
+    let force = if is("last_good_in_force") {
+        "the version before stays in force"
+    } else if is("closed_for_it") {
+        "the workloads it could be about are closed until it is mended"
+    } else if is("services_stay") {
+        "services that the kernel has stay, and whoever may not talk to some services may talk to nobody, \
+         until it is mended"
+    } else {
+        "nothing of it is in force"
     };
     line(out, format_args!("  {object}: {force}"));
 }

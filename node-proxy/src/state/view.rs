@@ -4,8 +4,10 @@ use portreeve_policy::{Diagnostic, Identity, Severity, TrafficDirection};
 use serde::{Deserialize, Serialize};
 
 use super::policy_rows::{self, PolicyRow, short};
+use super::services::ServiceState;
 use super::{Leftovers, Node};
-use crate::datapath::{DatapathStatus, Frontend, ServiceSpec};
+use crate::datapath::{DatapathStatus, Frontend, ServiceName, ServiceSpec};
+use crate::objects::ObjectKey;
 
 /// What `portreeve-node status` shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -59,6 +61,9 @@ pub struct ObjectError {
     pub last_good_in_force: bool,
     /// Workloads are closed until it can be read.
     pub closed_for_it: bool,
+    /// What the kernel has of services stays until it can be read, and whoever may not talk to some of them may
+    /// talk to nobody.
+    pub services_stay: bool,
     /// The file.
     pub file: String,
     /// The line.
@@ -195,7 +200,8 @@ impl Node {
             all.extend(errors.map(|error| ObjectError {
                 object: Some(key.to_string()),
                 last_good_in_force: known.is_in_force,
-                closed_for_it: self.closed.contains_key(key) || self.unknown_services.contains(key),
+                closed_for_it: self.closed.contains_key(key),
+                services_stay: self.unknown_services.contains(key),
                 ..object_error(error)
             }));
         }
@@ -343,10 +349,11 @@ impl Node {
         Some(policy_rows::of(&name, &policy, known))
     }
 
-    /// All services: a line for every port.
+    /// All services: a line for every port, and one for each of which no version could be read.
     #[must_use]
     pub fn services(&self) -> Vec<ServiceRow> {
-        let mut rows = Vec::new();
+        let unread = self.unknown_services.iter().filter(|key| key.kind == "Service");
+        let mut rows: Vec<ServiceRow> = unread.map(unread_service).collect();
         for state in self.services.all.values() {
             for port in &state.spec.ports {
                 let name = &state.spec.name;
@@ -359,11 +366,23 @@ impl Node {
                     backends: port.backends.iter().map(shown).collect(),
                     options: service_options(&state.spec),
                     realised: state.is_realised,
-                    error: state.backoff.error.clone().or_else(|| self.services.health_error(name)),
+                    error: self.service_error(name, state),
                 });
             }
         }
         rows
+    }
+
+    fn service_error(&self, name: &ServiceName, state: &ServiceState) -> Option<String> {
+        let of_this = |key: &&ObjectKey| {
+            key.kind == "EndpointSlice" && key.namespace.as_ref() == Some(&name.namespace)
+        };
+        let held = || {
+            let key = self.unknown_services.iter().find(of_this)?;
+            Some(format!("stays as it was: {key} can't be read"))
+        };
+        let error = state.backoff.error.clone().or_else(|| self.services.health_error(name));
+        error.or_else(held)
     }
 
     /// All identities of label sets.
@@ -385,11 +404,27 @@ fn object_error(error: &Diagnostic) -> ObjectError {
         object: None,
         last_good_in_force: false,
         closed_for_it: false,
+        services_stay: false,
         file: error.source.clone(),
         line: error.line,
         field: error.path.clone(),
         error: error.message.clone(),
         hint: error.hint.clone(),
+    }
+}
+
+/// What the kernel has from before may be its.
+fn unread_service(key: &ObjectKey) -> ServiceRow {
+    let namespace = key.namespace.clone().unwrap_or_default();
+    ServiceRow {
+        name: ServiceName { namespace, name: key.name.clone() }.to_string(),
+        port: String::new(),
+        protocol: String::new(),
+        frontends: Vec::new(),
+        backends: Vec::new(),
+        options: Vec::new(),
+        realised: false,
+        error: Some("can't be read: what the kernel has of it stays".to_owned()),
     }
 }
 
