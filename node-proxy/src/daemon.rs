@@ -25,7 +25,7 @@ use crate::datapath::{
 use crate::events::{Flows, Reader, Told};
 use crate::health::Checkup;
 use crate::logging;
-use crate::source::{Batch, Source, WatchedFolder};
+use crate::source::{Batch, Event, Source, WatchedFolder, What};
 use crate::state::{Node, NodeOptions};
 use crate::trouble;
 
@@ -317,13 +317,20 @@ async fn follow(
 
 fn take_in(node: &Mutex<Node>, batch: Batch) {
     let begin = Instant::now();
-    let changes = batch.events.len();
+    let of = |event: &&Event| matches!(event.what, What::Broken);
+    let refused = batch.events.iter().filter(of).count();
+    let accepted = batch.events.len() - refused;
+    let is_refused = refused + batch.unreadable.len() + batch.doubles.len() > 0;
     let mut node = lock(node);
     node.apply(batch, begin);
     node.realise(Instant::now());
     let (settled, took) = (node.is_settled(), begin.elapsed());
     let state = if settled { "in force" } else { "not all in force yet" };
-    tracing::info!("{changes} changes, {state}, {} µs", took.as_micros());
+    // What is refused has been told of, and comes into force in no way.
+    if accepted > 0 || !is_refused {
+        let changes = if accepted == 1 { "change" } else { "changes" };
+        tracing::info!("{accepted} {changes}, {state}, {} µs", took.as_micros());
+    }
 }
 
 /// Lets connections finish, for so long, or until it is asked again. How it has ended.

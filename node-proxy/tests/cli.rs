@@ -190,6 +190,10 @@ fn changes_are_seen_as_they_happen_and_a_broken_one_is_shown() {
     fs::write(daemon.object("policy.yaml"), policy.replace("ingress:", "ingres:")).unwrap();
     let broken = news.next().unwrap();
     assert!(broken.contains("\"object-broken\""), "{broken}");
+    let log = daemon.log();
+    assert!(log.contains("ERROR /") && !log.contains("error: "), "{log}");
+    let (_, after) = log.split_once("ERROR").unwrap();
+    assert!(!after.contains("in force"), "what is refused is no change: {log}");
     let said = daemon.ask(&["status"]);
     compare("status-broken.table.txt", &text(&said.stdout), daemon.folder.path());
     fs::write(daemon.object("policy.yaml"), policy).unwrap();
