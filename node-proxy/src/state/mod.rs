@@ -46,8 +46,8 @@ use self::ipcache::Ipcache;
 use self::leftovers::Leftovers;
 pub use self::news::{News, NewsSender};
 use self::people::People;
-pub(crate) use self::policy_rows::short;
 pub use self::policy_rows::{PolicyRow, RequestRow};
+pub(crate) use self::policy_rows::{place, short};
 use self::services::Services;
 pub use self::view::{
     EndpointDetail, EndpointRow, IdentityRow, LimitsView, ObjectError, ServiceRow, Status,

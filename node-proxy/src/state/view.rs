@@ -298,8 +298,6 @@ impl Node {
     pub fn endpoint(&self, which: &str) -> Option<EndpointDetail> {
         let name = self.find(which)?;
         let policy = self.engine.policy(&name)?;
-        let rule =
-            |rule: &portreeve_policy::RuleOrigin| format!("{} {}", rule.policy(), rule.section());
         let limits = &self.endpoints.all.get(&name)?.spec.limits;
         let limits = LimitsView {
             connections: limits.connections,
@@ -309,7 +307,7 @@ impl Node {
         Some(EndpointDetail {
             row: self.endpoint_row(&name)?,
             limits,
-            rules: policy.rules().iter().map(rule).collect(),
+            rules: policy.rules().iter().map(policy_rows::place).collect(),
             ports: self.policy(&name).unwrap_or_default(),
         })
     }

@@ -5,6 +5,7 @@ mod attached;
 mod health;
 mod restarted;
 mod services;
+mod shown;
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -285,20 +286,6 @@ fn while_the_proxy_is_not_well_nothing_is_settled_and_it_is_said() {
     assert!(errors.len() == 1 && errors[0].starts_with("the shared proxy: "), "{errors:?}");
     bench.told.mend();
     assert!(bench.node.is_settled());
-}
-
-#[test]
-fn while_it_ends_the_status_says_so_and_not_that_the_proxy_is_unwell() {
-    let mut bench = Bench::new();
-    two(&bench);
-    bench.step();
-    assert_eq!(bench.node.status().draining, None);
-    bench.node.drain();
-    bench.told.fail("proxy health");
-    let status = bench.node.status();
-    assert_eq!((status.draining, &status.errors[..]), (Some(0), &[][..]));
-    let said = crate::render::status(&serde_json::to_value(&status).unwrap());
-    assert!(said.contains("State:      ending, waits for 0 connections, revision "), "{said}");
 }
 
 #[test]
