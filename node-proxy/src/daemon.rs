@@ -176,8 +176,11 @@ fn open_datapath(config: &Config, flows: &Flows) -> Result<Carried, Failure> {
 
 /// What can't be read at the start could be anything, and nothing is known of what it was.
 fn open_source(objects: &Path, again: Arc<Notify>) -> Result<WatchedFolder, Failure> {
-    let source = WatchedFolder::open(objects, again)
-        .map_err(|error| Failure::config(format!("error: {error}")))?;
+    let source = WatchedFolder::open(objects, again).map_err(|error| {
+        Failure::config(format!(
+            "error: {error}\n  hint: name another one with `--objects` or the key `objects`"
+        ))
+    })?;
     if source.unreadable().is_empty() {
         return Ok(source);
     }

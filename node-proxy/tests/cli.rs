@@ -164,6 +164,8 @@ fn who_asks_is_told_when_no_daemon_is_there() {
     let ask = |arguments: &[&str]| {
         Command::new(BINARY).args(arguments).arg("--socket").arg(&socket).output().unwrap()
     };
+    let said = ask(&["bpf", "lb", "list", "--endpoint", "shop-1"]);
+    assert_eq!(said.status.code(), Some(2), "whoever is asked");
     let said = ask(&["status"]);
     assert_eq!(said.status.code(), Some(3));
     compare("not-running.error.txt", &text(&said.stderr), folder.path());
@@ -254,6 +256,9 @@ fn numbers_outlive_sigkill_and_sigterm_ends_it_in_order() {
 #[test]
 fn it_does_not_begin_with_what_can_not_be_read() {
     let folder = tempfile::tempdir().unwrap();
+    let said = run(folder.path()).output().unwrap();
+    assert_eq!(said.status.code(), Some(78));
+    compare("run-nowhere.error.txt", &text(&said.stderr), folder.path());
     fs::create_dir(at(folder.path(), "objects")).unwrap();
     fs::write(at(folder.path(), "objects/a.yaml"), "kind: [\n").unwrap();
     let said = run(folder.path()).output().unwrap();
