@@ -227,9 +227,9 @@ pub(crate) fn news(news: &Value) -> String {
         Some("judged") => return request(news),
         _ => {}
     }
-    let mut out = cell(&news["event"]);
+    let mut out = format!("{} {}", cell(&news["time"]), cell(&news["event"]));
     for (name, value) in news.as_object().into_iter().flatten() {
-        if name != "event" {
+        if !matches!(name.as_str(), "event" | "time") {
             // Errors of objects have several lines; here the first says it.
             let text = cell(value);
             let _ = write!(out, " {name}={}", text.lines().next().unwrap_or_default());

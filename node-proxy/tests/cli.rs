@@ -187,7 +187,8 @@ fn changes_are_seen_as_they_happen_and_a_broken_one_is_shown() {
         .spawn()
         .unwrap();
     let mut news = BufReader::new(monitor.stdout.take().unwrap()).lines().map(Result::unwrap);
-    assert_eq!(news.next().unwrap(), "{\"event\":\"listening\"}");
+    let listening = news.next().unwrap();
+    assert!(listening.starts_with("{\"event\":\"listening\",\"time\":\"2"), "{listening}");
     let policy = fs::read_to_string(daemon.object("policy.yaml")).unwrap();
     fs::write(daemon.object("policy.yaml"), policy.replace("ingress:", "ingres:")).unwrap();
     let broken = news.next().unwrap();
@@ -201,6 +202,7 @@ fn changes_are_seen_as_they_happen_and_a_broken_one_is_shown() {
     fs::write(daemon.object("policy.yaml"), policy).unwrap();
     let put = news.next().unwrap();
     assert!(put.contains("\"object-put\"") && put.contains("policy.yaml:2"), "{put}");
+    assert!(put.contains("\"time\":\"2"), "{put}");
     assert!(news.next().unwrap().contains("\"endpoint-realised\""));
     monitor.kill().unwrap();
     monitor.wait().unwrap();

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -178,7 +178,8 @@ async fn read_table(reading: Result<Reading, Answer>) -> Answer {
 /// So that who listens knows from when on, and whether to anything that there is: an endpoint may be yet to
 /// come, or be misspelt.
 fn listening(node: &Node, wanted: &Watch) -> Answer {
-    let mut told = json!({ "event": "listening" });
+    let now = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+    let mut told = json!({ "event": "listening", "time": now });
     if let Some(which) = wanted.endpoint.as_deref().filter(|which| node.called(which).is_empty()) {
         let note = format!("there is no endpoint `{which}` yet: waiting for one\n  hint: {LIST}");
         told["note"] = note.into();

@@ -44,7 +44,7 @@ use self::backoff::Backoff;
 use self::endpoints::Endpoints;
 use self::ipcache::Ipcache;
 use self::leftovers::Leftovers;
-pub use self::news::{News, NewsSender};
+pub use self::news::{Dated, News, NewsSender};
 use self::people::People;
 pub use self::policy_rows::{PolicyRow, RequestRow};
 pub(crate) use self::policy_rows::{place, short};
