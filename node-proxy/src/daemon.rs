@@ -25,7 +25,7 @@ use crate::datapath::{
 use crate::events::{Flows, Reader, Told};
 use crate::health::Checkup;
 use crate::logging;
-use crate::source::{Batch, Event, Source, WatchedFolder, What};
+use crate::source::{Batch, Source, WatchedFolder, What};
 use crate::state::{Node, NodeOptions};
 use crate::trouble;
 
@@ -320,17 +320,17 @@ async fn follow(
 
 fn take_in(node: &Mutex<Node>, batch: Batch) {
     let begin = Instant::now();
-    let of = |event: &&Event| matches!(event.what, What::Broken);
-    let refused = batch.events.iter().filter(of).count();
-    let accepted = batch.events.len() - refused;
-    let is_refused = refused + batch.unreadable.len() + batch.doubles.len() > 0;
+    let (refused, accepted): (Vec<_>, Vec<_>) =
+        batch.events.iter().partition(|event| matches!(event.what, What::Broken));
+    let accepted = accepted.len();
+    let is_all = refused.is_empty() && batch.unreadable.is_empty() && batch.doubles.is_empty();
     let mut node = lock(node);
     node.apply(batch, begin);
     node.realise(Instant::now());
     let (settled, took) = (node.is_settled(), begin.elapsed());
     let state = if settled { "in force" } else { "not all in force yet" };
     // What is refused has been told of, and comes into force in no way.
-    if accepted > 0 || !is_refused {
+    if accepted > 0 || is_all {
         let changes = if accepted == 1 { "change" } else { "changes" };
         tracing::info!("{accepted} {changes}, {state}, {} µs", took.as_micros());
     }

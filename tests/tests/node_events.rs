@@ -206,6 +206,8 @@ fn drained() {
     let mut node = Node::new();
     let answer = node.ask_admin("POST /drain");
     assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("SIGTERM"), "{answer}");
+    let answer = node.ask_admin("POST /reload");
+    assert!(answer.starts_with("HTTP/1.1 422 ") && answer.contains("SIGHUP"), "{answer}");
     let http =
         SHOP.replace("protocol: TCP}]", "protocol: TCP}]\n      rules: {http: [{method: GET}]}");
     node.daemon.write("shop.yaml", &http);
@@ -216,6 +218,9 @@ fn drained() {
     assert!(node.daemon.is_settled());
     node.daemon.signal(Signal::TERM);
     assert_eq!(node.daemon.wait().code(), Some(0));
+    let messages = node.daemon.messages();
+    let last = messages.lines().next_back().unwrap_or_default();
+    assert!(last.ends_with("ended in order"), "{messages}");
 }
 
 fn ended() {
@@ -231,6 +236,10 @@ fn ended() {
     let mut client = node.net.on("client", || TcpStream::connect("10.60.0.3:8082").expect("open"));
     client.write_all(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n").expect("sent");
     std::thread::sleep(Duration::from_millis(300));
+    let tracked = node.daemon.rows("ct");
+    let read = |row: &&Vec<String>| row[5] == "inspected" && row[3] == "10.60.0.3:8082";
+    let row = tracked.iter().find(read).unwrap_or_else(|| panic!("{tracked:?}"));
+    assert!(row[6] == "at the proxy" && row[7].starts_with("-/"), "{row:?}");
     assert_eq!(node.daemon.json(&["status"])["draining"], Value::Null);
     node.daemon.signal(Signal::TERM);
     let status = eventually("that it ends", || {

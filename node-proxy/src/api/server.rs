@@ -5,11 +5,10 @@ use std::io;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::process::umask;
-use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -18,7 +17,7 @@ use tokio::sync::Semaphore;
 use super::watch::Watching;
 use super::{Answer, LIST, RefusalCode, Request, Watch, answer, listed, reading};
 use crate::datapath::Reading;
-use crate::state::Node;
+use crate::state::{Dated, News, Node};
 
 /// A request is a line, and no longer than this.
 const REQUEST_BYTES: u64 = 64 * 1024;
@@ -144,8 +143,7 @@ async fn converse(stream: UnixStream, node: &Mutex<Node>) -> io::Result<()> {
                     node.tell_flows();
                     (listening, news)
                 };
-                write.write_all(listening.line().as_bytes()).await?;
-                let told = monitor(read.into_inner().into_inner(), write, news).await;
+                let told = monitor(read.into_inner().into_inner(), write, listening, news).await;
                 lock(node).tell_flows();
                 return told;
             }
@@ -177,22 +175,22 @@ async fn read_table(reading: Result<Reading, Answer>) -> Answer {
 
 /// So that who listens knows from when on, and whether to anything that there is: an endpoint may be yet to
 /// come, or be misspelt.
-fn listening(node: &Node, wanted: &Watch) -> Answer {
-    let now = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
-    let mut told = json!({ "event": "listening", "time": now });
-    if let Some(which) = wanted.endpoint.as_deref().filter(|which| node.called(which).is_empty()) {
-        let note = format!("there is no endpoint `{which}` yet: waiting for one\n  hint: {LIST}");
-        told["note"] = note.into();
-    }
-    Answer::Ok(told)
+fn listening(node: &Node, wanted: &Watch) -> Dated {
+    let unknown = wanted.endpoint.as_deref().filter(|which| node.called(which).is_empty());
+    let note = unknown.map(|which| {
+        format!("there is no endpoint `{which}` yet: waiting for one\n  hint: {LIST}")
+    });
+    Dated::now(News::Listening { note })
 }
 
 /// Tells what happens until the listener goes.
 async fn monitor(
     mut read: OwnedReadHalf,
     mut write: OwnedWriteHalf,
+    listening: Dated,
     mut news: Watching,
 ) -> io::Result<()> {
+    write.write_all(Answer::of(listening).line().as_bytes()).await?;
     let mut ignored = [0; 64];
     loop {
         let told = tokio::select! {

@@ -148,12 +148,10 @@ impl Ear {
         }
         self.place = place;
         // That nothing is there is said by who reads it.
-        self.watcher = place.and_then(|_| {
-            watcher(&self.path, self.told.clone())
-                .inspect_err(
-                    |error| tracing::warn!(%error, "can't watch the objects, polling them"),
-                )
-                .ok()
+        let watched = place.map(|_| watcher(&self.path, self.told.clone())).transpose();
+        self.watcher = watched.unwrap_or_else(|error| {
+            tracing::warn!(%error, "can't watch the objects, polling them");
+            None
         });
     }
 }

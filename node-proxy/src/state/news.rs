@@ -36,6 +36,12 @@ impl Dated {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum News {
+    /// Whoever watches is told from now on.
+    Listening {
+        /// What may not be as he believes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
     /// An object is new, or has changed.
     ObjectPut {
         /// Kind, namespace, name.
