@@ -10,6 +10,7 @@ use crate::cli::{
     AskArguments, AskEndpointArguments, BpfArguments, Cli, Command, ConfigCommand, EndpointCommand,
     IdentityCommand, MonitorArguments, Output, PolicyCommand, ServiceCommand,
 };
+use crate::datapath::Table;
 use crate::source::Folder;
 use crate::{config, daemon, detach, render};
 
@@ -34,10 +35,7 @@ pub fn main() -> ExitCode {
         Command::Identity(IdentityCommand::List(ask)) => {
             show(&ask, &Request::IdentityList, render::identities)
         }
-        Command::Bpf(bpf) => {
-            let BpfArguments { table, action: _, endpoint, limit, ask } = *bpf;
-            show(&ask, &Request::BpfList { table, endpoint, limit }, render::listing)
-        }
+        Command::Bpf(bpf) => list(*bpf),
         Command::Detach(arguments) => detach::run(&arguments),
         Command::Monitor(arguments) => monitor(arguments),
         Command::Config(ConfigCommand::Example) => print(config::EXAMPLE).map(drop),
@@ -110,10 +108,27 @@ fn show(
     print(&text).map(drop)
 }
 
+/// `bpf … list`.
+fn list(
+    BpfArguments { table, action: _, endpoint, limit, ask }: BpfArguments,
+) -> Result<(), Failure> {
+    if endpoint.is_some() && !Table::from(table).has_endpoints() {
+        return Err(Failure::usage(
+            "error: nothing of this table is one endpoint's\n  hint: `--endpoint` is for `policy` and `ct`"
+                .to_owned(),
+        ));
+    }
+    show(&ask, &Request::BpfList { table, endpoint, limit }, render::listing)
+}
+
 fn monitor(MonitorArguments { endpoint, types, ask }: MonitorArguments) -> Result<(), Failure> {
     let mut client = Client::connect(&ask.socket)?;
     client.send(&Request::Monitor(Watch { endpoint, types }))?;
-    while let Some(news) = client.next()? {
+    while let Some(mut news) = client.next()? {
+        // Beside what is printed for each thing that happens.
+        if let Some(note) = news.as_object_mut().and_then(|news| news.remove("note")) {
+            eprintln!("note: {}", note.as_str().unwrap_or_default());
+        }
         let line = match ask.output {
             Output::Table => render::news(&news),
             Output::Json => format!("{news}\n"),

@@ -25,7 +25,7 @@ use crate::datapath::{
 use crate::events::{Flows, Reader, Told};
 use crate::health::Checkup;
 use crate::logging;
-use crate::source::{Batch, Source, WatchedFolder};
+use crate::source::{Batch, Source, WatchedFolder, What};
 use crate::state::{Node, NodeOptions};
 use crate::trouble;
 
@@ -38,6 +38,14 @@ const HEALTH: Duration = Duration::from_secs(5);
 /// Runs until a signal ends it.
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     logging::start(&arguments.log)?;
+    let ended = serve(arguments)?;
+    // The last word: the proxy, which says what it does while it ends, is gone by now.
+    tracing::info!("{ended}");
+    Ok(())
+}
+
+/// All of it. How it has ended.
+fn serve(arguments: &RunArguments) -> Result<String, Failure> {
     let config = config::from_arguments(arguments)?;
     check_datapath(&config)?;
     raise_file_limit();
@@ -64,23 +72,24 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     })?;
     tracing::info!("objects are read from {}", source.name());
     tracing::info!("status socket: {}", config.socket.display());
-    let followed = runtime.block_on(async {
+    runtime.block_on(async {
         let answers = tokio::spawn(server.serve(node.clone()));
         let followed = follow(&node, source, &again, &links, &mut checkup, &mut signals).await;
         // Before it drains, which is not well either.
         let health = lock(&node).proxy().health();
-        if followed.is_ok() {
-            checkup.leave();
-            drain(&node, config.drain_timeout, &mut signals).await;
-        }
+        let ended = match followed {
+            Ok(()) => {
+                checkup.leave();
+                Ok(drain(&node, config.drain_timeout, &mut signals).await)
+            }
+            Err(failure) => Err(failure),
+        };
         // The socket goes with it.
         answers.abort();
         let _ = answers.await;
-        followed.and(health.map_err(|error| Failure::new(format!("the shared proxy: {error}"))))
-    });
-    followed?;
-    tracing::info!("ended in order");
-    Ok(())
+        let health = health.map_err(|error| Failure::new(format!("the shared proxy: {error}")));
+        ended.and_then(|ended| health.map(|()| ended))
+    })
 }
 
 /// The node, and who reads what its kernel tells: to be dropped first.
@@ -167,8 +176,11 @@ fn open_datapath(config: &Config, flows: &Flows) -> Result<Carried, Failure> {
 
 /// What can't be read at the start could be anything, and nothing is known of what it was.
 fn open_source(objects: &Path, again: Arc<Notify>) -> Result<WatchedFolder, Failure> {
-    let source = WatchedFolder::open(objects, again)
-        .map_err(|error| Failure::config(format!("error: {error}")))?;
+    let source = WatchedFolder::open(objects, again).map_err(|error| {
+        Failure::config(format!(
+            "error: {error}\n  hint: name another one with `--objects` or the key `objects`"
+        ))
+    })?;
     if source.unreadable().is_empty() {
         return Ok(source);
     }
@@ -308,29 +320,41 @@ async fn follow(
 
 fn take_in(node: &Mutex<Node>, batch: Batch) {
     let begin = Instant::now();
-    let changes = batch.events.len();
+    let (refused, accepted): (Vec<_>, Vec<_>) =
+        batch.events.iter().partition(|event| matches!(event.what, What::Broken));
+    let accepted = accepted.len();
+    let is_all = refused.is_empty() && batch.unreadable.is_empty() && batch.doubles.is_empty();
     let mut node = lock(node);
     node.apply(batch, begin);
     node.realise(Instant::now());
     let (settled, took) = (node.is_settled(), begin.elapsed());
     let state = if settled { "in force" } else { "not all in force yet" };
-    tracing::info!("{changes} changes, {state}, {} µs", took.as_micros());
+    // What is refused has been told of, and comes into force in no way.
+    if accepted > 0 || is_all {
+        let changes = if accepted == 1 { "change" } else { "changes" };
+        tracing::info!("{accepted} {changes}, {state}, {} µs", took.as_micros());
+    }
 }
 
-/// Lets connections finish, for so long, or until it is asked again.
-async fn drain(node: &Mutex<Node>, longest: Duration, signals: &mut Signals) {
-    lock(node).proxy().drain();
+/// Lets connections finish, for so long, or until it is asked again. How it has ended.
+async fn drain(node: &Mutex<Node>, longest: Duration, signals: &mut Signals) -> String {
+    lock(node).drain();
     let end = tokio::time::Instant::now() + longest;
-    while lock(node).proxy().connections() > 0 {
+    loop {
+        let left = match lock(node).proxy().connections() {
+            0 => return "ended in order".to_owned(),
+            1 => "1 connection".to_owned(),
+            left => format!("{left} connections"),
+        };
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             () = tokio::time::sleep_until(end) => {
-                tracing::warn!("connections are still there after {longest:?}: ending");
-                return;
+                tracing::warn!("{left} still there after {longest:?}: ending");
+                return format!("ended, {left} cut");
             }
             received = signals.next() => if let Received::End = received {
                 tracing::warn!("asked twice: ending at once");
-                return;
+                return format!("ended, {left} cut");
             },
         }
     }

@@ -149,16 +149,11 @@ pub(crate) fn status(answer: &Value) -> String {
         Some(true) => datapath,
         _ => format!("{datapath}: NOTHING IS ENFORCED"),
     };
-    let state = match (answer["settled"].as_bool(), answer["synced"].as_bool()) {
-        (Some(true), _) => "all that is wanted is in force",
-        (_, Some(true)) => "not all that is wanted is in force",
-        _ => "starting",
-    };
     for (name, text) in [
         ("Node", cell(&answer["node"])),
         ("Version", cell(&answer["version"])),
         ("Datapath", enforcing),
-        ("State", format!("{state}, revision {}", number("revision"))),
+        ("State", format!("{}, revision {}", state(answer), number("revision"))),
         ("Policies", number("policies").to_string()),
         ("Endpoints", with_pending("endpoints", "endpoints_pending")),
         ("Peers", number("peers").to_string()),
@@ -187,6 +182,16 @@ pub(crate) fn status(answer: &Value) -> String {
     out
 }
 
+fn state(answer: &Value) -> String {
+    match (answer["draining"].as_u64(), answer["settled"].as_bool(), answer["synced"].as_bool()) {
+        (Some(1), ..) => "ending, waits for 1 connection".to_owned(),
+        (Some(count), ..) => format!("ending, waits for {count} connections"),
+        (_, Some(true), _) => "all that is wanted is in force".to_owned(),
+        (_, _, Some(true)) => "not all that is wanted is in force".to_owned(),
+        _ => "starting".to_owned(),
+    }
+}
+
 fn object_error(out: &mut String, error: &Value) {
     let place = match error["line"].as_u64() {
         None | Some(0) => cell(&error["file"]),
@@ -201,10 +206,16 @@ fn object_error(out: &mut String, error: &Value) {
         line(out, format_args!("  hint: {hint}"));
     }
     let Some(object) = error["object"].as_str() else { return };
-    let force = match (error["last_good_in_force"].as_bool(), error["closed_for_it"].as_bool()) {
-        (Some(true), _) => "the version before stays in force",
-        (_, Some(true)) => "the workloads it could be about are closed until it is mended",
-        _ => "nothing of it is in force",
+    let is = |what: &str| error[what].as_bool() == Some(true);
+    let force = if is("last_good_in_force") {
+        "the version before stays in force"
+    } else if is("closed_for_it") {
+        "the workloads it could be about are closed until it is mended"
+    } else if is("services_stay") {
+        "services that the kernel has stay, and whoever may not talk to some services may talk to nobody, \
+         until it is mended"
+    } else {
+        "nothing of it is in force"
     };
     line(out, format_args!("  {object}: {force}"));
 }
@@ -216,9 +227,9 @@ pub(crate) fn news(news: &Value) -> String {
         Some("judged") => return request(news),
         _ => {}
     }
-    let mut out = cell(&news["event"]);
+    let mut out = format!("{} {}", cell(&news["time"]), cell(&news["event"]));
     for (name, value) in news.as_object().into_iter().flatten() {
-        if name != "event" {
+        if !matches!(name.as_str(), "event" | "time") {
             // Errors of objects have several lines; here the first says it.
             let text = cell(value);
             let _ = write!(out, " {name}={}", text.lines().next().unwrap_or_default());

@@ -164,6 +164,8 @@ fn who_asks_is_told_when_no_daemon_is_there() {
     let ask = |arguments: &[&str]| {
         Command::new(BINARY).args(arguments).arg("--socket").arg(&socket).output().unwrap()
     };
+    let said = ask(&["bpf", "lb", "list", "--endpoint", "shop-1"]);
+    assert_eq!(said.status.code(), Some(2), "whoever is asked");
     let said = ask(&["status"]);
     assert_eq!(said.status.code(), Some(3));
     compare("not-running.error.txt", &text(&said.stderr), folder.path());
@@ -185,16 +187,22 @@ fn changes_are_seen_as_they_happen_and_a_broken_one_is_shown() {
         .spawn()
         .unwrap();
     let mut news = BufReader::new(monitor.stdout.take().unwrap()).lines().map(Result::unwrap);
-    assert_eq!(news.next().unwrap(), "{\"event\":\"listening\"}");
+    let listening = news.next().unwrap();
+    assert!(listening.starts_with("{\"event\":\"listening\",\"time\":\"2"), "{listening}");
     let policy = fs::read_to_string(daemon.object("policy.yaml")).unwrap();
     fs::write(daemon.object("policy.yaml"), policy.replace("ingress:", "ingres:")).unwrap();
     let broken = news.next().unwrap();
     assert!(broken.contains("\"object-broken\""), "{broken}");
+    let log = daemon.log();
+    assert!(log.contains("ERROR /") && !log.contains("error: "), "{log}");
+    let (_, after) = log.split_once("ERROR").unwrap();
+    assert!(!after.contains("in force"), "what is refused is no change: {log}");
     let said = daemon.ask(&["status"]);
     compare("status-broken.table.txt", &text(&said.stdout), daemon.folder.path());
     fs::write(daemon.object("policy.yaml"), policy).unwrap();
     let put = news.next().unwrap();
     assert!(put.contains("\"object-put\"") && put.contains("policy.yaml:2"), "{put}");
+    assert!(put.contains("\"time\":\"2"), "{put}");
     assert!(news.next().unwrap().contains("\"endpoint-realised\""));
     monitor.kill().unwrap();
     monitor.wait().unwrap();
@@ -202,6 +210,29 @@ fn changes_are_seen_as_they_happen_and_a_broken_one_is_shown() {
     daemon.signal("USR1");
     daemon.signal("HUP");
     daemon.until("it was told to read again", |daemon| daemon.log().contains("all objects again"));
+}
+
+#[test]
+fn who_watches_an_endpoint_that_is_not_there_is_told_so_at_once() {
+    let daemon = Daemon::start();
+    for (name, is_there) in [("shop-1", true), ("shop-l", false)] {
+        let mut monitor = Command::new(BINARY)
+            .args(["monitor", "--endpoint", name, "--socket"])
+            .arg(at(daemon.folder.path(), "node.sock"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut first = String::new();
+        BufReader::new(monitor.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        assert!(first.contains("listening") && !first.contains("note"), "{first}");
+        monitor.kill().unwrap();
+        let said = text(&monitor.wait_with_output().unwrap().stderr);
+        assert_eq!(said.is_empty(), is_there, "{said}");
+        if !is_there {
+            compare("monitor-nobody.error.txt", &said, daemon.folder.path());
+        }
+    }
 }
 
 #[test]
@@ -227,6 +258,9 @@ fn numbers_outlive_sigkill_and_sigterm_ends_it_in_order() {
 #[test]
 fn it_does_not_begin_with_what_can_not_be_read() {
     let folder = tempfile::tempdir().unwrap();
+    let said = run(folder.path()).output().unwrap();
+    assert_eq!(said.status.code(), Some(78));
+    compare("run-nowhere.error.txt", &text(&said.stderr), folder.path());
     fs::create_dir(at(folder.path(), "objects")).unwrap();
     fs::write(at(folder.path(), "objects/a.yaml"), "kind: [\n").unwrap();
     let said = run(folder.path()).output().unwrap();

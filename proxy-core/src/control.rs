@@ -117,7 +117,8 @@ impl Policies {
             // Dropping the answer's sender would say that the proxy ends.
             Self::Many(..) => {
                 if let Command::Reload(Some(answer)) = command {
-                    let text = "policies are set by the program that runs this proxy";
+                    let text = "policies are set by the program that runs this proxy: have that read them \
+                                again (`portreeve-node` does on SIGHUP)";
                     let _ = answer.send(Err(text.to_owned()));
                 }
             }

@@ -120,7 +120,7 @@ impl Crew {
         listening: Listening,
         stage: &watch::Sender<Stage>,
         works: &mpsc::Sender<Infallible>,
-    ) -> Result<Vec<JoinHandle<()>>, StartError> {
+    ) -> Result<Vec<WorkerThread>, StartError> {
         let count = listening.workers;
         let mut sockets: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
         for listener in listening.listeners {
@@ -131,7 +131,7 @@ impl Crew {
         let crew = self.workers(count, stage);
         let threads = sockets.into_iter().zip(crew).map(|(sockets, worker)| {
             let works = works.clone();
-            let index = worker.index;
+            let (index, crowd) = (worker.index, worker.crowd.clone());
             let run = self.with_tenants(worker, sockets);
             thread::Builder::new()
                 .name(format!("worker-{index}"))
@@ -141,6 +141,7 @@ impl Crew {
                         tracing::error!(%error, "worker {index} can't run");
                     }
                 })
+                .map(|thread| WorkerThread { thread, crowd })
                 .map_err(StartError::Thread)
         });
         threads.collect()
@@ -221,13 +222,20 @@ pub enum Trouble {
     Control,
 }
 
+/// A thread that serves, and how many connections it has.
+#[derive(Debug)]
+struct WorkerThread {
+    thread: JoinHandle<()>,
+    crowd: Arc<Crowd>,
+}
+
 /// A proxy's threads.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) admin: Option<SocketAddr>,
     commands: mpsc::UnboundedSender<Command>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<WorkerThread>,
     control: JoinHandle<()>,
     pub(crate) telemetry: Arc<Telemetry>,
     /// Held by every worker: it closes with the last one.
@@ -242,7 +250,7 @@ impl Running {
 
     /// Why it does not serve, or not with all it has.
     pub(crate) fn trouble(&self) -> Option<Trouble> {
-        let ended = self.workers.iter().filter(|worker| worker.is_finished()).count();
+        let ended = self.workers.iter().filter(|worker| worker.thread.is_finished()).count();
         if *self.staged.borrow() != Stage::Running {
             Some(Trouble::Draining)
         } else if ended > 0 {
@@ -252,13 +260,18 @@ impl Running {
         }
     }
 
+    /// How many connections there are.
+    pub(crate) fn connections(&self) -> usize {
+        self.workers.iter().map(|worker| worker.crowd.active()).sum()
+    }
+
     pub(crate) async fn drained(&mut self) {
         while self.working.recv().await.is_some() {}
     }
 
     pub(crate) fn join(self) {
         for worker in self.workers {
-            let _ = worker.join();
+            let _ = worker.thread.join();
         }
         let _ = self.commands.send(Command::Leave);
         let _ = self.control.join();

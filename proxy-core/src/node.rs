@@ -150,6 +150,12 @@ impl NodeProxy {
         self.running.trouble()
     }
 
+    /// How many connections it has: one between two endpoints, which either has one of, is one.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.running.connections()
+    }
+
     /// Waits until all connections have ended. The access log is still written, until
     /// [`NodeProxy::join`].
     pub async fn drained(&mut self) {

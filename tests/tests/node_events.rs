@@ -1,8 +1,8 @@
 //! What the kernel tells of a node's packets: in `monitor`, in the access log and in the metrics, by the
 //! names of workloads.
 
-use std::io::{BufRead, BufReader};
-use std::net::{TcpStream, UdpSocket};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ fn main() {
         trial("the_log_has_a_line_for_what_the_kernel_refuses", &needs, logged),
         trial("a_log_file_that_was_moved_away_is_opened_again", &needs, rotated),
         trial("who_asks_the_admin_server_to_drain_switches_nothing_off", &needs, drained),
+        trial("a_daemon_that_ends_says_what_it_waits_for_and_what_it_cuts", &needs, ended),
         trial("a_policy_in_audit_mode_is_heard_of_where_the_kernel_judges", &needs, audited),
         trial("a_flood_of_denials_writes_few_lines_and_says_how_many_it_left_out", &needs, flood),
         trial("denials_are_counted_for_each_endpoint", &needs, counted),
@@ -205,6 +206,8 @@ fn drained() {
     let mut node = Node::new();
     let answer = node.ask_admin("POST /drain");
     assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("SIGTERM"), "{answer}");
+    let answer = node.ask_admin("POST /reload");
+    assert!(answer.starts_with("HTTP/1.1 422 ") && answer.contains("SIGHUP"), "{answer}");
     let http =
         SHOP.replace("protocol: TCP}]", "protocol: TCP}]\n      rules: {http: [{method: GET}]}");
     node.daemon.write("shop.yaml", &http);
@@ -215,6 +218,43 @@ fn drained() {
     assert!(node.daemon.is_settled());
     node.daemon.signal(Signal::TERM);
     assert_eq!(node.daemon.wait().code(), Some(0));
+    let messages = node.daemon.messages();
+    let last = messages.lines().next_back().unwrap_or_default();
+    assert!(last.ends_with("ended in order"), "{messages}");
+}
+
+fn ended() {
+    let mut node = Node::new();
+    let http = SHOP.replace("'8081'", "'8082'");
+    let http = http.replace("protocol: TCP}]", "protocol: TCP}]\n      rules: {http: [{}]}");
+    node.daemon.write("shop.yaml", &http);
+    eventually("the new policy", || {
+        (node.daemon.text(&["policy", "get", "shop"]).contains("inspect http")).then_some(())
+    });
+    // A request that nobody answers.
+    let _silent = node.net.on("shop", || TcpListener::bind("10.60.0.3:8082").expect("a port"));
+    let mut client = node.net.on("client", || TcpStream::connect("10.60.0.3:8082").expect("open"));
+    client.write_all(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n").expect("sent");
+    std::thread::sleep(Duration::from_millis(300));
+    let tracked = node.daemon.rows("ct");
+    let read = |row: &&Vec<String>| row[5] == "inspected" && row[3] == "10.60.0.3:8082";
+    let row = tracked.iter().find(read).unwrap_or_else(|| panic!("{tracked:?}"));
+    assert!(row[6] == "at the proxy" && row[7].starts_with("-/"), "{row:?}");
+    assert_eq!(node.daemon.json(&["status"])["draining"], Value::Null);
+    node.daemon.signal(Signal::TERM);
+    let status = eventually("that it ends", || {
+        let status = node.daemon.json(&["status"]);
+        (!status["draining"].is_null()).then_some(status)
+    });
+    assert_eq!((&status["draining"], &status["errors"]), (&1.into(), &Value::Array(Vec::new())));
+    let said = node.daemon.text(&["status"]);
+    assert!(said.contains("ending, waits for 1 connection,"), "{said}");
+    node.daemon.signal(Signal::TERM);
+    assert_eq!(node.daemon.wait().code(), Some(0));
+    let messages = node.daemon.messages();
+    assert!(messages.contains("asked twice") && !messages.contains("in order"), "{messages}");
+    let last = messages.lines().next_back().unwrap_or_default();
+    assert!(last.ends_with("ended, 1 connection cut"), "{messages}");
 }
 
 fn audited() {
@@ -482,7 +522,7 @@ impl Node {
 
     fn ask_admin(&self, what: &str) -> String {
         self.net.on("node", || {
-            use std::io::{Read, Write};
+            use std::io::Read;
             let mut stream = TcpStream::connect("127.0.0.1:15000").expect("the admin server");
             let asked = format!("{what} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
             stream.write_all(asked.as_bytes()).expect("it reads");

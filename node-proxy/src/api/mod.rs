@@ -5,7 +5,7 @@
 //! → {"request":"endpoint-get","endpoint":"default/shop-1"}
 //! ← {"ok":{"id":1,"name":"default/shop-1",…}}
 //! → {"request":"endpoint-get","endpoint":"nobody"}
-//! ← {"error":{"code":"not-found","message":"there is no endpoint `nobody`"}}
+//! ← {"error":{"code":"not-found","message":"there is no endpoint `nobody`…"}}
 //! ```
 //!
 //! Only the owner of the process may connect: the socket has the mode 0600.
@@ -201,7 +201,7 @@ fn reading(
         // The kernel may have one that the node does not know of.
         Some(which) => Some(match node.find_id(which).or_else(|| which.parse().ok()) {
             Some(id) => id,
-            None => return Err(nobody(which)),
+            None => return Err(nobody(node, which)),
         }),
     };
     node.datapath().reading(table, Wanted { endpoint, limit }).ok_or_else(|| {
@@ -222,8 +222,19 @@ fn listed(listing: Result<Listing, DatapathError>) -> Answer {
     }
 }
 
-fn nobody(endpoint: &str) -> Answer {
-    let message = format!("there is no endpoint `{endpoint}`, or several are called so");
+/// Of an endpoint that is not there.
+const LIST: &str = "`portreeve-node endpoint list` shows those that there are";
+
+/// Nobody is meant by that, or it is not known who.
+fn nobody(node: &Node, which: &str) -> Answer {
+    let several = node.called(which);
+    let message = match several.is_empty() {
+        true => format!("there is no endpoint `{which}`\n  hint: {LIST}"),
+        false => format!(
+            "several endpoints are called `{which}`: {}\n  hint: name one with its namespace",
+            several.join(", ")
+        ),
+    };
     Answer::refuse(RefusalCode::NotFound, message)
 }
 
@@ -235,11 +246,11 @@ pub fn answer(node: &Node, request: &Request) -> Answer {
         Request::EndpointList => Answer::of(node.endpoints()),
         Request::EndpointGet { endpoint } => match node.endpoint(endpoint) {
             Some(detail) => Answer::of(detail),
-            None => nobody(endpoint),
+            None => nobody(node, endpoint),
         },
         Request::PolicyGet { endpoint } => match node.policy(endpoint) {
             Some(rows) => Answer::of(rows),
-            None => nobody(endpoint),
+            None => nobody(node, endpoint),
         },
         Request::ServiceList => Answer::of(node.services()),
         Request::IdentityList => Answer::of(node.identities()),

@@ -15,9 +15,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::watch::Watching;
-use super::{Answer, RefusalCode, Request, answer, listed, reading};
+use super::{Answer, LIST, RefusalCode, Request, Watch, answer, listed, reading};
 use crate::datapath::Reading;
-use crate::state::Node;
+use crate::state::{Dated, News, Node};
 
 /// A request is a line, and no longer than this.
 const REQUEST_BYTES: u64 = 64 * 1024;
@@ -135,14 +135,15 @@ async fn converse(stream: UnixStream, node: &Mutex<Node>) -> io::Result<()> {
         read.get_mut().set_limit(REQUEST_BYTES);
         let answer = match serde_json::from_str::<Request>(&line) {
             Ok(Request::Monitor(wanted)) => {
-                let news = {
+                let (listening, news) = {
                     let mut node = lock(node);
+                    let listening = listening(&node, &wanted);
                     let name = wanted.endpoint.as_deref().and_then(|which| node.find(which));
                     let news = Watching::new(wanted, name, node.news());
                     node.tell_flows();
-                    news
+                    (listening, news)
                 };
-                let told = monitor(read.into_inner().into_inner(), write, news).await;
+                let told = monitor(read.into_inner().into_inner(), write, listening, news).await;
                 lock(node).tell_flows();
                 return told;
             }
@@ -172,16 +173,24 @@ async fn read_table(reading: Result<Reading, Answer>) -> Answer {
     }
 }
 
+/// So that who listens knows from when on, and whether to anything that there is: an endpoint may be yet to
+/// come, or be misspelt.
+fn listening(node: &Node, wanted: &Watch) -> Dated {
+    let unknown = wanted.endpoint.as_deref().filter(|which| node.called(which).is_empty());
+    let note = unknown.map(|which| {
+        format!("there is no endpoint `{which}` yet: waiting for one\n  hint: {LIST}")
+    });
+    Dated::now(News::Listening { note })
+}
+
 /// Tells what happens until the listener goes.
 async fn monitor(
     mut read: OwnedReadHalf,
     mut write: OwnedWriteHalf,
+    listening: Dated,
     mut news: Watching,
 ) -> io::Result<()> {
-    // So that who listens knows from when on.
-    write
-        .write_all(Answer::Ok(serde_json::json!({ "event": "listening" })).line().as_bytes())
-        .await?;
+    write.write_all(Answer::of(listening).line().as_bytes()).await?;
     let mut ignored = [0; 64];
     loop {
         let told = tokio::select! {

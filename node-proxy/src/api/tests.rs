@@ -65,8 +65,8 @@ fn several_may_be_asked_on_one_connection() {
             said,
             [
                 "{\"ok\":[]}",
-                "{\"error\":{\"code\":\"not-found\",\"message\":\"there is no endpoint `x`, or several are \
-                 called so\"}}",
+                "{\"error\":{\"code\":\"not-found\",\"message\":\"there is no endpoint `x`\\n  hint: \
+                 `portreeve-node endpoint list` shows those that there are\"}}",
                 "{\"error\":{\"code\":\"no-datapath\",\"message\":\"no datapath: the daemon runs without one, \
                  and has no tables\"}}"
             ]

@@ -4,7 +4,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{Watch, WatchType};
-use crate::state::{News, NewsSender};
+use crate::state::{Dated, News, NewsSender};
 
 impl WatchType {
     /// What is shown unless something else is asked for: connections that go on are many, and as they
@@ -17,10 +17,10 @@ pub(super) struct Watching {
     endpoint: Option<String>,
     /// What that endpoint is called, if it is there: the proxy knows no numbers.
     name: Option<String>,
-    changes: Option<Receiver<News>>,
-    dropped: Option<Receiver<News>>,
-    opened: Option<Receiver<News>>,
-    requests: Option<Receiver<News>>,
+    changes: Option<Receiver<Dated>>,
+    dropped: Option<Receiver<Dated>>,
+    opened: Option<Receiver<Dated>>,
+    requests: Option<Receiver<Dated>>,
 }
 
 impl Watching {
@@ -42,7 +42,7 @@ impl Watching {
     }
 
     /// What happens next; `None`: nothing will. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Option<News> {
+    pub(super) async fn next(&mut self) -> Option<Dated> {
         loop {
             let told = tokio::select! {
                 told = receive(&mut self.changes) => told,
@@ -52,10 +52,10 @@ impl Watching {
             };
             let news = match told {
                 Ok(news) => news,
-                Err(RecvError::Lagged(count)) => News::Lost { count },
+                Err(RecvError::Lagged(count)) => Dated::now(News::Lost { count }),
                 Err(RecvError::Closed) => return None,
             };
-            if self.wants(&news) {
+            if self.wants(&news.news) {
                 return Some(news);
             }
         }
@@ -87,7 +87,7 @@ impl Watching {
     }
 }
 
-async fn receive(from: &mut Option<Receiver<News>>) -> Result<News, RecvError> {
+async fn receive(from: &mut Option<Receiver<Dated>>) -> Result<Dated, RecvError> {
     match from {
         Some(from) => from.recv().await,
         None => std::future::pending().await,

@@ -14,6 +14,7 @@ use portreeve_policy::EndpointPolicy;
 use super::Listing;
 use super::balancing::ServiceNames;
 use crate::events::Names;
+use crate::state::place;
 
 fn listing<const N: usize>(columns: [&str; N], rows: Vec<[String; N]>, more: usize) -> Listing {
     Listing {
@@ -73,7 +74,7 @@ pub(super) fn policies(all: &[PolicyContents], names: &Names, limit: usize) -> L
 
 fn rule(decided: Option<&EndpointPolicy>, index: u32) -> String {
     match decided.and_then(|policy| policy.rules().get(index as usize)) {
-        Some(rule) => format!("{} {}", rule.policy(), rule.section()),
+        Some(rule) => place(rule),
         // Of a policy that this process has not set.
         None => format!("#{index}"),
     }
@@ -124,9 +125,9 @@ pub(super) fn connections(all: &[(TrackKey, Tracked)], count: usize) -> Listing 
             end(key.local, key.local_port),
             end(key.remote, key.remote_port),
             by(key, tracked).to_owned(),
-            stage(tracked).to_owned(),
-            format!("{}/{}", tracked.packets[0], tracked.packets[1]),
-            format!("{}/{}", tracked.bytes[0], tracked.bytes[1]),
+            stage(key, tracked).to_owned(),
+            both(key, tracked, tracked.packets),
+            both(key, tracked, tracked.bytes),
             tracked.identity.to_string(),
         ]
     };
@@ -192,9 +193,29 @@ fn by(key: &TrackKey, tracked: &Tracked) -> &'static str {
     }
 }
 
-fn stage(tracked: &Tracked) -> &'static str {
+/// Whether answers do not pass the workload's interface: the proxy reads what comes to it, and answers the
+/// peer from elsewhere.
+fn is_answered_elsewhere(key: &TrackKey, tracked: &Tracked) -> bool {
+    by(key, tracked) == "inspected" && tracked.opened() == Direction::Ingress
+}
+
+/// From the workload and to it, as far as that is seen.
+fn both(key: &TrackKey, tracked: &Tracked, [out, back]: [u64; 2]) -> String {
+    match is_answered_elsewhere(key, tracked) {
+        true => format!("-/{back}"),
+        false => format!("{out}/{back}"),
+    }
+}
+
+fn stage(key: &TrackKey, tracked: &Tracked) -> &'static str {
     if tracked.state & state::RESET != 0 {
         "reset"
+    } else if is_answered_elsewhere(key, tracked) {
+        // What the peer does is all that is known.
+        match tracked.state & state::ENDED_BY_PEER {
+            0 => "at the proxy",
+            _ => "closing",
+        }
     } else if tracked.is_closing() {
         "closing"
     } else if tracked.state & state::ANSWERED != 0 {
@@ -221,5 +242,34 @@ fn end(address: Address, port: u16) -> String {
         (ip, 0) => ip.to_string(),
         (IpAddr::V4(ip), port) => format!("{ip}:{port}"),
         (IpAddr::V6(ip), port) => format!("[{ip}]:{port}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_the_proxy_answers_only_what_the_peer_does_is_shown() {
+        let shown = |state, leg: Leg| {
+            let key = TrackKey { protocol: 6, leg: leg as u8, ..TrackKey::default() };
+            let tracked = Tracked { state, packets: [0, 6], ..Tracked::default() };
+            let row = connections(&[(key, tracked)], 1).rows.remove(0);
+            (row[6].clone(), row[7].clone())
+        };
+        let inbound = state::INGRESS | state::INSPECTED;
+        for (state, leg, stage, packets) in [
+            (inbound, Leg::Peer, "at the proxy", "-/6"),
+            (inbound | state::ENDED_BY_PEER, Leg::Peer, "closing", "-/6"),
+            (inbound | state::RESET_BY_PEER, Leg::Peer, "reset", "-/6"),
+            // The proxy's answers to a workload that has opened it pass its interface.
+            (state::INSPECTED, Leg::Peer, "opening", "0/6"),
+            (state::INSPECTED | state::ANSWERED, Leg::Peer, "established", "0/6"),
+            (state::INGRESS, Leg::Peer, "opening", "0/6"),
+            (state::INGRESS | state::ANSWERED, Leg::Proxy, "established", "0/6"),
+        ] {
+            let expected = (stage.to_owned(), packets.to_owned());
+            assert_eq!(shown(state, leg), expected, "{state} {leg:?}");
+        }
     }
 }

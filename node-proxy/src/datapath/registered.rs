@@ -104,11 +104,6 @@ impl Registered {
         }
     }
 
-    /// How many connections there are.
-    pub(crate) fn connections(&self) -> usize {
-        self.endpoints.list().iter().map(|endpoint| endpoint.connections).sum()
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.known.len()
     }

@@ -142,7 +142,7 @@ impl Proxying for SharedProxy {
     }
 
     fn connections(&self) -> usize {
-        self.registered.connections()
+        self.proxy.as_ref().map_or(0, NodeProxy::connections)
     }
 }
 

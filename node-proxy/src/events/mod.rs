@@ -28,7 +28,7 @@ pub use self::names::Names;
 pub use self::packet::{PacketNews, PacketParty};
 pub use self::reader::{Reader, Told};
 pub use self::request::{AskedNews, RequestNews};
-use crate::state::News;
+use crate::state::{Dated, News};
 
 /// How many of each kind a reader may be behind before it loses some.
 const BEHIND: usize = 4096;
@@ -38,9 +38,9 @@ const BEHIND: usize = 4096;
 /// oldest and is told how many.
 #[derive(Clone, Debug)]
 pub struct Flows {
-    dropped: broadcast::Sender<News>,
-    opened: broadcast::Sender<News>,
-    requests: broadcast::Sender<News>,
+    dropped: broadcast::Sender<Dated>,
+    opened: broadcast::Sender<Dated>,
+    requests: broadcast::Sender<Dated>,
     /// Somebody listens to requests: asked for each of them, by every worker, without a lock.
     are_requests_wanted: Arc<AtomicBool>,
 }
@@ -59,13 +59,13 @@ impl Default for Flows {
 impl Flows {
     /// What is dropped from now on, and what was lost.
     #[must_use]
-    pub fn dropped(&self) -> broadcast::Receiver<News> {
+    pub fn dropped(&self) -> broadcast::Receiver<Dated> {
         self.dropped.subscribe()
     }
 
     /// Connections that are opened from now on, and go on.
     #[must_use]
-    pub fn opened(&self) -> broadcast::Receiver<News> {
+    pub fn opened(&self) -> broadcast::Receiver<Dated> {
         self.opened.subscribe()
     }
 
@@ -77,7 +77,7 @@ impl Flows {
 
     /// What the shared proxy judges, after [`Flows::look_who_listens`].
     #[must_use]
-    pub fn requests(&self) -> broadcast::Receiver<News> {
+    pub fn requests(&self) -> broadcast::Receiver<Dated> {
         self.requests.subscribe()
     }
 
@@ -86,11 +86,11 @@ impl Flows {
         self.are_requests_wanted.store(self.requests.receiver_count() > 0, Ordering::Relaxed);
     }
 
-    fn tell_dropped(&self, news: impl FnOnce() -> News) {
+    fn tell_dropped(&self, news: impl FnOnce() -> Dated) {
         tell(&self.dropped, news);
     }
 
-    fn tell_opened(&self, news: impl FnOnce() -> News) {
+    fn tell_opened(&self, news: impl FnOnce() -> Dated) {
         tell(&self.opened, news);
     }
 }
@@ -100,7 +100,8 @@ impl Observer for Flows {
     fn observe(&self, flow: &Flow<'_>) {
         // What the kernel has decided is told by who reads its events.
         if !flow.by_kernel {
-            tell(&self.requests, || News::Judged(Box::new(RequestNews::new(flow))));
+            let news = || News::Judged(Box::new(RequestNews::new(flow)));
+            tell(&self.requests, || Dated::at(flow.time, news()));
         }
     }
 
@@ -109,7 +110,7 @@ impl Observer for Flows {
     }
 }
 
-fn tell(to: &broadcast::Sender<News>, news: impl FnOnce() -> News) {
+fn tell(to: &broadcast::Sender<Dated>, news: impl FnOnce() -> Dated) {
     if to.receiver_count() > 0 {
         // The last one may have gone meanwhile.
         let _ = to.send(news());

@@ -11,8 +11,6 @@ use crate::datapath::EndpointId;
 /// What the kernel did with a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PacketNews {
-    /// When: RFC 3339, UTC.
-    pub time: String,
     /// `namespace/name` of whose interface it was; none: nobody knows.
     pub endpoint: Option<String>,
     /// Its number.
@@ -54,7 +52,6 @@ impl PacketNews {
         flow: &Flow<'_>,
     ) -> Self {
         Self {
-            time: humantime::format_rfc3339_micros(flow.time).to_string(),
             endpoint: name.map(str::to_owned),
             id,
             direction: flow.direction.as_str().to_owned(),

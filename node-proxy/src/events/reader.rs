@@ -18,7 +18,7 @@ use super::decision::{Clock, decision};
 use super::names::Names;
 use super::packet::PacketNews;
 use crate::datapath::DatapathError;
-use crate::state::News;
+use crate::state::{Dated, News};
 
 /// How many are read before the rest is looked after: who is denied all the time must not keep the daemon
 /// from ending, nor from saying that events are lost.
@@ -144,8 +144,10 @@ impl Reading {
         self.told.reporter.report(of, decided.as_ref(), &decision, now, |flow| {
             let packet = || Box::new(PacketNews::new(named, event.endpoint, &decision, flow));
             match decision.verdict {
-                KernelVerdict::Denied => flows.tell_dropped(|| News::Dropped(packet())),
-                _ => flows.tell_opened(|| News::Opened(packet())),
+                KernelVerdict::Denied => {
+                    flows.tell_dropped(|| Dated::at(flow.time, News::Dropped(packet())));
+                }
+                _ => flows.tell_opened(|| Dated::at(flow.time, News::Opened(packet()))),
             }
         });
     }
@@ -215,5 +217,5 @@ fn said(count: u64, flows: &Flows) {
         "{count} events of the kernel are missing in the access log: they came faster than they were \
          read; no packet was treated otherwise"
     );
-    flows.tell_dropped(|| News::EventsLost { count });
+    flows.tell_dropped(|| Dated::now(News::EventsLost { count }));
 }

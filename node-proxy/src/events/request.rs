@@ -9,8 +9,6 @@ use super::packet::{PacketParty, party, verdict};
 /// A request, or a connection, that the shared proxy has judged or refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestNews {
-    /// When: RFC 3339, UTC.
-    pub time: String,
     /// `namespace/name` of whose policy decided; none: nobody's.
     pub endpoint: Option<String>,
     /// `ingress` or `egress`, as the workload sees it.
@@ -79,7 +77,6 @@ const LONGEST: usize = 512;
 impl RequestNews {
     pub(super) fn new(flow: &Flow<'_>) -> Self {
         Self {
-            time: humantime::format_rfc3339_micros(flow.time).to_string(),
             endpoint: (!flow.endpoint.is_empty()).then(|| flow.endpoint.to_owned()),
             direction: flow.direction.as_str().to_owned(),
             verdict: verdict(flow).to_owned(),

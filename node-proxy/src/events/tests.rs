@@ -41,7 +41,9 @@ fn a_request_is_told_while_somebody_listens_and_without_its_query() {
     let mut requests = flows.requests();
     flows.look_who_listens();
     ask(&guard, "/private?token=secret");
-    let Ok(News::Judged(told)) = requests.try_recv() else { panic!("nothing was told") };
+    let Ok(Dated { news: News::Judged(told), .. }) = requests.try_recv() else {
+        panic!("nothing was told")
+    };
     assert_eq!((&*told.verdict, &*told.reason), ("deny", "no_rule_allows"));
     assert_eq!(told.source.address, "10.1.2.3:99");
     let AskedNews::Http { method, host, path, .. } = &told.asked else { panic!("{told:?}") };
@@ -63,7 +65,9 @@ fn who_is_behind_loses_the_oldest_and_is_told_how_many() {
         ask(&guard, &format!("/public/{number}"));
     }
     assert_eq!(requests.try_recv(), Err(TryRecvError::Lagged(5)));
-    let Ok(News::Judged(told)) = requests.try_recv() else { panic!("nothing was told") };
+    let Ok(Dated { news: News::Judged(told), .. }) = requests.try_recv() else {
+        panic!("nothing was told")
+    };
     let AskedNews::Http { path, .. } = &told.asked else { panic!("{told:?}") };
     assert_eq!(path, "/public/5");
 }
@@ -75,7 +79,9 @@ fn a_text_of_a_client_is_cut() {
     let mut requests = flows.requests();
     flows.look_who_listens();
     ask(&guard, &format!("/public/{}", "x".repeat(5000)));
-    let Ok(News::Judged(told)) = requests.try_recv() else { panic!("nothing was told") };
+    let Ok(Dated { news: News::Judged(told), .. }) = requests.try_recv() else {
+        panic!("nothing was told")
+    };
     let AskedNews::Http { path, .. } = &told.asked else { panic!("{told:?}") };
     assert!(path.len() < 520 && path.ends_with('…'), "{path}");
 }

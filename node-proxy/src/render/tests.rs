@@ -52,3 +52,23 @@ fn what_the_proxy_judges_is_a_line_each() {
     }
     compare("monitor-l7.table.txt", &said);
 }
+
+#[test]
+fn a_change_is_a_line_that_begins_as_those_of_packets_do() {
+    let told = [
+        crate::state::News::ObjectBroken {
+            object: "Service default/shop".to_owned(),
+            origin: "objects/shop.yaml:1".to_owned(),
+            error: "objects/shop.yaml:7:16: not a port\n  7 | nodePort: 99999".to_owned(),
+        },
+        crate::state::News::Addresses { put: 2, removed: 0 },
+        crate::state::News::Synced,
+    ];
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_micros(1_795_290_075_957_659);
+    let line = |told| {
+        let dated = crate::state::Dated::at(time, told);
+        news(&serde_json::to_value(dated).unwrap())
+    };
+    let said: String = told.into_iter().map(line).collect();
+    compare("monitor-change.table.txt", &said);
+}

@@ -273,6 +273,47 @@ async fn a_watched_folder_tells_of_what_is_renamed_over() {
 }
 
 #[tokio::test]
+async fn a_folder_that_was_replaced_is_watched_again() {
+    let parent = tempfile::tempdir().unwrap();
+    let [folder, removed, link] = ["one", "two", "link"].map(|name| parent.path().join(name));
+    let fill = |folder: &Path, address| {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("a.yaml"), workload("a", address)).unwrap();
+    };
+    fill(&folder, "10.0.0.1");
+    fill(&removed, "10.0.0.1");
+    std::os::unix::fs::symlink(&folder, &link).unwrap();
+    for path in [&link, &removed] {
+        let mut watched = WatchedFolder::open(path, Arc::default()).unwrap();
+        assert_eq!(watched.next().await.events.len(), 1);
+        if path == &link {
+            // As a release is made current.
+            fill(&parent.path().join("three"), "10.0.0.2");
+            std::os::unix::fs::symlink("three", parent.path().join("new")).unwrap();
+            fs::rename(parent.path().join("new"), path).unwrap();
+        } else {
+            fs::remove_dir_all(path).unwrap();
+            fill(path, "10.0.0.2");
+        }
+        let batch = tokio::time::timeout(Duration::from_secs(10), async {
+            // That it is gone may be told before.
+            loop {
+                let batch = watched.next().await;
+                if !batch.events.is_empty() {
+                    return batch;
+                }
+            }
+        });
+        assert!(matches!(batch.await.unwrap().events[0].what, What::Put(_)), "{path:?}");
+        // The poll, which is every two seconds, may just have been.
+        fs::write(path.join("..new"), workload("a", "10.0.0.3")).unwrap();
+        fs::rename(path.join("..new"), path.join("a.yaml")).unwrap();
+        let at_once = tokio::time::timeout(Duration::from_secs(1), watched.next()).await;
+        assert_eq!(at_once.unwrap().events.len(), 1, "{path:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_is_written_in_steps_counts_when_it_is_whole() {
     let objects = Objects::new();
     let both = workload("a", "10.0.0.1") + "---\n" + &workload("b", "10.0.0.2");

@@ -1,12 +1,14 @@
 //! A folder that is watched: read again when the kernel says that something in it has changed, and now
 //! and then where the kernel doesn't (network file systems, a folder that was replaced).
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use notify::event::{ModifyKind, RenameMode};
-use notify::{Event, EventKind, RecursiveMode, Watcher};
+use notify::event::{ModifyKind, RemoveKind, RenameMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use portreeve_policy::{Diagnostic, Severity};
 use tokio::sync::Notify;
 
@@ -25,20 +27,31 @@ const POLL: Duration = Duration::from_secs(2);
 struct Told {
     something: Notify,
     hints: Mutex<Hints>,
+    /// A folder was removed, perhaps the one that is watched: another may have its path, and its inode.
+    is_folder_removed: AtomicBool,
+}
+
+/// Who has the kernel tell of a folder: of that which has the path, whichever it is by now.
+#[derive(Debug)]
+struct Ear {
+    path: PathBuf,
+    told: Arc<Told>,
+    /// The device and inode of what was found at the path last.
+    place: Option<(u64, u64)>,
+    /// Kept alive; `None` where the kernel does not notify, and the slow poll has to do.
+    watcher: Option<RecommendedWatcher>,
 }
 
 /// A folder that is watched.
 #[derive(Debug)]
 pub struct WatchedFolder {
     folder: Folder,
-    told: Arc<Told>,
+    ear: Ear,
     /// Asks for everything to be read again.
     again: Arc<Notify>,
     first: Option<Batch>,
     /// What could not be read, and what was there twice, when it was last said.
     said: (Vec<Diagnostic>, Vec<Diagnostic>),
-    /// Kept alive; `None` where the kernel does not notify, and the slow poll has to do.
-    _watcher: Option<notify::RecommendedWatcher>,
 }
 
 impl WatchedFolder {
@@ -48,15 +61,12 @@ impl WatchedFolder {
     /// # Errors
     /// When the folder can't be read.
     pub fn open(path: &Path, again: Arc<Notify>) -> Result<Self, FolderError> {
-        let told = Arc::<Told>::default();
         // Watched first: what changes while it is read is not missed.
-        let watcher = watcher(path, told.clone())
-            .inspect_err(|error| tracing::warn!(%error, "can't watch the objects, polling them"))
-            .ok();
+        let ear = Ear::at(path);
         let mut folder = Folder::new(path);
         let first = folder.read()?;
         let said = (first.unreadable.clone(), first.doubles.clone());
-        Ok(Self { folder, told, again, first: Some(first), said, _watcher: watcher })
+        Ok(Self { folder, ear, again, first: Some(first), said })
     }
 
     /// What can't be read.
@@ -73,7 +83,7 @@ impl WatchedFolder {
             let pause = if self.folder.is_waiting() { SETTLE } else { POLL };
             let mut all = false;
             tokio::select! {
-                () = self.told.something.notified() => tokio::time::sleep(TOGETHER).await,
+                () = self.ear.told.something.notified() => tokio::time::sleep(TOGETHER).await,
                 () = self.again.notified() => {
                     self.folder.look_at_all();
                     all = true;
@@ -90,7 +100,8 @@ impl WatchedFolder {
     }
 
     fn read(&mut self, all: bool) -> Batch {
-        let mut hints = std::mem::take(&mut *self.told.hints());
+        self.ear.follow();
+        let mut hints = std::mem::take(&mut *self.ear.told.hints());
         hints.all |= all;
         self.folder.look(&hints).unwrap_or_else(|error| {
             let unreadable = vec![Diagnostic {
@@ -119,6 +130,32 @@ impl Source for WatchedFolder {
     }
 }
 
+impl Ear {
+    fn at(path: &Path) -> Self {
+        let mut ear =
+            Self { path: path.to_owned(), told: Arc::default(), place: None, watcher: None };
+        ear.follow();
+        ear
+    }
+
+    /// Listens to what is at the path now. The kernel goes on telling of a folder that was moved away, or
+    /// that a link does not lead to any more, and of none that is in its place.
+    fn follow(&mut self) {
+        let place = std::fs::metadata(&self.path).map(|meta| (meta.dev(), meta.ino())).ok();
+        let is_removed = self.told.is_folder_removed.swap(false, Ordering::Relaxed);
+        if place == self.place && !is_removed {
+            return;
+        }
+        self.place = place;
+        // That nothing is there is said by who reads it.
+        let watched = place.map(|_| watcher(&self.path, self.told.clone())).transpose();
+        self.watcher = watched.unwrap_or_else(|error| {
+            tracing::warn!(%error, "can't watch the objects, polling them");
+            None
+        });
+    }
+}
+
 impl Told {
     fn hints(&self) -> MutexGuard<'_, Hints> {
         self.hints.lock().unwrap_or_else(PoisonError::into_inner)
@@ -133,8 +170,12 @@ impl Told {
         if event.kind.is_access() {
             return;
         }
-        if let EventKind::Modify(ModifyKind::Name(mode)) = event.kind {
-            self.hear_of_move(mode, &event.paths);
+        match event.kind {
+            EventKind::Modify(ModifyKind::Name(mode)) => self.hear_of_move(mode, &event.paths),
+            EventKind::Remove(RemoveKind::Folder) => {
+                self.is_folder_removed.store(true, Ordering::Relaxed);
+            }
+            _ => {}
         }
         self.something.notify_one();
     }
@@ -164,7 +205,7 @@ impl Hints {
     }
 }
 
-fn watcher(path: &Path, told: Arc<Told>) -> notify::Result<notify::RecommendedWatcher> {
+fn watcher(path: &Path, told: Arc<Told>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event| told.hear(event))?;
     watcher.watch(path, RecursiveMode::NonRecursive)?;
     Ok(watcher)

@@ -27,8 +27,9 @@ impl Node {
         }
         for error in batch.unreadable.iter().chain(&batch.doubles) {
             if !self.unreadable.contains(error) && !self.doubles.contains(error) {
+                let error = said(error);
                 tracing::error!("{error}");
-                self.news.tell(|| News::Unreadable { error: error.to_string() });
+                self.news.tell(|| News::Unreadable { error });
             }
         }
         (self.unreadable, self.doubles) = (batch.unreadable, batch.doubles);
@@ -75,7 +76,7 @@ impl Node {
             What::Put(object) => {
                 self.leftovers.unreadable.retain(|_, own| own.key != key);
                 for warning in &diagnostics {
-                    tracing::warn!("{warning}");
+                    tracing::warn!("{}", said(warning));
                 }
                 let known = Known { origin, is_in_force: true, is_broken: false, diagnostics };
                 self.objects.insert(key.clone(), known);
@@ -84,8 +85,11 @@ impl Node {
                 self.put(*object, &key, now);
             }
             What::Broken => {
-                for error in &diagnostics {
-                    tracing::error!("{error}");
+                for found in &diagnostics {
+                    match found.severity {
+                        Severity::Error => tracing::error!("{}", said(found)),
+                        Severity::Warning => tracing::warn!("{}", said(found)),
+                    }
                 }
                 let error = first_error(&diagnostics);
                 self.news.tell(|| News::ObjectBroken { object: text, origin: place, error });
@@ -364,5 +368,12 @@ fn note(endpoints: &mut super::Endpoints, news: &super::NewsSender, change: &Cha
 
 fn first_error(diagnostics: &[Diagnostic]) -> String {
     let error = diagnostics.iter().find(|found| found.severity == Severity::Error);
-    error.map(ToString::to_string).unwrap_or_default()
+    error.map(said).unwrap_or_default()
+}
+
+/// Where it is said already how bad it is.
+fn said(found: &Diagnostic) -> String {
+    let text = found.to_string();
+    let bare = text.strip_prefix(found.severity.as_str()).and_then(|text| text.strip_prefix(": "));
+    bare.map_or_else(|| text.clone(), str::to_owned)
 }

@@ -44,10 +44,10 @@ use self::backoff::Backoff;
 use self::endpoints::Endpoints;
 use self::ipcache::Ipcache;
 use self::leftovers::Leftovers;
-pub use self::news::{News, NewsSender};
+pub use self::news::{Dated, News, NewsSender};
 use self::people::People;
-pub(crate) use self::policy_rows::short;
 pub use self::policy_rows::{PolicyRow, RequestRow};
+pub(crate) use self::policy_rows::{place, short};
 use self::services::Services;
 pub use self::view::{
     EndpointDetail, EndpointRow, IdentityRow, LimitsView, ObjectError, ServiceRow, Status,
@@ -102,6 +102,7 @@ pub struct Node {
     saving: Backoff,
     leftovers: Leftovers,
     has_begun: bool,
+    is_ending: bool,
     datapath: Box<dyn Datapath>,
     proxy: Box<dyn Proxying>,
     news: NewsSender,
@@ -178,6 +179,7 @@ impl Node {
             saving: Backoff::default(),
             leftovers: Leftovers::default(),
             has_begun: false,
+            is_ending: false,
             datapath,
             proxy,
             news: NewsSender::default(),
@@ -206,6 +208,12 @@ impl Node {
     pub fn tell_flows(&mut self) {
         self.datapath.tell_flows(self.news.flows().is_opened_wanted());
         self.news.flows().look_who_listens();
+    }
+
+    /// Ends in order: the proxy accepts nothing more, and connections are waited for.
+    pub fn drain(&mut self) {
+        self.is_ending = true;
+        self.proxy.drain();
     }
 
     /// The proxy.

@@ -1,5 +1,7 @@
 //! What happens, as it happens, for `portreeve-node monitor`.
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
@@ -8,10 +10,38 @@ use crate::events::{Flows, PacketNews, RequestNews};
 /// How many a reader may be behind before it loses some.
 const BEHIND: usize = 4096;
 
+/// Something that happened, and when. Fields are an interface: `monitor --output json` prints them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dated {
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// What.
+    #[serde(flatten)]
+    pub news: News,
+}
+
+impl Dated {
+    /// It was then.
+    pub(crate) fn at(time: SystemTime, news: News) -> Self {
+        Self { time: humantime::format_rfc3339_micros(time).to_string(), news }
+    }
+
+    /// It is just now.
+    pub(crate) fn now(news: News) -> Self {
+        Self::at(SystemTime::now(), news)
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum News {
+    /// Whoever watches is told from now on.
+    Listening {
+        /// What may not be as he believes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
     /// An object is new, or has changed.
     ObjectPut {
         /// Kind, namespace, name.
@@ -140,7 +170,7 @@ pub enum News {
 /// Tells those who listen.
 #[derive(Clone, Debug)]
 pub struct NewsSender {
-    all: broadcast::Sender<News>,
+    all: broadcast::Sender<Dated>,
     flows: Flows,
 }
 
@@ -158,7 +188,7 @@ impl NewsSender {
 
     /// Listens from now on, to all but what the kernel tells of.
     #[must_use]
-    pub fn listen(&self) -> broadcast::Receiver<News> {
+    pub fn listen(&self) -> broadcast::Receiver<Dated> {
         self.all.subscribe()
     }
 
@@ -172,7 +202,7 @@ impl NewsSender {
     pub(super) fn tell(&self, news: impl FnOnce() -> News) {
         if self.all.receiver_count() > 0 {
             // The last one may have gone meanwhile.
-            let _ = self.all.send(news());
+            let _ = self.all.send(Dated::now(news()));
         }
     }
 }

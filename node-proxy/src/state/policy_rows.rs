@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use portreeve_policy::label::NAMESPACE_LABELS;
 use portreeve_policy::{
     Action, EndpointPolicy, Identity, IdentityClass, IdentityClasses, Inspection, Labels, PortSpan,
-    Protocol, RequestRule, RuleId, TrafficDirection,
+    Protocol, RequestRule, RuleOrigin, TrafficDirection,
 };
 use serde::Serialize;
 
@@ -129,15 +129,18 @@ fn of_span(policy: &EndpointPolicy, span: &PortSpan, row: &PolicyRow) -> Option<
         },
         action: action(&verdict.action),
         audited: verdict.audited,
-        rule: verdict.rule.map(|id| place(policy, id)),
+        rule: verdict.rule.map(|id| place(policy.rule(id))),
         requests: requests(policy, &verdict.action),
         ..row.clone()
     })
 }
 
-fn place(policy: &EndpointPolicy, id: RuleId) -> String {
-    let rule = policy.rule(id);
-    format!("{} {}", rule.policy(), rule.section())
+/// Where a rule is written: its policy, if one says it, and the place in it.
+pub(crate) fn place(rule: &RuleOrigin) -> String {
+    match rule.policy() {
+        "" => rule.section().to_owned(),
+        policy => format!("{policy} {}", rule.section()),
+    }
 }
 
 fn requests(policy: &EndpointPolicy, action: &Action) -> Vec<RequestRow> {
@@ -145,7 +148,7 @@ fn requests(policy: &EndpointPolicy, action: &Action) -> Vec<RequestRow> {
     let row = |RequestRule { rule, text, audited }| RequestRow {
         allows: text,
         audited,
-        rule: rule.map(|id| place(policy, id)),
+        rule: rule.map(|id| place(policy.rule(id))),
     };
     what.request_rules().into_iter().map(row).collect()
 }

@@ -4,8 +4,10 @@ use portreeve_policy::{Diagnostic, Identity, Severity, TrafficDirection};
 use serde::{Deserialize, Serialize};
 
 use super::policy_rows::{self, PolicyRow, short};
+use super::services::ServiceState;
 use super::{Leftovers, Node};
-use crate::datapath::{DatapathStatus, Frontend, ServiceSpec};
+use crate::datapath::{DatapathStatus, Frontend, ServiceName, ServiceSpec};
+use crate::objects::ObjectKey;
 
 /// What `portreeve-node status` shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -22,6 +24,8 @@ pub struct Status {
     pub settled: bool,
     /// Everything was in force at least once since the process began.
     pub synced: bool,
+    /// The daemon is ending, and waits for so many connections; none: it is not ending.
+    pub draining: Option<usize>,
     /// The revision of the policy engine.
     pub revision: u64,
     /// Policies that were read.
@@ -57,6 +61,9 @@ pub struct ObjectError {
     pub last_good_in_force: bool,
     /// Workloads are closed until it can be read.
     pub closed_for_it: bool,
+    /// What the kernel has of services stays until it can be read, and whoever may not talk to some of them may
+    /// talk to nobody.
+    pub services_stay: bool,
     /// The file.
     pub file: String,
     /// The line.
@@ -167,6 +174,7 @@ impl Node {
             enforcing: self.datapath.is_enforcing(),
             settled: self.is_settled(),
             synced: self.leftovers.is_synced,
+            draining: self.is_ending.then(|| self.proxy.connections()),
             revision: self.engine.revision(),
             policies: self.engine.repository().policies().count()
                 - self.closed.values().map(Vec::len).sum::<usize>(),
@@ -192,7 +200,8 @@ impl Node {
             all.extend(errors.map(|error| ObjectError {
                 object: Some(key.to_string()),
                 last_good_in_force: known.is_in_force,
-                closed_for_it: self.closed.contains_key(key) || self.unknown_services.contains(key),
+                closed_for_it: self.closed.contains_key(key),
+                services_stay: self.unknown_services.contains(key),
                 ..object_error(error)
             }));
         }
@@ -202,7 +211,8 @@ impl Node {
 
     fn errors(&self) -> Vec<String> {
         let mut all: Vec<String> = self.saving.error.iter().cloned().collect();
-        let unwell = self.proxy.health().err();
+        // One that drains is not well either, and is to.
+        let unwell = self.proxy.health().err().filter(|_| !self.is_ending);
         all.extend(unwell.map(|error| {
             format!("the shared proxy: {error}; what it is to read is refused until the daemon is started again")
         }));
@@ -288,8 +298,6 @@ impl Node {
     pub fn endpoint(&self, which: &str) -> Option<EndpointDetail> {
         let name = self.find(which)?;
         let policy = self.engine.policy(&name)?;
-        let rule =
-            |rule: &portreeve_policy::RuleOrigin| format!("{} {}", rule.policy(), rule.section());
         let limits = &self.endpoints.all.get(&name)?.spec.limits;
         let limits = LimitsView {
             connections: limits.connections,
@@ -299,24 +307,29 @@ impl Node {
         Some(EndpointDetail {
             row: self.endpoint_row(&name)?,
             limits,
-            rules: policy.rules().iter().map(rule).collect(),
+            rules: policy.rules().iter().map(policy_rows::place).collect(),
             ports: self.policy(&name).unwrap_or_default(),
         })
     }
 
     /// What an endpoint is called: as [`Node::endpoint`] finds it.
     pub(crate) fn find(&self, which: &str) -> Option<String> {
-        if self.endpoints.all.contains_key(which) {
-            return Some(which.to_owned());
-        }
-        let id = which.parse::<u32>().ok();
-        let mut named = self.endpoints.all.iter().filter(|(name, state)| {
-            Some(state.spec.id) == id || name.split_once('/').is_some_and(|(_, own)| own == which)
-        });
-        match (named.next(), named.next()) {
-            (Some((name, _)), None) => Some(name.clone()),
+        match self.called(which).as_mut_slice() {
+            [only] => Some(std::mem::take(only)),
             _ => None,
         }
+    }
+
+    /// Who may be meant by a name or a number.
+    pub(crate) fn called(&self, which: &str) -> Vec<String> {
+        if self.endpoints.all.contains_key(which) {
+            return vec![which.to_owned()];
+        }
+        let id = which.parse::<u32>().ok();
+        let named = self.endpoints.all.iter().filter(|(name, state)| {
+            Some(state.spec.id) == id || name.split_once('/').is_some_and(|(_, own)| own == which)
+        });
+        named.map(|(name, _)| name.clone()).collect()
     }
 
     /// The number of an endpoint: as [`Node::endpoint`] finds it.
@@ -334,10 +347,11 @@ impl Node {
         Some(policy_rows::of(&name, &policy, known))
     }
 
-    /// All services: a line for every port.
+    /// All services: a line for every port, and one for each of which no version could be read.
     #[must_use]
     pub fn services(&self) -> Vec<ServiceRow> {
-        let mut rows = Vec::new();
+        let unread = self.unknown_services.iter().filter(|key| key.kind == "Service");
+        let mut rows: Vec<ServiceRow> = unread.map(unread_service).collect();
         for state in self.services.all.values() {
             for port in &state.spec.ports {
                 let name = &state.spec.name;
@@ -350,11 +364,23 @@ impl Node {
                     backends: port.backends.iter().map(shown).collect(),
                     options: service_options(&state.spec),
                     realised: state.is_realised,
-                    error: state.backoff.error.clone().or_else(|| self.services.health_error(name)),
+                    error: self.service_error(name, state),
                 });
             }
         }
         rows
+    }
+
+    fn service_error(&self, name: &ServiceName, state: &ServiceState) -> Option<String> {
+        let of_this = |key: &&ObjectKey| {
+            key.kind == "EndpointSlice" && key.namespace.as_ref() == Some(&name.namespace)
+        };
+        let held = || {
+            let key = self.unknown_services.iter().find(of_this)?;
+            Some(format!("stays as it was: {key} can't be read"))
+        };
+        let error = state.backoff.error.clone().or_else(|| self.services.health_error(name));
+        error.or_else(held)
     }
 
     /// All identities of label sets.
@@ -376,11 +402,27 @@ fn object_error(error: &Diagnostic) -> ObjectError {
         object: None,
         last_good_in_force: false,
         closed_for_it: false,
+        services_stay: false,
         file: error.source.clone(),
         line: error.line,
         field: error.path.clone(),
         error: error.message.clone(),
         hint: error.hint.clone(),
+    }
+}
+
+/// What the kernel has from before may be its.
+fn unread_service(key: &ObjectKey) -> ServiceRow {
+    let namespace = key.namespace.clone().unwrap_or_default();
+    ServiceRow {
+        name: ServiceName { namespace, name: key.name.clone() }.to_string(),
+        port: String::new(),
+        protocol: String::new(),
+        frontends: Vec::new(),
+        backends: Vec::new(),
+        options: Vec::new(),
+        realised: false,
+        error: Some("can't be read: what the kernel has of it stays".to_owned()),
     }
 }
 

@@ -115,6 +115,7 @@ impl Drop for Registration {
 }
 
 /// How many connections a worker has, over all endpoints.
+#[derive(Debug)]
 pub(crate) struct Crowd {
     active: AtomicUsize,
     limit: usize,

@@ -5,6 +5,7 @@ mod attached;
 mod health;
 mod restarted;
 mod services;
+mod shown;
 
 use std::fs;
 use std::time::{Duration, Instant};

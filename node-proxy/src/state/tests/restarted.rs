@@ -141,7 +141,17 @@ fn a_service_that_can_not_be_read_at_the_start_opens_nothing() {
         assert!(told.contains("stay as they were"), "{file}: {told}");
         assert!(!may(&bench, "default/bank"), "{file}: anybody may be behind it");
         assert!(may(&bench, "default/shop"), "{file}: nobody forbids it");
-        assert!(bench.node.object_errors()[0].closed_for_it);
+        let error = &bench.node.object_errors()[0];
+        assert!(error.services_stay && !error.closed_for_it, "{file}: nobody is closed for it");
+        let status = crate::render::status(&serde_json::to_value(bench.node.status()).unwrap());
+        assert!(status.contains("services that the kernel has stay"), "{file}: {status}");
+        assert!(!status.contains("are closed"), "{file}: {status}");
+        let rows = bench.node.services();
+        assert!(!rows.is_empty(), "{file}: it is not gone");
+        for row in rows {
+            assert_eq!((&*row.name, row.realised), ("default/shop", false), "{file}");
+            assert!(row.error.as_ref().unwrap().contains("can't be read"), "{file}: {row:?}");
+        }
         bench.write(file, good);
         bench.step();
         assert!(!may(&bench, "default/bank") && bench.node.object_errors().is_empty());
