@@ -27,7 +27,7 @@ pub(crate) struct Targets {
 #[derive(Debug)]
 pub(crate) struct Target {
     file: File,
-    number: LinkTarget,
+    pub(crate) number: LinkTarget,
 }
 
 impl Targets {

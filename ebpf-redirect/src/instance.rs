@@ -38,6 +38,12 @@ impl FromStr for InstanceName {
 }
 
 impl InstanceName {
+    /// A node's, unless it is given another.
+    #[must_use]
+    pub fn of_node() -> Self {
+        Self("node".to_owned())
+    }
+
     /// The name of a workload that was given none: the end of its cgroup's path, to be recognised by, and
     /// a hash of all of it, because ends can be alike.
     #[must_use]
@@ -103,14 +109,27 @@ impl Folder {
 
     /// Those of all instances.
     pub(crate) fn all(bpffs: &Path) -> io::Result<Vec<Self>> {
-        let names = match fs::read_dir(bpffs.join(ROOT)) {
+        Self::below(&bpffs.join(ROOT))
+    }
+
+    /// Those of other instances, of the same kind and in the same bpf file system.
+    pub(crate) fn neighbours(&self) -> io::Result<Vec<Self>> {
+        let Some(root) = self.path.parent() else { return Ok(Vec::new()) };
+        let mut folders = Self::below(root)?;
+        folders.retain(|other| other.name != self.name);
+        Ok(folders)
+    }
+
+    fn below(root: &Path) -> io::Result<Vec<Self>> {
+        let entries = match fs::read_dir(root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
         };
         let mut folders = Vec::new();
-        for entry in names {
-            if let Some(name) = InstanceName::of_folder(&entry?.file_name().to_string_lossy()) {
-                folders.push(Self::new(bpffs, &name));
+        for entry in entries {
+            let folder = entry?.file_name();
+            if let Some(name) = InstanceName::of_folder(&folder.to_string_lossy()) {
+                folders.push(Self { name, path: root.join(folder) });
             }
         }
         folders.sort_by(|one, other| one.name.cmp(&other.name));
@@ -337,5 +356,20 @@ mod tests {
         assert_eq!(instance.remove().expect("removed"), Removed::default());
         assert!(!instance.exists());
         assert_eq!(Folder::all(folder.path()).expect("a list").len(), 0);
+    }
+
+    #[test]
+    fn neighbours_are_the_others_of_the_same_kind() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [one, dotted, alone] =
+            ["one", "an.other", "alone"].map(|name| name.parse().expect("a name"));
+        let of_node = |name| Folder::of_node(folder.path(), name);
+        assert!(of_node(&one).neighbours().expect("a list").is_empty());
+        let _owners = [of_node(&one), of_node(&dotted), Folder::new(folder.path(), &alone)]
+            .map(|folder| folder.take().expect("nobody has it"));
+        let found = of_node(&one).neighbours().expect("a list");
+        let names: Vec<_> = found.iter().map(|folder| folder.name().as_str()).collect();
+        assert_eq!(names, ["an.other"]);
+        assert!(found[0].exists());
     }
 }

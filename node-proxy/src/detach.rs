@@ -54,6 +54,7 @@ mod tests {
             maps: vec!["OWN".to_owned()],
             device: true,
             device_is_anothers: false,
+            neighbours: Vec::new(),
         };
         assert_eq!(
             describe(&some),

@@ -19,6 +19,9 @@ pub(super) const OF_WORKLOAD: [(&str, &str, u32); 2] = [
     ("to", TO_WORKLOAD, attach_type::TCX_EGRESS),
 ];
 
+/// The link that holds on to the network namespace, which every instance has.
+pub(super) const NAMESPACE: &str = "namespace";
+
 impl NodeKernel {
     /// Replaces the programs of an interface that is known; forgets one that is gone. By the number alone
     /// it can't be told: another interface may have it by now. So a link has to hold on to it still.
@@ -81,7 +84,7 @@ impl NodeKernel {
         fs::create_dir_all(self.folder.links())
             .and_then(|()| self.programs.descriptor(AGAIN))
             .and_then(|again| {
-                hold(&self.folder.link("namespace"), again, &namespace, attach_type::SK_LOOKUP)
+                hold(&self.folder.link(NAMESPACE), again, &namespace, attach_type::SK_LOOKUP)
             })
             .map_err(|source| SetupError::Attach { program: AGAIN, source })
     }

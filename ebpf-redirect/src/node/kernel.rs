@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::atomic::AtomicU32;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 use portreeve_ebpf_common::node::{
@@ -45,7 +45,9 @@ pub struct NodeKernel {
     netlink: Netlink,
     /// Services' addresses inside, as they were set last.
     pub(super) frontends: Mutex<HashSet<ServiceKey>>,
-    _owner: Owner,
+    /// Nothing of this instance was attached before it was opened.
+    is_new: bool,
+    _owner: Arc<Owner>,
 }
 
 #[derive(Debug)]
@@ -64,14 +66,29 @@ impl NodeKernel {
     ///
     /// # Errors
     /// When somebody else has the instance, when what is pinned is of another version or has less room,
-    /// and what the kernel refuses.
+    /// and what the kernel refuses. What was not there before is not there then, either.
     pub fn open(settings: &NodeSettings) -> Result<Self, NodeError> {
         let folder = Folder::of_node(&settings.bpffs, &settings.instance);
-        let owner = folder.take()?;
+        let owner = Arc::new(folder.take()?);
         Expedited::put_back(&folder);
-        if !folder.has_links() {
+        let is_new = !folder.has_links();
+        if is_new {
             folder.forget_maps()?;
         }
+        Self::set_up(folder.clone(), settings, is_new, owner.clone()).inspect_err(|_| {
+            if is_new {
+                // Why it could not be set up says more than why something of it is left.
+                let _ = removal::take_away(&folder);
+            }
+        })
+    }
+
+    fn set_up(
+        folder: Folder,
+        settings: &NodeSettings,
+        is_new: bool,
+        owner: Arc<Owner>,
+    ) -> Result<Self, NodeError> {
         check_pinned(&folder, &settings.capacity)?;
         let programs = Programs::load(&folder, &settings.capacity)?;
         let maps = Maps::open(&folder, &settings.capacity)?;
@@ -100,6 +117,7 @@ impl NodeKernel {
             state,
             netlink,
             frontends,
+            is_new,
             _owner: owner,
         };
         kernel.hold_namespace()?;
@@ -117,6 +135,16 @@ impl NodeKernel {
     /// When somebody has the instance, and when something can't be removed.
     pub fn remove(settings: &NodeSettings) -> Result<NodeRemoved, NodeError> {
         removal::remove(&settings.bpffs, &settings.instance)
+    }
+
+    /// Takes away all that this instance has set up if there was none of it before: for who has opened it, and
+    /// can't begin after all. What was there before stays, and goes on judging. Nothing else is to be done
+    /// with it afterwards.
+    ///
+    /// # Errors
+    /// When something can't be removed.
+    pub fn take_back(&self) -> Result<Option<NodeRemoved>, NodeError> {
+        self.is_new.then(|| removal::take_away(&self.folder)).transpose()
     }
 
     /// Judges all that passes a workload's interface, from now on. `flags`: see
@@ -405,6 +433,21 @@ impl NodeKernel {
     pub fn is_readable(&self, interface: u32) -> Result<bool, NodeError> {
         let link = self.netlink.link(interface);
         Ok(link.map_err(NodeError::network("ask what the interface is"))?.is_ethernet())
+    }
+
+    /// Whether an interface is a host's way to itself.
+    ///
+    /// # Errors
+    /// When there is no such interface.
+    pub fn is_loopback(&self, interface: u32) -> Result<bool, NodeError> {
+        let link = self.netlink.link(interface);
+        Ok(link.map_err(NodeError::network("ask what the interface is"))?.is_loopback)
+    }
+
+    /// Whether an interface is the one that leads to the proxy.
+    #[must_use]
+    pub fn is_own_device(&self, interface: u32) -> bool {
+        self.device.load(Ordering::Relaxed) == interface
     }
 
     /// For tests: the file descriptor of a loaded program.

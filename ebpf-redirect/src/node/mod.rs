@@ -11,6 +11,7 @@
 //! | `policy.rs` | [`NodePolicyTable`]: an endpoint's policy as entries of the kernel's trie |
 //! | `policies.rs`, `revisions.rs` | the tries in force, and by which numbers they are told apart |
 //! | `identities.rs` | who has which address |
+//! | `neighbours.rs` | other instances, whose programs judge the same packets |
 //! | `removal.rs` | all of it taken away; [`missing`]: what it needs |
 //! | `programs.rs`, `maps.rs` | into the kernel |
 //! | `grace.rs` | how long the kernel waits for programs that run |
@@ -37,6 +38,7 @@ mod host;
 mod identities;
 mod kernel;
 mod maps;
+mod neighbours;
 mod netlink;
 mod policies;
 mod policy;
@@ -60,6 +62,7 @@ pub use self::crowd::Crowd;
 pub use self::error::NodeError;
 pub use self::host::host_addresses;
 pub use self::kernel::NodeKernel;
+pub use self::neighbours::Neighbour;
 pub use self::policy::NodePolicyTable;
 pub use self::removal::{NodeRemoved, missing};
 pub use self::report::{NodeCounters, NodeEvents};

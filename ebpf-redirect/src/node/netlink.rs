@@ -149,6 +149,8 @@ pub(super) struct Link {
     pub(super) number: u32,
     /// What its packets begin with, `ARPHRD_…`.
     pub(super) kind: u16,
+    /// What is sent there comes back to this host, whatever its kind.
+    pub(super) is_loopback: bool,
     /// The namespace where the other end of a cable is, by its number here; none if it is here, too.
     pub(super) leads_to: Option<u32>,
     /// The device that it is a part of, as a port is of a bridge.
@@ -168,10 +170,13 @@ impl Link {
     /// From `struct ifinfomsg` and the attributes behind it.
     fn read(body: &[u8]) -> Option<Self> {
         let (number, attributes) = (word(body, 4)?, body.get(16..)?);
+        /// `IFF_LOOPBACK`
+        const LOOPBACK: u32 = 8;
         let number_of = |kind| attribute(attributes, kind).and_then(|value| word(value, 0));
         Some(Self {
             number,
             kind: u16::from_ne_bytes(body.get(2..4)?.try_into().ok()?),
+            is_loopback: word(body, 8)? & LOOPBACK != 0,
             leads_to: number_of(IFLA_LINK_NETNSID),
             master: number_of(IFLA_MASTER),
         })

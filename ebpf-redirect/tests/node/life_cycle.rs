@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use portreeve_ebpf::node::{NodeError, NodeKernel, Reason, host_end};
+use portreeve_ebpf::InstanceName;
+use portreeve_ebpf::node::{
+    Neighbour, NodeCapacity, NodeError, NodeKernel, NodeSettings, Reason, host_end,
+};
 use portreeve_ebpf_common::{Direction, Verdict};
 
 use super::Test;
@@ -14,6 +17,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("an_interface_is_found_by_the_namespace_that_it_leads_to", found),
     ("a_restart_under_traffic_is_not_seen", restart),
     ("an_interface_that_is_gone_is_forgotten", interface_gone),
+    ("what_could_not_be_set_up_leaves_nothing_and_what_was_there_before_stays", taken_back),
+    ("instances_beside_one_are_known_with_who_has_them", neighbours),
     ("a_full_map_is_closed_and_says_so", full),
     ("one_who_opens_very_many_connections_leaves_the_others_theirs", crowded),
     ("what_has_less_room_is_not_taken_over", less_room),
@@ -57,6 +62,53 @@ fn interface_gone(node: &mut Node) {
     node.kernel().remove_endpoint(b.number).expect("removed");
     node.kernel().attach(b.interface, 2, 0).expect_err("there is none");
     assert_eq!(node.kernel().endpoints().expect("a list"), []);
+}
+
+fn taken_back(node: &mut Node) {
+    let root = node.settings.bpffs.join("portreeve-node");
+    let instances = || std::fs::read_dir(&root).map_or(0, Iterator::count);
+    let mut blue = NodeSettings { instance: name("blue"), ..node.settings.clone() };
+    // Maps are pinned one by one, and one of them can't be made.
+    blue.capacity.hosts = 0;
+    NodeKernel::open(&blue).expect_err("a map without room");
+    assert_eq!(instances(), 1);
+    blue.capacity = node.settings.capacity;
+    let opened = NodeKernel::open(&blue).expect("it opens");
+    let removed = opened.take_back().expect("removed").expect("there was none before");
+    assert!(!removed.programs.is_empty() && !removed.maps.is_empty() && !removed.device);
+    assert_eq!((removed.neighbours, instances()), (vec![name("node")], 1));
+    drop(opened);
+    // One that was there before is not taken back, however often it is opened.
+    let a = node.workload(1, 0);
+    drop(node.kernel.take());
+    node.kernel = Some(NodeKernel::open(&node.settings).expect("it takes over"));
+    assert_eq!(node.kernel().take_back().expect("nothing to do"), None);
+    assert_eq!(node.kernel().endpoints().expect("a list")[0].0, a.interface);
+    // Nor when it can't be taken over.
+    drop(node.kernel.take());
+    let more = NodeCapacity { own: node.settings.capacity.own * 2, ..node.settings.capacity };
+    NodeKernel::open(&NodeSettings { capacity: more, ..node.settings.clone() }).expect_err("less");
+    node.kernel = Some(NodeKernel::open(&node.settings).expect("it takes over"));
+    assert_eq!(node.kernel().endpoints().expect("a list").len(), 1);
+}
+
+fn neighbours(node: &mut Node) {
+    let blue = NodeSettings { instance: name("blue"), ..node.settings.clone() };
+    let seen = |node: &Node| node.kernel().neighbours().expect("a list");
+    assert_eq!(seen(node), []);
+    let other = NodeKernel::open(&blue).expect("it opens");
+    let path = node.settings.bpffs.join("portreeve-node/blue");
+    let holder = Some(std::process::id());
+    let neighbour = Neighbour { instance: name("blue"), path, holder };
+    assert_eq!(seen(node), std::slice::from_ref(&neighbour));
+    drop(other);
+    assert_eq!(seen(node), [Neighbour { holder: None, ..neighbour }]);
+    NodeKernel::remove(&blue).expect("removed");
+    assert_eq!(seen(node), []);
+}
+
+fn name(instance: &str) -> InstanceName {
+    instance.parse().expect("a name")
 }
 
 fn full(node: &mut Node) {
