@@ -134,11 +134,23 @@ pub(crate) enum ConfigCommand {
     /// Print a configuration file with every key, its default and what it is for
     Example,
     /// Check a configuration file, and every object of the folder it names
+    #[command(after_help = CHECK_LIMITS)]
     Check {
         /// The file
         file: PathBuf,
     },
 }
+
+const CHECK_LIMITS: &str = "\
+Looks at what is written, and whether the places are there that `kernel.cgroup` and
+`access_log.to` name; changes nothing. Does not look at what only `run` finds out: privileges,
+the bpf file system, other instances, whether `admin` and `socket` can be listened on and the
+log be written, devices and interfaces, the kept state.
+
+Exit codes:
+  0   good
+  2   wrong usage
+  78  there are errors";
 
 const BPF_EXAMPLES: &str = "\
 Examples:

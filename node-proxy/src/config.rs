@@ -1,22 +1,27 @@
 //! The configuration: a file, or flags alone.
 
+mod places;
 mod proxying;
+mod read;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use portreeve_core::telemetry::AccessLogConfig;
-use portreeve_policy::{Diagnostic, Enforcement, Options, Severity};
+use portreeve_ebpf::InstanceName;
+use portreeve_policy::{Enforcement, Options};
 use serde::{Deserialize, Deserializer, de};
 
 use self::proxying::AccessLog;
 pub(crate) use self::proxying::ProxyLimits;
+use self::read::parse;
 use crate::cli::{DatapathKind, RunArguments};
 use crate::command::Failure;
+use crate::datapath::NodeAddress;
 
 /// The commented example.
 pub(crate) const EXAMPLE: &str = include_str!("example.yaml");
@@ -88,7 +93,8 @@ pub(crate) struct Kernel {
     /// Where a bpf file system is mounted.
     pub(crate) bpffs: PathBuf,
     /// What everything is pinned under.
-    pub(crate) instance: String,
+    #[serde(deserialize_with = "read::parsed")]
+    pub(crate) instance: InstanceName,
     /// What becomes of who is refused.
     pub(crate) refusals: Refusals,
     /// Whose processes are connected to backends at once; none: nobody's.
@@ -96,14 +102,15 @@ pub(crate) struct Kernel {
     /// Devices that lead outside; none: those of the default routes.
     pub(crate) devices: Option<BTreeSet<String>>,
     /// This node's addresses, where node ports are answered; none: those that it calls from.
-    pub(crate) addresses: Option<Vec<IpAddr>>,
+    #[serde(deserialize_with = "read::all_parsed")]
+    pub(crate) addresses: Option<Vec<NodeAddress>>,
 }
 
 impl Default for Kernel {
     fn default() -> Self {
         Self {
             bpffs: BPFFS.into(),
-            instance: INSTANCE.to_owned(),
+            instance: InstanceName::of_node(),
             refusals: Refusals::Told,
             cgroup: None,
             devices: None,
@@ -142,7 +149,7 @@ impl FromStr for Admin {
 
 impl<'de> Deserialize<'de> for Admin {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        read::parsed(deserializer)
     }
 }
 
@@ -214,7 +221,7 @@ pub(crate) fn from_arguments(arguments: &RunArguments) -> Result<Config, Failure
     }
 }
 
-/// From a file.
+/// From a file, by what it says and by what is there of what it names.
 pub(crate) fn from_file(path: &Path) -> Result<Config, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::config(format!(
@@ -225,7 +232,7 @@ pub(crate) fn from_file(path: &Path) -> Result<Config, Failure> {
     let file = parse(&path.display().to_string(), &text).map_err(Failure::config)?;
     // Relative to the file, so that it does not matter where the daemon is started.
     let folder = path.parent().unwrap_or(Path::new(""));
-    Ok(Config {
+    let config = Config {
         objects: folder.join(file.objects),
         state: folder.join(file.state),
         socket: folder.join(file.socket),
@@ -252,37 +259,13 @@ pub(crate) fn from_file(path: &Path) -> Result<Config, Failure> {
         },
         identity_linger: file.identity_linger,
         drain_timeout: file.drain_timeout,
-    })
+    };
+    places::check(path, &config)?;
+    Ok(config)
 }
 
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-fn parse(name: &str, text: &str) -> Result<File, Box<Diagnostic>> {
-    let mut options = serde_saphyr::Options::default();
-    options.with_snippet = false;
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let location = error.location();
-        let bounded = |n| u32::try_from(n).unwrap_or(u32::MAX);
-        let (line, column) =
-            location.map_or((0, 0), |at| (bounded(at.line()), bounded(at.column())));
-        let message = error.without_snippet().to_string();
-        let message = message.lines().next().unwrap_or_default();
-        // The place stands before the message already.
-        let message = message.find(" at line ").map_or(message, |at| &message[..at]);
-        Box::new(Diagnostic {
-            advice: false,
-            severity: Severity::Error,
-            source: name.to_owned(),
-            line,
-            column,
-            path: String::new(),
-            message: message.to_owned(),
-            hint: Some("`portreeve-node config example` shows every key".to_owned()),
-            excerpt: text.lines().nth((line.max(1) - 1) as usize).map(str::to_owned),
-        })
-    })
 }
 
 #[cfg(test)]
@@ -302,6 +285,7 @@ mod tests {
         assert_eq!(file.access_log.resolve(Path::new("/etc")), AccessLogConfig::default());
         let limits = ProxyLimits::default().resolve(default_drain());
         assert_eq!(file.limits.resolve(default_drain()), limits);
+        assert_eq!(Kernel::default().instance.as_str(), INSTANCE);
         let least = parse("least.yaml", "objects: objects/\n").unwrap();
         assert_eq!(least.identity_linger, default_linger());
     }
@@ -335,6 +319,27 @@ mod tests {
             let error = parse("node.yaml", &format!("objects: o/\n{wrong}\n")).unwrap_err();
             assert!(error.to_string().contains(said), "{error}");
         }
+    }
+
+    #[test]
+    fn what_no_daemon_would_run_with_is_an_error_with_its_place() {
+        for (wrong, line, said) in [
+            ("kernel: {instance: a/b}", 2, "`a/b` can't name an instance"),
+            (
+                "kernel:\n  addresses:\n  - 192.0.2.7\n  - 224.0.0.1",
+                5,
+                "`224.0.0.1` is no address of a node",
+            ),
+            ("kernel: {addresses: [here]}", 2, "`here` is no address"),
+        ] {
+            let error = parse("node.yaml", &format!("objects: o/\n{wrong}\n")).unwrap_err();
+            assert_eq!(error.line, line, "{error}");
+            assert!(error.to_string().contains(said), "{error}");
+        }
+        let fine = "objects: o/\nkernel: {instance: blue, addresses: [192.0.2.7]}\n";
+        let kernel = parse("node.yaml", fine).unwrap().kernel;
+        assert_eq!(kernel.instance.as_str(), "blue");
+        assert_eq!(kernel.addresses, Some(vec!["192.0.2.7".parse().unwrap()]));
     }
 
     #[test]

@@ -1,33 +1,22 @@
 //! `portreeve-node run`: the source of truth is followed, the datapath told, questions answered, signals
-//! obeyed.
+//! obeyed. What it begins with is set up in `start.rs`.
 
-use std::fs::{self, File};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use portreeve_core::observer::Observing;
-use portreeve_core::{NodeConfig, raise_file_limit};
-use portreeve_ebpf::InstanceName;
-use portreeve_ebpf::node::{NodeCapacity, NodeSettings, missing};
-use rustix::fs::{FlockOperation, flock};
+use portreeve_core::raise_file_limit;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 
 use crate::api::Server;
-use crate::cli::{DatapathKind, RunArguments};
+use crate::cli::RunArguments;
 use crate::command::Failure;
-use crate::config::{self, Config, Refusals};
-use crate::datapath::{
-    Datapath, EbpfDatapath, Links, NoDatapath, Outside, Proxying, SharedProxy, counting,
-};
-use crate::events::{Flows, Reader, Told};
+use crate::datapath::Links;
 use crate::health::Checkup;
-use crate::logging;
 use crate::source::{Batch, Source, WatchedFolder, What};
-use crate::state::{Node, NodeOptions};
-use crate::trouble;
+use crate::state::Node;
+use crate::{config, folders, logging, start};
 
 /// How often it is looked whether connections have ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -47,29 +36,30 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
 /// All of it. How it has ended.
 fn serve(arguments: &RunArguments) -> Result<String, Failure> {
     let config = config::from_arguments(arguments)?;
-    check_datapath(&config)?;
+    start::check_datapath(&config)?;
     raise_file_limit();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
     let _entered = runtime.enter();
     // Before anything else: a signal that comes early must find somebody.
     let mut signals = Signals::new().map_err(Failure::new)?;
-    let _lock = lock_state(&config.state)?;
+    let _lock = folders::lock_state(&config.state)?;
     let again = Arc::new(Notify::new());
     // Before anything is set up: it may not be readable.
     let source = open_source(&config.objects, again.clone())?;
     if let Some(folder) = config.socket.parent() {
-        make_folder(folder)?;
+        folders::make(folder)?;
     }
     let server = Server::listen(&config.socket).map_err(Failure::new)?;
     // Before any is attached, so that nothing that becomes of it is missed.
     let links = Links::listen().map_err(|error| {
         Failure::new(format!("can't listen for interfaces that come and go: {error}"))
     })?;
-    let (node, _reader) = open_node(&config)?;
     let mut checkup = Checkup::start().map_err(|error| {
         Failure::new(format!("can't ask backends whether they are well: {error}"))
     })?;
+    // The last that can fail: it changes the node.
+    let (node, _reader) = start::open_node(&config)?;
     tracing::info!("objects are read from {}", source.name());
     tracing::info!("status socket: {}", config.socket.display());
     runtime.block_on(async {
@@ -92,88 +82,6 @@ fn serve(arguments: &RunArguments) -> Result<String, Failure> {
     })
 }
 
-/// The node, and who reads what its kernel tells: to be dropped first.
-fn open_node(config: &Config) -> Result<(Arc<Mutex<Node>>, Option<Reader>), Failure> {
-    let options = NodeOptions {
-        name: config.node.clone(),
-        policy: config.policy.clone(),
-        identity_linger: config.identity_linger,
-    };
-    let flows = Flows::default();
-    let Carried { datapath, proxy, told } = open_datapath(config, &flows)?;
-    let node = Node::open(options, &config.state, datapath, proxy, Instant::now())
-        .map_err(|error| trouble::node(&error))?
-        .with_flows(flows.clone());
-    let reader = told.map(|told| Reader::start(told, flows).map_err(Failure::new));
-    Ok((Arc::new(Mutex::new(node)), reader.transpose()?))
-}
-
-/// Before anything is begun: whether what is wanted can be at all.
-fn check_datapath(config: &Config) -> Result<(), Failure> {
-    match config.datapath {
-        DatapathKind::None => Ok(()),
-        DatapathKind::Ebpf => match trouble::missing(&missing(&config.kernel.bpffs)) {
-            Some(failure) => Err(failure),
-            None => Ok(()),
-        },
-    }
-}
-
-/// What carries policy out.
-struct Carried {
-    datapath: Box<dyn Datapath>,
-    proxy: Box<dyn Proxying>,
-    told: Option<Told>,
-}
-
-fn open_datapath(config: &Config, flows: &Flows) -> Result<Carried, Failure> {
-    if config.datapath == DatapathKind::None {
-        // Nobody is to believe that policy is in force when it is not.
-        tracing::warn!(
-            "NOTHING IS ENFORCED: running without a datapath, as asked. Identities and policies \
-             are computed and shown; every packet passes as if there were none"
-        );
-        let (datapath, proxy) = (Box::new(NoDatapath), Box::new(NoDatapath));
-        return Ok(Carried { datapath, proxy, told: None });
-    }
-    let instance = config
-        .kernel
-        .instance
-        .parse::<InstanceName>()
-        .map_err(|error| Failure::config(format!("error: kernel.instance: {error}")))?;
-    let settings = NodeSettings {
-        instance,
-        bpffs: config.kernel.bpffs.clone(),
-        capacity: NodeCapacity::default(),
-    };
-    let told = config.kernel.refusals == Refusals::Told;
-    let mut datapath =
-        EbpfDatapath::open(&settings, told).map_err(|error| trouble::kernel(&error))?;
-    let (devices, addresses) = (config.kernel.devices.clone(), config.kernel.addresses.clone());
-    let outside = Outside::new(devices, addresses)
-        .map_err(|error| Failure::config(format!("error: kernel.addresses: {error}")))?;
-    datapath.serve_outside(outside);
-    for trouble in datapath.troubles() {
-        tracing::warn!("{trouble}");
-    }
-    datapath
-        .serve_processes(config.kernel.cgroup.as_deref())
-        .map_err(|error| Failure::new(format!("services can't be had at `connect()`: {error}")))?;
-    datapath.share_out_connections().map_err(Failure::new)?;
-    let mut proxy = NodeConfig::new(Vec::new());
-    proxy.access_log = config.access_log.clone();
-    proxy.admin = config.admin;
-    proxy.limits = config.limits.resolve(config.drain_timeout);
-    proxy.workers = config.workers;
-    proxy.kernel = counting(datapath.kernel());
-    proxy.observer = Observing::by(flows.clone());
-    let proxy =
-        SharedProxy::start(proxy, datapath.kernel()).map_err(|error| trouble::proxy(&error))?;
-    let (kernel, names) = (datapath.kernel(), datapath.names());
-    let told = proxy.reporter().map(|reporter| Told { kernel, names, reporter });
-    Ok(Carried { datapath: Box::new(datapath), proxy: Box::new(proxy), told })
-}
-
 /// What can't be read at the start could be anything, and nothing is known of what it was.
 fn open_source(objects: &Path, again: Arc<Notify>) -> Result<WatchedFolder, Failure> {
     let source = WatchedFolder::open(objects, again).map_err(|error| {
@@ -190,45 +98,6 @@ fn open_source(objects: &Path, again: Arc<Notify>) -> Result<WatchedFolder, Fail
          allowed without them\n  hint: mend them, or move them elsewhere",
         errors.join("\n")
     )))
-}
-
-/// The state folder is one daemon's own.
-fn lock_state(state: &Path) -> Result<File, Failure> {
-    make_folder(state)?;
-    let path = state.join("lock");
-    let failed = |error: &dyn std::fmt::Display| {
-        Failure::new(format!(
-            "can't use the state folder `{}`: {error}\n  hint: choose another one with `--state` or \
-             the key `state`",
-            state.display()
-        ))
-    };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|error| failed(&error))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-        rustix::io::Errno::WOULDBLOCK => {
-            failed(&"another daemon uses it: is another `portreeve-node run` still there?")
-        }
-        error => failed(&error),
-    })?;
-    Ok(file)
-}
-
-fn make_folder(path: &Path) -> Result<(), Failure> {
-    if path.as_os_str().is_empty() || path.is_dir() {
-        return Ok(());
-    }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
-        Failure::new(format!(
-            "can't make the folder `{}`: {error}\n  hint: choose another one with `--state` and \
-             `--socket`, or the keys `state` and `socket`",
-            path.display()
-        ))
-    })
 }
 
 /// Follows the source of truth until it is asked to end.

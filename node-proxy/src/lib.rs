@@ -12,7 +12,7 @@
 //! | [`events`] | what the kernel tells of, packet by packet |
 //! | [`api`] | the status socket |
 //! | `cli`, `command`, `render` | the command line |
-//! | `config`, `daemon`, `logging` | `portreeve-node run` |
+//! | `config`, `daemon`, `start`, `folders`, `logging` | `portreeve-node run` |
 //! | `detach`, `trouble` | what it has set up, taken away; what can go wrong with it, and what to do |
 #![forbid(unsafe_code)]
 
@@ -24,12 +24,14 @@ mod daemon;
 pub mod datapath;
 mod detach;
 pub mod events;
+mod folders;
 pub mod health;
 pub mod identities;
 mod logging;
 pub mod objects;
 mod render;
 pub mod source;
+mod start;
 pub mod state;
 mod trouble;
 

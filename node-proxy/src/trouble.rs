@@ -1,13 +1,16 @@
 //! Why the datapath can't be set up or taken away, and what to do about it.
 
 use std::fmt::Write as _;
-use std::io::ErrorKind::{AddrInUse, PermissionDenied};
+use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+use std::path::Path;
 
 use portreeve_core::StartError;
+use portreeve_core::telemetry::TelemetryError;
 use portreeve_ebpf::node::NodeError;
-use portreeve_ebpf::{Missing, SetupError};
+use portreeve_ebpf::{InstanceName, Missing, SetupError};
 
 use crate::command::Failure;
+use crate::config;
 use crate::state::OpenError;
 
 const WITHOUT: &str = "`--datapath none` computes and shows policy, and enforces nothing";
@@ -33,9 +36,18 @@ pub(crate) fn kernel(error: &NodeError) -> Failure {
         format!("process {process}")
     });
     Failure::new(format!(
-        "instance `{instance}` is in use by {by}\n  hint: end it first, or choose another \
-         `kernel.instance` in the configuration file"
+        "instance `{instance}` is in use by {by}\n  hint: end it first; one with another name \
+         (`kernel.instance`) would judge beside it, and not in its place"
     ))
+}
+
+/// The command that removes an instance.
+pub(crate) fn detach_command(bpffs: &Path, instance: &InstanceName) -> String {
+    let bpffs = match bpffs == Path::new(config::BPFFS) {
+        true => String::new(),
+        false => format!(" --bpffs {}", bpffs.display()),
+    };
+    format!("portreeve-node detach{bpffs} --instance {instance}")
 }
 
 /// What the node knows from before.
@@ -53,8 +65,16 @@ pub(crate) fn proxy(error: &StartError) -> Failure {
         StartError::Admin { source, .. } if source.kind() == AddrInUse => {
             "choose another address with `--admin` or the key `admin`, or `off`"
         }
+        StartError::Admin { source, .. } if source.kind() == AddrNotAvailable => {
+            "no interface of this host has that address; choose another with `--admin` or the key `admin`, \
+             or `off`"
+        }
         StartError::Admin { source, .. } if source.kind() == PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE"
+            "ports below 1024 need CAP_NET_BIND_SERVICE; choose another with `--admin` or the key `admin`, \
+             or `off`"
+        }
+        StartError::Telemetry(TelemetryError::Open { .. }) => {
+            "the key `access_log.to` names it: a file in a folder that is there, `stdout` or `stderr`"
         }
         _ => return Failure::new(error),
     };
@@ -63,6 +83,8 @@ pub(crate) fn proxy(error: &StartError) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind::NotFound;
+
     use super::*;
     use crate::datapath::DatapathError;
 
@@ -87,6 +109,11 @@ mod tests {
         };
         assert!(proxy(&in_use(AddrInUse)).message.contains("`--admin`"));
         assert!(proxy(&in_use(PermissionDenied)).message.contains("CAP_NET_BIND_SERVICE"));
+        let said = proxy(&in_use(AddrNotAvailable)).message;
+        assert!(said.contains("no interface of this host") && said.contains("`admin`"), "{said}");
+        let (path, source) = ("/nowhere/log".into(), NotFound.into());
+        let said = proxy(&TelemetryError::Open { path, source }.into()).message;
+        assert!(said.contains("`/nowhere/log`") && said.contains("`access_log.to`"), "{said}");
         let taken = SetupError::InUse { instance: "node".to_owned(), holder: Some(7) };
         let said = kernel(&taken.into()).message;
         assert!(said.contains("process 7") && said.contains("kernel.instance"), "{said}");

@@ -256,6 +256,34 @@ fn numbers_outlive_sigkill_and_sigterm_ends_it_in_order() {
 }
 
 #[test]
+fn config_check_finds_what_run_would_refuse_the_configuration_for() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(at(folder.path(), "objects")).unwrap();
+    let file = at(folder.path(), "node.yaml");
+    let mut all = String::new();
+    for wrong in [
+        "",
+        "objects: objects\nobjects: objects\n",
+        "objects: objects\nkernel: {instance: a/b}\n",
+        "objects: objects\nkernel: {addresses: [224.0.0.1]}\n",
+        "objects: objects\nkernel: {cgroup: nowhere}\naccess_log: {to: nowhere/log}\n",
+    ] {
+        fs::write(&file, wrong).unwrap();
+        let [checked, run] = [&["config", "check"][..], &["run", "--config"]].map(|command| {
+            let said = Command::new(BINARY).args(command).arg(&file).output().unwrap();
+            assert_eq!(said.status.code(), Some(78), "{command:?} {wrong}");
+            text(&said.stderr)
+        });
+        assert_eq!(checked, run);
+        all += &checked;
+    }
+    compare("config-check.error.txt", &all, folder.path());
+    fs::write(&file, "objects: objects\nkernel: {instance: blue}\n").unwrap();
+    let said = Command::new(BINARY).args(["config", "check"]).arg(&file).output().unwrap();
+    assert!(said.status.success(), "{}", text(&said.stderr));
+}
+
+#[test]
 fn it_does_not_begin_with_what_can_not_be_read() {
     let folder = tempfile::tempdir().unwrap();
     let said = run(folder.path()).output().unwrap();

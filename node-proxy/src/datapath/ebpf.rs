@@ -128,19 +128,8 @@ impl EbpfDatapath {
     /// Connects processes of a cgroup to backends when they ask for services.
     ///
     /// # Errors
-    /// When it is no cgroup, and what the kernel refuses.
+    /// What the kernel refuses, for instance when it is no cgroup.
     pub fn serve_processes(&self, cgroup: Option<&Path>) -> Result<(), DatapathError> {
-        const CGROUP2: u64 = 0x6367_7270;
-        if let Some(cgroup) = cgroup
-            && !rustix::fs::statfs(cgroup)
-                .is_ok_and(|found| u64::try_from(found.f_type) == Ok(CGROUP2))
-        {
-            return Err(DatapathError(format!(
-                "kernel.cgroup: `{}` is no folder of cgroup v2; see where that is mounted: \
-                 `findmnt -t cgroup2`",
-                cgroup.display()
-            )));
-        }
         self.kernel.set_cgroup(cgroup).map_err(|error| failed(&error))
     }
 

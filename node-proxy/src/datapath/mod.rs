@@ -40,7 +40,7 @@ pub use self::counting::counting;
 pub use self::ebpf::EbpfDatapath;
 pub use self::links::Links;
 pub use self::none::NoDatapath;
-pub use self::outside::Outside;
+pub use self::outside::{NodeAddress, Outside};
 pub use self::recording::{Call, Recorder, Recording};
 pub use self::shared_proxy::SharedProxy;
 use crate::objects::Attachment;

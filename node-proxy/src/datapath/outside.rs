@@ -3,10 +3,36 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::str::FromStr;
 
 use portreeve_ebpf::node::default_route_devices;
 use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::{AddressFamily, SocketType, socket};
+
+/// An address that a node can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeAddress(IpAddr);
+
+impl TryFrom<IpAddr> for NodeAddress {
+    type Error = String;
+
+    fn try_from(address: IpAddr) -> Result<Self, String> {
+        let address = address.to_canonical();
+        if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+            return Err(format!("`{address}` is no address of a node"));
+        }
+        Ok(Self(address))
+    }
+}
+
+impl FromStr for NodeAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address = text.parse::<IpAddr>();
+        address.map_err(|_| format!("`{text}` is no address: write `192.0.2.10`"))?.try_into()
+    }
+}
 
 /// What is wanted, and what is in force of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,24 +69,23 @@ pub(super) struct Change {
 
 impl Outside {
     /// What the configuration names.
-    ///
-    /// # Errors
-    /// An address that no node can have.
-    pub fn new(
-        devices: Option<BTreeSet<String>>,
-        addresses: Option<Vec<IpAddr>>,
-    ) -> Result<Self, String> {
+    #[must_use]
+    pub fn new(devices: Option<BTreeSet<String>>, addresses: Option<Vec<NodeAddress>>) -> Self {
         let mut own: Vec<IpAddr> = Vec::new();
-        for address in addresses.iter().flatten().map(IpAddr::to_canonical) {
-            if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
-                return Err(format!("`{address}` is no address of a node"));
-            }
-            if !own.contains(&address) {
-                own.push(address);
+        for NodeAddress(address) in addresses.iter().flatten() {
+            if !own.contains(address) {
+                own.push(*address);
             }
         }
         let addresses = addresses.map(|_| own);
-        Ok(Self { devices, addresses, ..Self::default() })
+        Self { devices, addresses, ..Self::default() }
+    }
+
+    /// Whether an interface is, or is to be, a way outside.
+    pub(super) fn is_way(&self, name: &str, number: u32) -> bool {
+        let is_named = self.devices.as_ref().is_some_and(|devices| devices.contains(name));
+        let attached = self.attached.iter().flatten();
+        is_named || attached.into_iter().any(|(_, way)| *way == number)
     }
 
     /// Looks around.
@@ -167,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_device_that_is_made_anew_and_a_network_that_comes_up_later_are_taken_up() {
-        let mut outside = Outside::new(None, None).unwrap();
+        let mut outside = Outside::new(None, None);
         assert_eq!(take(&mut outside, Found::default()), Change::default(), "what was there stays");
         assert!(outside.is_lacking() && outside.errors().is_empty());
         let up = found(&[("eth0", 2)], &["192.0.2.7"]);
@@ -187,10 +212,35 @@ mod tests {
     }
 
     #[test]
+    fn a_way_outside_is_one_before_it_is_there() {
+        let mut outside = Outside::new(Some(["eth0".to_owned()].into()), None);
+        assert!(outside.is_way("eth0", 2) && !outside.is_way("veth1", 3));
+        let mut outside_by_routes = Outside::new(None, None);
+        for outside in [&mut outside, &mut outside_by_routes] {
+            take(outside, found(&[("eth0", 2)], &[]));
+            assert!(outside.is_way("eth0", 2) && !outside.is_way("veth1", 3));
+        }
+    }
+
+    #[test]
+    fn addresses_that_no_node_can_have_are_none_of_its_own() {
+        for wrong in ["127.0.0.1", "::1", "0.0.0.0", "224.0.0.1", "ff02::1", "::ffff:127.0.0.1"] {
+            let error = wrong.parse::<NodeAddress>().unwrap_err();
+            assert!(error.ends_with("is no address of a node"), "{error}");
+        }
+        assert!(
+            "node-1".parse::<NodeAddress>().unwrap_err().starts_with("`node-1` is no address:")
+        );
+        let twice = ["192.0.2.7", "::ffff:192.0.2.7"].map(|text| text.parse().unwrap());
+        let outside = Outside::new(None, Some(twice.to_vec()));
+        assert_eq!(outside.find().addresses, ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
     fn a_device_that_is_named_and_not_there_is_an_error_until_it_is() {
         let named = ["eth0", "eth1"].map(str::to_owned).into();
-        let own: Vec<IpAddr> = vec!["192.0.2.7".parse().unwrap()];
-        let mut outside = Outside::new(Some(named), Some(own)).unwrap();
+        let own: Vec<NodeAddress> = vec!["192.0.2.7".parse().unwrap()];
+        let mut outside = Outside::new(Some(named), Some(own));
         let change = take(&mut outside, found(&[("eth0", 2)], &["192.0.2.7"]));
         assert_eq!(change.devices, Some(devices(&[("eth0", 2)])), "the other one is answered by");
         assert!(outside.errors().len() == 1 && outside.errors()[0].contains("`eth1`"));
@@ -199,6 +249,5 @@ mod tests {
         let change = take(&mut outside, found(&[("eth1", 3)], &["192.0.2.7"]));
         assert_eq!(change.devices, Some(devices(&[("eth1", 3)])));
         assert_eq!(outside.errors().len(), 1);
-        assert!(Outside::new(None, Some(vec!["127.0.0.1".parse().unwrap()])).is_err());
     }
 }
