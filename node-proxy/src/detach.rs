@@ -20,27 +20,41 @@ pub(crate) fn run(arguments: &DetachArguments) -> Result<(), Failure> {
     let settings = NodeSettings { instance, bpffs, capacity };
     let removed = NodeKernel::remove(&settings).map_err(|error| trouble::kernel(&error))?;
     let (name, place) = (&settings.instance, settings.bpffs.display());
-    if removed.is_empty() {
-        let others = match removed.device_is_anothers {
-            true => "; the device `portreeve0` is used by another one, pinned elsewhere, and stays",
-            false => "",
-        };
-        let nothing = format!("nothing is set up as instance `{name}` below {place}{others}\n");
-        return print(&nothing).map(drop);
+    let said = match removed.is_empty() {
+        true => {
+            let others = others(&removed);
+            format!("nothing is set up as instance `{name}` below {place}{others}\n")
+        }
+        false => format!("{name}: {}\n", describe(&removed)),
+    };
+    print(&said).map(drop)
+}
+
+/// Who is there still.
+fn others(NodeRemoved { device_is_anothers, neighbours, .. }: &NodeRemoved) -> String {
+    let names: Vec<_> = neighbours.iter().map(|name| format!("`{name}`")).collect();
+    let are = if names.len() == 1 { "is" } else { "are" };
+    let stays = "the device `portreeve0` stays";
+    match (device_is_anothers, names.is_empty()) {
+        (true, true) => format!("; {stays}: an instance that is pinned elsewhere uses it"),
+        (true, false) => format!("; {} {are} there, and {stays}", names.join(", ")),
+        (false, false) => format!("; {} {are} there", names.join(", ")),
+        (false, true) => String::new(),
     }
-    print(&format!("{name}: {}\n", describe(&removed))).map(drop)
 }
 
 fn describe(removed: &NodeRemoved) -> String {
     let (programs, maps) = (removed.programs.len(), removed.maps.len());
-    let device = match (removed.device, removed.device_is_anothers) {
-        (true, _) => "; the device `portreeve0`, its rules and its routes removed",
-        (false, true) => "; the device `portreeve0` stays: another instance uses it",
-        (false, false) => "",
+    let device = match removed.device {
+        true => "; the device `portreeve0`, its rules and its routes removed",
+        false => "",
     };
-    format!(
-        "{programs} programs detached, {maps} maps removed{device}; workloads are not judged any more"
-    )
+    let others = others(removed);
+    let judged = match others.is_empty() {
+        true => "workloads are not judged any more",
+        false => "this instance judges no workloads any more",
+    };
+    format!("{programs} programs detached, {maps} maps removed{device}{others}; {judged}")
 }
 
 #[cfg(test)]
@@ -61,11 +75,17 @@ mod tests {
             "2 programs detached, 1 maps removed; the device `portreeve0`, its rules and its routes \
              removed; workloads are not judged any more"
         );
-        let others = NodeRemoved { device: false, device_is_anothers: true, ..some };
-        let said = describe(&others);
-        assert!(
-            said.contains("; the device `portreeve0` stays: another instance uses it;"),
-            "{said}"
+        let elsewhere = NodeRemoved { device: false, device_is_anothers: true, ..some };
+        assert_eq!(
+            describe(&elsewhere),
+            "2 programs detached, 1 maps removed; the device `portreeve0` stays: an instance that is pinned \
+             elsewhere uses it; this instance judges no workloads any more"
+        );
+        let beside = NodeRemoved { neighbours: vec![InstanceName::of_node()], ..elsewhere };
+        assert_eq!(
+            describe(&beside),
+            "2 programs detached, 1 maps removed; `node` is there, and the device `portreeve0` stays; this \
+             instance judges no workloads any more"
         );
     }
 }

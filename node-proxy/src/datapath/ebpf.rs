@@ -19,8 +19,9 @@ use rustix::net::netdevice::{index_to_name, name_to_index};
 use super::balancing::Balancing;
 use super::census::Census;
 use super::host;
-use super::interfaces::{Interface, any_socket, interface};
+use super::interfaces::{Interface, any_socket, check_is_workloads, interface};
 use super::listing;
+use super::neighbours;
 use super::outside::{Change, Outside};
 use super::{
     Datapath, DatapathError, DatapathStatus, EndpointId, EndpointSpec, MapFill, NumbersInUse,
@@ -202,6 +203,7 @@ impl Datapath for EbpfDatapath {
     fn endpoint_put(&mut self, endpoint: &EndpointSpec) -> Result<(), DatapathError> {
         self.names.endpoint(endpoint.id, &endpoint.name);
         let wanted = interface(&endpoint.attachment)?;
+        check_is_workloads(&wanted, &self.kernel, &self.outside)?;
         self.check_is_free(endpoint.id, &wanted)?;
         // First whose addresses they are: there is no moment in which another may send from them.
         let addressed = self.kernel.set_own_addresses(endpoint.id, &endpoint.addresses);
@@ -405,7 +407,9 @@ impl Datapath for EbpfDatapath {
 
     fn troubles(&self) -> Vec<String> {
         let ways = self.ways.iter().map(|error| format!("nothing leads to the proxy: {error}"));
-        self.outside.errors().into_iter().chain(host::troubles()).chain(ways).collect()
+        let neighbours = neighbours::troubles(&self.kernel);
+        let outside = self.outside.errors().into_iter();
+        outside.chain(host::troubles()).chain(ways).chain(neighbours).collect()
     }
 
     fn numbers_in_use(&self) -> Result<NumbersInUse, DatapathError> {

@@ -2,11 +2,12 @@
 
 use std::os::fd::OwnedFd;
 
-use portreeve_ebpf::node::host_end;
+use portreeve_ebpf::node::{NodeKernel, host_end};
 use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::DatapathError;
+use super::outside::Outside;
 use crate::objects::Attachment;
 
 /// An interface as it was when an endpoint was attached.
@@ -37,6 +38,30 @@ pub(super) fn interface(attachment: &Attachment) -> Result<Interface, DatapathEr
             Ok(Interface { attachment: attachment.clone(), name, number })
         }
     }
+}
+
+/// Refuses interfaces that are no workload's, whoever names them: what passes there is the host's own, or
+/// everybody's, and would be judged as if one workload had sent it.
+pub(super) fn check_is_workloads(
+    wanted: &Interface,
+    kernel: &NodeKernel,
+    outside: &Outside,
+) -> Result<(), DatapathError> {
+    let Interface { name, number, .. } = wanted;
+    let is_loopback = kernel.is_loopback(*number);
+    let what = if is_loopback.map_err(|error| DatapathError(error.to_string()))? {
+        "is by what this host reaches itself"
+    } else if kernel.is_own_device(*number) {
+        "leads to the proxy"
+    } else if outside.is_way(name, *number) {
+        "leads outside of this node, by `kernel.devices` or, without that, by a default route"
+    } else {
+        return Ok(());
+    };
+    Err(DatapathError(format!(
+        "`{name}` {what}, and is no workload's: name this host's end of the workload's cable (`interface`), or \
+         its namespace (`netns`)"
+    )))
 }
 
 fn interface_number(name: &str) -> Option<u32> {

@@ -7,6 +7,8 @@
 //! | `ebpf.rs`, `listing.rs` | [`EbpfDatapath`]: programs on the workloads' interfaces, and what their maps hold |
 //! | `counting.rs` | [`counting`]: what they have counted, for the metrics |
 //! | `host.rs` | settings of the host that are in the way |
+//! | `interfaces.rs` | which interfaces lead to workloads, and which can't |
+//! | `neighbours.rs` | other instances, which judge as well |
 //! | `links.rs` | [`Links`]: when interfaces and addresses come or go |
 //! | `outside.rs` | [`Outside`]: what leads outside of this node |
 //! | `shared_proxy.rs`, `registered.rs` | [`SharedProxy`]: the proxy to which they hand connections, and whom it knows |
@@ -21,6 +23,7 @@ mod host;
 mod interfaces;
 mod links;
 mod listing;
+mod neighbours;
 mod none;
 mod outside;
 mod recording;

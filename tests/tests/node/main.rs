@@ -11,6 +11,7 @@
 //! | [`nodes`] | two nodes, and a host outside |
 //! | [`routed`] | workloads that the node routes for |
 //! | [`services`] | services, asked for inside and from outside |
+//! | [`start`] | starts that fail, and what is not to be begun with |
 
 mod bridged;
 mod bridged_nodes;
@@ -21,6 +22,7 @@ mod kafka;
 mod nodes;
 mod routed;
 mod services;
+mod start;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
@@ -33,6 +35,7 @@ fn main() {
         bridged_nodes::trials(),
         kafka::trials(),
         changes::trials(),
+        start::trials(),
         cases::trials(),
     ];
     let tests = tests.into_iter().flatten().collect();

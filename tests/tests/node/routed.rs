@@ -271,9 +271,10 @@ fn ended() {
     assert_eq!(node.status("client", "10.60.0.3", 9999, "/"), "refused");
 }
 
-fn detach_from(node: &Node, bpffs: &str) -> (Option<i32>, String) {
+/// What `portreeve-node detach` ends with, and says.
+pub(super) fn detach_from(node: &Node, bpffs: &str, instance: &str) -> (Option<i32>, String) {
     let mut detach = node.net.inside("node", node_binary());
-    detach.args(["detach", "--bpffs"]).arg(node.daemon.path(bpffs));
+    detach.args(["detach", "--instance", instance, "--bpffs"]).arg(node.daemon.path(bpffs));
     let output = detach.stdout(Stdio::piped()).stderr(Stdio::piped()).output();
     let output = output.expect("it runs");
     let [said, error] = [output.stdout, output.stderr].map(String::from_utf8);
@@ -285,10 +286,11 @@ fn elsewhere() {
     let other = node.daemon.path("other");
     std::fs::create_dir(&other).expect("a folder");
     succeed(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&other));
-    let (code, said) = detach_from(&node, "other");
+    let (code, said) = detach_from(&node, "other", "node");
     let _ = Command::new("umount").arg("--lazy").arg(&other).status();
     assert!(code == Some(0) && said.starts_with("nothing is set up"), "{said}");
-    assert!(said.contains("`portreeve0` is used by another one"), "{said}");
+    let stays = "`portreeve0` stays: an instance that is pinned elsewhere uses it";
+    assert!(said.contains(stays), "{said}");
     // What needs the device is still led to the proxy.
     assert_eq!(node.status("client", "10.60.0.3", 8080, "/public/a"), "200");
     assert_eq!(node.status("client", "10.60.0.3", 8080, "/private"), "403");
@@ -296,7 +298,7 @@ fn elsewhere() {
 
 fn detached() {
     let mut node = Node::new();
-    let detach = |node: &Node| detach_from(node, "bpf");
+    let detach = |node: &Node| detach_from(node, "bpf", "node");
     let (code, said) = detach(&node);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains(&format!("process {}", node.daemon.pid())), "{said}");
