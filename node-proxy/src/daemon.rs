@@ -138,14 +138,9 @@ async fn follow(
                 }
             }
             () = wait => lock(node).realise(Instant::now()),
-            heard = checkup.heard() => {
-                if heard.is_empty() {
-                    return Err(Failure::new("nobody asks backends any more"));
-                }
-                let mut node = lock(node);
-                if node.heard(heard) {
-                    node.realise(Instant::now());
-                }
+            heard = hear(node, checkup) => {
+                heard?;
+                lock(node).realise(Instant::now());
             }
             _ = looks.tick() => {
                 let health = lock(node).proxy().health();
@@ -160,8 +155,12 @@ async fn follow(
                 // A route comes a little later than its device and its address.
                 let mut node = lock(node);
                 node.restore_ways();
+                let mut is_due = node.look_at_node(Instant::now());
                 if std::mem::take(&mut has_changed) || node.datapath().is_outside_lacking() {
                     node.look_outside();
+                    is_due = true;
+                }
+                if is_due {
                     node.realise(Instant::now());
                 }
             }
@@ -185,6 +184,19 @@ async fn follow(
     }
     reader.abort();
     Ok(())
+}
+
+/// Listens to what backends answer until something follows from it. Most answers change nothing.
+async fn hear(node: &Mutex<Node>, checkup: &mut Checkup) -> Result<(), Failure> {
+    loop {
+        let heard = checkup.heard().await;
+        if heard.is_empty() {
+            return Err(Failure::new("nobody asks backends any more"));
+        }
+        if lock(node).heard(heard) {
+            return Ok(());
+        }
+    }
 }
 
 fn take_in(node: &Mutex<Node>, batch: Batch) {

@@ -296,8 +296,8 @@ fn groups<'a>(
 /// By address, protocol's number, and whether it is asked for from outside.
 pub(super) type ServiceNames = BTreeMap<(SocketAddr, u8, bool), String>;
 
-/// Those that are ready; if nobody is, those that are about to leave and still answer (KEP-1669). Others
-/// keep the connections that they have.
+/// Those that are ready; if nobody is, those that are about to leave and still answer (KEP-1669); if nobody
+/// is left, those that should be ready and don't answer as they are to. Others keep the connections that they have.
 fn backends(all: &[Backend], local: bool) -> Vec<BackendConfig> {
     let nearby = || all.iter().filter(|one| one.is_local || !local);
     let best = nearby().map(|backend| backend.state).min();

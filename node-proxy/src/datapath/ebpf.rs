@@ -366,10 +366,8 @@ impl Datapath for EbpfDatapath {
         lost
     }
 
-    fn host_addresses(&self) -> Option<BTreeSet<IpAddr>> {
-        host_addresses()
-            .inspect_err(|error| tracing::warn!("can't ask which addresses this node has: {error}"))
-            .ok()
+    fn host_addresses(&self) -> Result<Option<BTreeSet<IpAddr>>, DatapathError> {
+        host_addresses().map(Some).map_err(|error| DatapathError(error.to_string()))
     }
 
     fn look_outside(&mut self) -> bool {

@@ -187,9 +187,12 @@ pub trait Datapath: Send {
         false
     }
 
-    /// The addresses that the node has itself; none: they are not known.
-    fn host_addresses(&self) -> Option<BTreeSet<IpAddr>> {
-        None
+    /// The addresses that the node has itself; none: nobody looks.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn host_addresses(&self) -> Result<Option<BTreeSet<IpAddr>>, DatapathError> {
+        Ok(None)
     }
 
     /// Whether something that leads outside is not there yet, so that it is worth looking again.

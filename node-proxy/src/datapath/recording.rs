@@ -273,8 +273,13 @@ impl Datapath for Recording {
         self.recorder.record(Call::KeepAddresses)
     }
 
-    fn host_addresses(&self) -> Option<BTreeSet<IpAddr>> {
-        self.recorder.lock().host.clone()
+    /// Fails as the call `host addresses` would.
+    fn host_addresses(&self) -> Result<Option<BTreeSet<IpAddr>>, DatapathError> {
+        let shared = self.recorder.lock();
+        match shared.failing.contains("host addresses") {
+            true => Err(DatapathError("no room".to_owned())),
+            false => Ok(shared.host.clone()),
+        }
     }
 
     fn lost(&mut self) -> Vec<EndpointId> {

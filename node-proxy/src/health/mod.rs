@@ -25,8 +25,8 @@ use self::node_port::NodePort;
 use crate::datapath::ServiceName;
 use crate::objects::HealthCheck;
 
-/// Questions that are on their way at once, at most.
-const AT_ONCE: usize = 256;
+/// Questions that are on their way at once, at most: so that many who are silent hold up nobody for long.
+const AT_ONCE: usize = 1024;
 /// Answers that nobody has read yet; beyond it, questions wait.
 const BEHIND: usize = 1024;
 /// When a port that could not be had is tried again.
@@ -54,7 +54,7 @@ pub struct LocalBackends {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Who is asked.
-    pub probes: BTreeSet<Probe>,
+    pub probes: Arc<BTreeSet<Probe>>,
     /// The ports of the node where others ask.
     pub ports: BTreeMap<u16, LocalBackends>,
     /// The node is about to leave: nobody is to be sent here any more.
@@ -66,6 +66,8 @@ pub struct Wanted {
 pub enum Heard {
     /// A backend answered as one that is well, or what was wrong.
     Answer(Probe, Result<(), String>),
+    /// Nobody could be asked, for a reason of this node's own.
+    Unable(String),
     /// Ports of the node that can't be answered at, and why.
     Unanswered(BTreeMap<u16, String>),
 }

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::net::{self, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -14,8 +14,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt::set_ipv6_v6only;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 use super::{LocalBackends, Task};
@@ -23,6 +24,8 @@ use super::{LocalBackends, Task};
 /// Connections to one port at once; who comes beyond it ends the oldest, so that who is slow is in nobody's
 /// way.
 const AT_ONCE: usize = 64;
+/// Those who wait for that, in the kernel.
+const QUEUE: u32 = 128;
 /// The longest that one of them may take.
 const LONGEST: Duration = Duration::from_secs(5);
 
@@ -43,8 +46,7 @@ impl NodePort {
     /// Opens a port.
     pub(super) fn open(port: u16, local: &LocalBackends, is_leaving: bool) -> io::Result<Self> {
         let (told, telling) = watch::channel(Told { local: local.clone(), is_leaving });
-        let listener = TcpListener::from_std(listen(port)?)?;
-        Ok(Self { told, _task: Task(tokio::spawn(serve(listener, telling))) })
+        Ok(Self { told, _task: Task(tokio::spawn(serve(listen(port)?, telling))) })
     }
 
     /// From now on, this is told.
@@ -53,15 +55,18 @@ impl NodePort {
     }
 }
 
-/// Both families by one socket, where there is IPv6.
-fn listen(port: u16) -> io::Result<net::TcpListener> {
-    let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    let listener = net::TcpListener::bind(both).or_else(|error| match error.kind() {
-        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
-        _ => net::TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
-    })?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+/// Both families by one socket, where there is IPv6, whatever `net.ipv6.bindv6only` says.
+fn listen(port: u16) -> io::Result<TcpListener> {
+    let (socket, at) = match TcpSocket::new_v6() {
+        Ok(socket) => {
+            set_ipv6_v6only(&socket, false)?;
+            (socket, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+        }
+        Err(_) => (TcpSocket::new_v4()?, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(at)?;
+    socket.listen(QUEUE)
 }
 
 async fn serve(listener: TcpListener, telling: watch::Receiver<Told>) {

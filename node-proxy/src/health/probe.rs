@@ -1,5 +1,6 @@
 //! One question to one backend, and the next.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
@@ -31,9 +33,13 @@ pub(super) async fn ask_again_and_again(
     loop {
         times.tick().await;
         let Ok(turn) = turns.acquire().await else { return };
-        let answer = ask(&probe).await;
+        let heard = match ask(&probe).await {
+            Ok(()) => Heard::Answer(probe.clone(), Ok(())),
+            Err(Wrong::Backend(error)) => Heard::Answer(probe.clone(), Err(error)),
+            Err(Wrong::Node(error)) => Heard::Unable(error),
+        };
         drop(turn);
-        if tell.send(Heard::Answer(probe.clone(), answer)).await.is_err() {
+        if tell.send(heard).await.is_err() {
             return;
         }
     }
@@ -47,20 +53,42 @@ fn delay(probe: &Probe) -> Duration {
     Duration::from_millis(hasher.finish() % 1000).min(probe.check.interval)
 }
 
-/// Whether a backend is well, or what is wrong.
-async fn ask(probe: &Probe) -> Result<(), String> {
-    match timeout(probe.check.timeout, answer(probe)).await {
-        Ok(answer) => answer,
-        Err(_) => Err(format!("no answer within {:?}", probe.check.timeout)),
+/// What is wrong.
+#[derive(Debug, PartialEq, Eq)]
+enum Wrong {
+    /// With the backend, or the way to it.
+    Backend(String),
+    /// With this node, which says nothing of the backend.
+    Node(String),
+}
+
+impl From<io::Error> for Wrong {
+    fn from(error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(
+                Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL,
+            ) => Self::Node(error.to_string()),
+            _ => Self::Backend(match error.kind().to_string() {
+                kind if kind.contains("uncategorized") => error.to_string(),
+                kind => kind,
+            }),
+        }
     }
 }
 
-async fn answer(probe: &Probe) -> Result<(), String> {
-    let stream =
-        TcpStream::connect(probe.target).await.map_err(|error| error.kind().to_string())?;
+/// Whether a backend is well.
+async fn ask(probe: &Probe) -> Result<(), Wrong> {
+    match timeout(probe.check.timeout, answer(probe)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Wrong::Backend(format!("no answer within {:?}", probe.check.timeout))),
+    }
+}
+
+async fn answer(probe: &Probe) -> Result<(), Wrong> {
+    let stream = TcpStream::connect(probe.target).await?;
     match &probe.check.question {
         Question::Connect => Ok(()),
-        Question::Get(path) => get(stream, probe, path).await,
+        Question::Get(path) => get(stream, probe, path).await.map_err(Wrong::Backend),
     }
 }
 
@@ -145,7 +173,10 @@ mod tests {
         ] {
             let (address, _questions) = serve(answer).await;
             let error = ask(&probe(address, get())).await.unwrap_err();
-            assert!(error.starts_with(said), "{error}");
+            assert!(
+                matches!(&error, Wrong::Backend(error) if error.starts_with(said)),
+                "{error:?}"
+            );
         }
     }
 
@@ -155,7 +186,16 @@ mod tests {
         let address = listener.local_addr().unwrap();
         assert_eq!(ask(&probe(address, Question::Connect)).await, Ok(()));
         drop(listener);
-        let refused = Err("connection refused".to_owned());
-        assert_eq!(ask(&probe(address, Question::Connect)).await, refused);
+        let refused = Wrong::Backend("connection refused".to_owned());
+        assert_eq!(ask(&probe(address, Question::Connect)).await, Err(refused));
+    }
+
+    #[test]
+    fn what_the_node_lacks_is_not_the_backends_fault() {
+        let wrong = |errno: Errno| Wrong::from(io::Error::from(errno));
+        assert!(matches!(wrong(Errno::MFILE), Wrong::Node(error) if error.contains("open files")));
+        assert!(matches!(wrong(Errno::ADDRNOTAVAIL), Wrong::Node(_)));
+        assert_eq!(wrong(Errno::HOSTUNREACH), Wrong::Backend("host unreachable".to_owned()));
+        assert!(matches!(wrong(Errno::PROTO), Wrong::Backend(error) if error.contains("rotocol")));
     }
 }

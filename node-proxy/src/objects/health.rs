@@ -1,5 +1,6 @@
 //! How backends of a service are to be asked whether they are well: annotations of the service.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use portreeve_policy::yaml::{Key, Node, Reader, Value, nearest};
@@ -19,6 +20,8 @@ const KNOWN: [&str; 6] = [CHECK, PORT, INTERVAL, TIMEOUT, FALL, RISE];
 const SHORTEST: Duration = Duration::from_secs(1);
 /// What is asked less often tells nothing of now.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// Who takes longer to answer is not well.
+const LONGEST_ANSWER: Duration = Duration::from_secs(30);
 /// The most answers that may be asked for before they are believed.
 const MOST: u16 = 100;
 
@@ -102,8 +105,9 @@ impl<'n> Annotations<'n> {
 fn check(reader: &mut Reader<'_>, all: &Annotations<'_>) -> Option<HealthCheck> {
     let question = all.read(reader, CHECK, question);
     let port = all.read(reader, PORT, |r, node| number(r, node, u16::MAX));
-    let interval = all.read(reader, INTERVAL, |r, node| time(r, node, SHORTEST));
-    let timeout = all.read(reader, TIMEOUT, |r, node| time(r, node, Duration::from_millis(1)));
+    let interval = all.read(reader, INTERVAL, |r, node| time(r, node, SHORTEST..=LONGEST));
+    let least = Duration::from_millis(1);
+    let timeout = all.read(reader, TIMEOUT, |r, node| time(r, node, least..=LONGEST_ANSWER));
     let fall = all.read(reader, FALL, |r, node| number(r, node, MOST));
     let rise = all.read(reader, RISE, |r, node| number(r, node, MOST));
     let check = HealthCheck {
@@ -159,14 +163,14 @@ fn number(reader: &mut Reader<'_>, node: &Node, most: u16) -> Option<u16> {
     number
 }
 
-fn time(reader: &mut Reader<'_>, node: &Node, least: Duration) -> Option<Duration> {
+fn time(reader: &mut Reader<'_>, node: &Node, range: RangeInclusive<Duration>) -> Option<Duration> {
     let text = reader.text(node)?;
     let time = humantime::parse_duration(text).ok();
-    let time = time.filter(|time| (least..=LONGEST).contains(time));
+    let time = time.filter(|time| range.contains(time));
     if time.is_none() {
         reader.error_hint(
             node.at,
-            format_args!("`{text}` is not a time from {least:?} to an hour"),
+            format_args!("`{text}` is not a time from {:?} to {:?}", range.start(), range.end()),
             "write `500ms`, `5s` or `1m`",
         );
     }

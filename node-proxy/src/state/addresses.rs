@@ -1,7 +1,7 @@
 //! Who has which address, of all who name it. An address means one workload: in the engine, in the kernel
 //! and in the proxy alike. Of endpoints of this node the first that is attached has it, and as long as none
 //! is, the first that named it; workloads elsewhere have none that an endpoint here names, or the node itself
-//! has.
+//! has. Who is attached with an address before the node gets it keeps it until he goes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -98,6 +98,12 @@ impl Addresses {
         self.node.iter().copied().filter(|address| self.holder(*address) == Some(NODE))
     }
 
+    /// Those that an endpoint had before the node, and who that is.
+    pub(super) fn taken_from_node(&self) -> impl Iterator<Item = (IpAddr, &str)> {
+        let held = self.node.iter().filter_map(|address| Some((*address, self.holder(*address)?)));
+        held.filter(|(_, holder)| *holder != NODE)
+    }
+
     /// The same for one who is on this node.
     fn change_here(
         &mut self,
@@ -134,7 +140,8 @@ impl Addresses {
     pub(super) fn holder(&self, address: IpAddr) -> Option<&str> {
         let claims = self.here.get(&address)?;
         let firm = claims.iter().find(|claim| claim.is_firm);
-        firm.or(claims.first()).map(|claim| claim.name.as_str())
+        let node = || claims.iter().find(|claim| claim.name == NODE);
+        firm.or_else(node).or(claims.first()).map(|claim| claim.name.as_str())
     }
 
     /// An endpoint is attached with these addresses, which it has.

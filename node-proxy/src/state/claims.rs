@@ -28,7 +28,8 @@ impl Conflict {
         match holder {
             NODE => Self {
                 what: address.to_string(),
-                why: "an address of the node itself: no workload has it".to_owned(),
+                why: "an address of the node itself: give the workload another, or take it from the node"
+                    .to_owned(),
                 holder: holder.to_owned(),
             },
             _ => Self::of_two("address", address.to_string(), holder),

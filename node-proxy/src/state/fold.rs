@@ -242,16 +242,28 @@ impl Node {
         }
     }
 
-    /// Looks which addresses the node has itself: whoever comes from there is `reserved:host`.
-    pub(super) fn look_at_node(&mut self, now: Instant) {
-        let Some(has) = self.datapath.host_addresses() else { return };
-        let Some(others) = self.addresses.set_node(has) else { return };
+    /// Looks which addresses the node has itself: whoever comes from there is `reserved:host`. Whether they are
+    /// others than before; call [`Node::realise`] then.
+    pub fn look_at_node(&mut self, now: Instant) -> bool {
+        let has = match self.datapath.host_addresses() {
+            Ok(has) => has,
+            Err(error) => {
+                if self.node_error.as_ref() != Some(&error) {
+                    tracing::error!("can't read which addresses this node has: {error}");
+                }
+                self.node_error = Some(error);
+                return false;
+            }
+        };
+        self.node_error = None;
+        let Some(others) = has.and_then(|has| self.addresses.set_node(has)) else { return false };
         self.engine.begin_batch();
         self.place_node();
         for other in others {
             self.place(&other, now);
         }
         self.end_batch();
+        true
     }
 
     fn place_node(&mut self) {

@@ -1,7 +1,8 @@
 //! Which backends are asked whether they are well, and what follows from what they answer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use portreeve_policy::Protocol;
 
@@ -20,23 +21,35 @@ impl Node {
     /// Takes in what was heard. Whether anything follows for the datapath, which is not told yet: see
     /// [`Node::realise`].
     pub fn heard(&mut self, all: Vec<Heard>) -> bool {
-        let mut follows = false;
+        let (mut turned, mut turns) = (BTreeSet::new(), 0);
         for heard in all {
             match heard {
-                Heard::Answer(probe, answer) => follows |= self.heard_answer(&probe, answer),
+                Heard::Answer(probe, answer) => {
+                    self.services.unable = None;
+                    let Some(turn) = self.services.health.heard(&probe, answer) else { continue };
+                    turns += 1;
+                    self.tell_turn(probe.target, &turn, turns <= LINES);
+                    turned.extend(turn.services);
+                }
+                Heard::Unable(error) => self.heard_unable(error),
                 Heard::Unanswered(ports) => self.heard_unanswered(ports),
             }
+        }
+        if turns > LINES {
+            tracing::warn!("{} more backends are healthy or unhealthy by now", turns - LINES);
+        }
+        // However many backends of a service have turned, it is worked out once.
+        let follows = !turned.is_empty();
+        for service in turned {
+            self.services.renew(service, &self.options.name);
         }
         follows
     }
 
-    fn heard_answer(&mut self, probe: &Probe, answer: Result<(), String>) -> bool {
-        let Some(turn) = self.services.heard(probe, answer, &self.options.name) else {
-            return false;
-        };
-        let backend = probe.target;
+    fn tell_turn(&self, backend: SocketAddr, turn: &Turn, in_words: bool) {
         for service in turn.services.iter().map(ToString::to_string) {
             match &turn.wrong {
+                _ if !in_words => {}
                 Some(wrong) => tracing::warn!("{service}: backend {backend} is unhealthy: {wrong}"),
                 None => tracing::info!("{service}: backend {backend} is healthy again"),
             }
@@ -46,7 +59,13 @@ impl Node {
                 None => News::BackendHealthy { service, backend },
             });
         }
-        true
+    }
+
+    fn heard_unable(&mut self, error: String) {
+        if self.services.unable.as_ref() != Some(&error) {
+            tracing::error!("backends can't be asked whether they are well: {error}");
+        }
+        self.services.unable = Some(error);
     }
 
     fn heard_unanswered(&mut self, ports: BTreeMap<u16, String>) {
@@ -59,11 +78,17 @@ impl Node {
     }
 }
 
+/// Backends that have turned at once and are told of in words, one by one.
+const LINES: usize = 20;
+
 /// Every backend that somebody wants to be asked.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     asked: BTreeMap<Probe, Asked>,
     of: BTreeMap<ServiceName, BTreeSet<Probe>>,
+    /// Those of `asked`, and whether there may be others by now.
+    probes: Arc<BTreeSet<Probe>>,
+    has_changed: bool,
 }
 
 /// What is known of one.
@@ -87,12 +112,14 @@ pub(super) struct Turn {
 }
 
 impl Health {
-    /// These are asked for a service, and nobody else. Whether others were before.
-    pub(super) fn want(&mut self, service: &ServiceName, probes: BTreeSet<Probe>) -> bool {
+    /// These are asked for a service, and nobody else. What is known of others is kept until it is to be
+    /// [forgotten](Self::forget).
+    pub(super) fn want(&mut self, service: &ServiceName, probes: BTreeSet<Probe>) {
         let before = self.of.get(service);
         if before.map_or(probes.is_empty(), |before| *before == probes) {
-            return false;
+            return;
         }
+        self.has_changed = true;
         for probe in &probes {
             let asked = self.asked.entry(probe.clone()).or_default();
             asked.services.insert(service.clone());
@@ -102,13 +129,17 @@ impl Health {
             false => self.of.insert(service.clone(), probes.clone()),
         };
         for gone in before.unwrap_or_default().difference(&probes) {
-            let Some(asked) = self.asked.get_mut(gone) else { continue };
-            asked.services.remove(service);
-            if asked.services.is_empty() {
-                self.asked.remove(gone);
+            if let Some(asked) = self.asked.get_mut(gone) {
+                asked.services.remove(service);
             }
         }
-        true
+    }
+
+    /// Forgets those whom nobody wants to be asked.
+    pub(super) fn forget(&mut self) {
+        if self.has_changed {
+            self.asked.retain(|_, asked| !asked.services.is_empty());
+        }
     }
 
     /// Marks the backends of a service that do not answer as they are to.
@@ -124,8 +155,11 @@ impl Health {
     }
 
     /// Everybody who is asked.
-    pub(super) fn probes(&self) -> BTreeSet<Probe> {
-        self.asked.keys().cloned().collect()
+    pub(super) fn probes(&mut self) -> Arc<BTreeSet<Probe>> {
+        if std::mem::take(&mut self.has_changed) {
+            self.probes = Arc::new(self.asked.keys().cloned().collect());
+        }
+        self.probes.clone()
     }
 
     /// What is wrong with a backend.
@@ -167,9 +201,15 @@ pub(super) fn probes(check: &HealthCheck, spec: &ServiceSpec) -> BTreeSet<Probe>
     spec.ports.iter().flat_map(of_port).collect()
 }
 
-/// How a backend is asked; none: it can't be, since nothing but TCP says that it is there.
+/// How a backend is asked; none: it is not, since nothing but TCP says that it is there, or since its address
+/// is the asker's own, or his link's, whatever it is to clients.
 pub(super) fn probe(check: &HealthCheck, protocol: Protocol, backend: SocketAddr) -> Option<Probe> {
+    let is_of_asker = match backend.ip() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
+    };
     let target = match check.port {
+        _ if is_of_asker => return None,
         Some(port) => SocketAddr::new(backend.ip(), port),
         None if protocol == Protocol::Tcp => backend,
         None => return None,

@@ -96,6 +96,8 @@ pub struct Node {
     unknown_services: BTreeSet<ObjectKey>,
     endpoints: Endpoints,
     addresses: Addresses,
+    /// Why it is not known which addresses the node has itself.
+    node_error: Option<DatapathError>,
     ipcache: Ipcache,
     services: Services,
     /// Of writing numbers down.
@@ -174,6 +176,7 @@ impl Node {
             unknown_services: BTreeSet::new(),
             endpoints,
             addresses,
+            node_error: None,
             ipcache: Ipcache::default(),
             services: Services::default(),
             saving: Backoff::default(),

@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use portreeve_policy::{Change, Engine, Protocol, Service};
 
 use super::backoff::Backoff;
-use super::health::{self, Health, Turn};
+use super::health::{self, Health};
 use crate::datapath::{Backend, BackendState, Frontend, PortSpec, ServiceName, ServiceSpec};
-use crate::health::{LocalBackends, Probe, Wanted};
+use crate::health::{LocalBackends, Wanted};
 use crate::objects::{EndpointSlice, ObjectKey, ServiceObject, ServicePort, SliceEndpoint};
 
 /// All services.
@@ -24,9 +24,14 @@ pub(super) struct Services {
     /// Those that are gone, and of which something may be left.
     pub(super) leaving: BTreeMap<ServiceName, Backoff>,
     pub(super) health: Health,
+    /// Why backends can't be asked; none: they can.
+    pub(super) unable: Option<String>,
     /// Of ports where others ask for the health of a service: those that can't be had, and why.
     pub(super) unanswered: BTreeMap<u16, String>,
-    /// Others are to be asked, or told, than were the last time.
+    /// Those whose health others ask for, and where.
+    ported: BTreeMap<ServiceName, u16>,
+    /// What was wanted of everybody's health the last time, and whether it may be something else by now.
+    health_wanted: Wanted,
     is_health_due: bool,
 }
 
@@ -76,7 +81,6 @@ impl Services {
         for name in std::mem::take(&mut self.touched) {
             let Some(object) = self.objects.get(&name) else {
                 note(engine.remove_service(&name.namespace, &name.name));
-                self.is_health_due |= self.health.want(&name, BTreeSet::new());
                 self.leave(name);
                 continue;
             };
@@ -86,39 +90,30 @@ impl Services {
             );
             self.renew(name, node);
         }
+        // Not before: who goes from one service to another is who he was.
+        self.health.forget();
     }
 
-    /// Takes in what a backend answered: those whose backend is not what it was, and what is wrong with it.
-    pub(super) fn heard(
-        &mut self,
-        probe: &Probe,
-        answer: Result<(), String>,
-        node: &str,
-    ) -> Option<Turn> {
-        let turn = self.health.heard(probe, answer)?;
-        // Policy is about who the backends are, however they are.
-        for name in &turn.services {
-            self.renew(name.clone(), node);
-        }
-        Some(turn)
-    }
-
-    /// Works out what a service is, which there is, to the datapath.
-    fn renew(&mut self, name: ServiceName, node: &str) {
+    /// Works out what a service is, which there is, to the datapath. Policy is about who the backends are,
+    /// however they are.
+    pub(super) fn renew(&mut self, name: ServiceName, node: &str) {
         let Some(object) = self.objects.get(&name) else { return };
         let none = BTreeMap::new();
         let mut spec = spec(&name, object, self.slices.get(&name).unwrap_or(&none), node);
         if spec.ports.iter().all(|port| port.frontends.is_empty()) {
-            self.is_health_due |= self.health.want(&name, BTreeSet::new());
             return self.leave(name);
         }
-        if let Some(check) = &object.health_check {
-            self.is_health_due |= self.health.want(&name, health::probes(check, &spec));
+        self.is_health_due = true;
+        let check = object.health_check.as_ref();
+        self.health.want(&name, check.map_or_else(BTreeSet::new, |own| health::probes(own, &spec)));
+        if let Some(check) = check {
             self.health.mark(check, &mut spec);
-        } else {
-            self.is_health_due |= self.health.want(&name, BTreeSet::new());
         }
-        self.is_health_due |= object.health_port.is_some();
+        // Load balancers ask where a node without backends answers nobody.
+        match object.health_port.filter(|_| object.external_local) {
+            Some(port) => self.ported.insert(name.clone(), port),
+            None => self.ported.remove(&name),
+        };
         match self.all.get_mut(&name) {
             Some(state) if state.spec == spec => {}
             Some(state) => {
@@ -134,8 +129,10 @@ impl Services {
     }
 
     fn leave(&mut self, name: ServiceName) {
+        self.is_health_due = true;
+        self.health.want(&name, BTreeSet::new());
+        self.ported.remove(&name);
         if self.all.remove(&name).is_some() {
-            self.is_health_due = true;
             self.leaving.insert(name, Backoff::default());
         }
     }
@@ -146,25 +143,29 @@ impl Services {
             return None;
         }
         let mut ports = BTreeMap::new();
-        for (name, state) in &self.all {
-            let Some(port) = self.health_port(name) else { continue };
-            let of_node = || LocalBackends { service: name.clone(), count: local(&state.spec) };
-            ports.entry(port).or_insert_with(of_node);
+        for (name, port) in &self.ported {
+            let count = self.all.get(name).map_or(0, |state| local(&state.spec));
+            let told = || LocalBackends { service: name.clone(), count };
+            ports.entry(*port).or_insert_with(told);
         }
-        Some(Wanted { probes: self.health.probes(), ports, is_leaving: false })
-    }
-
-    /// Where load balancers ask for the health of a service. They do where a node without backends answers
-    /// nobody.
-    fn health_port(&self, name: &ServiceName) -> Option<u16> {
-        let object = self.objects.get(name)?;
-        object.health_port.filter(|_| object.external_local)
+        let wanted = Wanted { probes: self.health.probes(), ports, is_leaving: false };
+        if wanted == self.health_wanted {
+            return None;
+        }
+        self.health_wanted = wanted.clone();
+        Some(wanted)
     }
 
     /// Why the health of a service can't be asked for.
     pub(super) fn health_error(&self, name: &ServiceName) -> Option<String> {
-        let port = self.health_port(name)?;
-        let error = self.unanswered.get(&port)?;
+        let port = self.ported.get(name)?;
+        let first = self.ported.iter().find(|(_, other)| *other == port).map(|(first, _)| first);
+        if let Some(first) = first.filter(|first| *first != name) {
+            return Some(format!(
+                "`healthCheckNodePort` {port} is service {first}'s already: give this one another"
+            ));
+        }
+        let error = self.unanswered.get(port)?;
         Some(format!("load balancers get no answer at `healthCheckNodePort` {port}: {error}"))
     }
 

@@ -246,6 +246,13 @@ impl Node {
                 "workload {name}: `{address}` is {holder}'s, which is on this node: nobody elsewhere has it"
             ));
         }
+        all.extend(self.node_errors());
+        all.extend(
+            self.services
+                .unable
+                .iter()
+                .map(|error| format!("backends can't be asked whether they are well: {error}")),
+        );
         for row in self.endpoints() {
             all.extend(row.error.map(|error| format!("endpoint {}: {error}", row.name)));
         }
@@ -265,6 +272,23 @@ impl Node {
             all.extend(backoff.error.iter().map(|error| format!("service {name} leaves: {error}")));
         }
         all
+    }
+
+    /// What is wrong with the node's own addresses.
+    fn node_errors(&self) -> Vec<String> {
+        let unread = self.node_error.iter().map(|error| {
+            format!(
+                "can't read which addresses this node has: {error}; what policy says of `host` is about those \
+                 that were read before, and it is tried again"
+            )
+        });
+        let taken = self.addresses.taken_from_node().map(|(address, holder)| {
+            format!(
+                "`{address}` is an address of the node itself by now, and endpoint {holder} keeps it: give one \
+                 of them another"
+            )
+        });
+        unread.chain(taken).collect()
     }
 
     /// All endpoints, by name.

@@ -73,6 +73,11 @@ fn who_is_about_to_leave_answers_when_nobody_else_does() {
     let spec_of = |first| spec(vec![backend("10.0.0.1:80", first, true), leaving]);
     assert_eq!(chosen(&spec_of(BackendState::Ready))[0], ["10.0.0.1"]);
     assert_eq!(chosen(&spec_of(BackendState::NotReady))[0], ["10.0.0.2"]);
+    // One that should be ready and does not answer comes after him, before nobody.
+    assert_eq!(chosen(&spec_of(BackendState::Unhealthy))[0], ["10.0.0.2"]);
+    let unhealthy = backend("10.0.0.1:80", BackendState::Unhealthy, true);
+    let last = spec(vec![unhealthy, backend("10.0.0.2:80", BackendState::NotReady, true)]);
+    assert_eq!(chosen(&last)[0], ["10.0.0.1"]);
     let nobody = spec(vec![backend("10.0.0.1:80", BackendState::NotReady, true)]);
     assert!(chosen(&nobody)[0].is_empty());
 }

@@ -240,12 +240,37 @@ fn a_workload_has_no_address_of_the_node() {
     let told = bench.wait(Duration::ZERO);
     assert!(says(&told, "endpoint 2 default/shop at veth0 identity 257"), "{told:?}");
     assert!(says(&told, "ipcache 10.0.0.7/32 257") && bench.node.is_settled(), "{told:?}");
-    // Who has it keeps it when the node gets it, too, until he goes.
+    // Who has it keeps it when the node gets it, too, until he goes; then it is nobody else's.
+    also(&bench);
+    bench.step();
     bench.told.host_has(&["10.0.0.1", "10.0.0.7"]);
     bench.node.look_at_interfaces(bench.now);
     assert_eq!(bench.wait(Duration::ZERO), NOTHING);
+    let errors = bench.node.status().errors;
+    assert!(
+        errors.iter().any(|error| error.contains("endpoint default/shop keeps it")),
+        "{errors:?}"
+    );
     bench.remove("shop.yaml");
     assert!(says(&bench.step(), "ipcache 10.0.0.7/32 1"));
+    assert!(error_of(&bench, "default/also").starts_with("`10.0.0.7` is an address of the node"));
+}
+
+#[test]
+fn addresses_of_the_node_that_can_not_be_read_are_an_error_and_stay_as_they_were() {
+    let mut bench = Bench::new();
+    bench.told.host_has(&["10.0.0.1"]);
+    bench.told.fail("host addresses");
+    two(&bench);
+    assert!(!says(&bench.step(), HOST));
+    let errors = bench.node.status().errors;
+    assert!(errors.len() == 1 && errors[0].contains("which addresses this node has"), "{errors:?}");
+    bench.told.mend();
+    assert!(bench.node.look_at_node(bench.now));
+    assert!(says(&bench.wait(Duration::ZERO), HOST));
+    bench.told.fail("host addresses");
+    assert!(!bench.node.look_at_node(bench.now));
+    assert_eq!(bench.wait(Duration::ZERO), NOTHING);
 }
 
 /// The proxy's own endpoints, without a proxy.

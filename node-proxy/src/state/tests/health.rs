@@ -130,8 +130,7 @@ fn load_balancers_are_told_how_many_healthy_backends_the_node_has() {
     assert_eq!(told(&asked.wanted), Some((32_100, "default/shop".to_owned(), 1)));
     asked.hear("10.0.0.7:8080", 1, Err("refused"));
     // Its other port can't be asked: the backend is there.
-    let wanted = asked.bench.node.take_health().unwrap();
-    assert_eq!(told(&wanted), Some((32_100, "default/shop".to_owned(), 1)));
+    assert_eq!(asked.bench.node.take_health(), None);
     asked
         .bench
         .write("slice.yaml", &BACKENDS.replace(", {name: dns, port: 53, protocol: UDP}", ""));
@@ -144,8 +143,68 @@ fn load_balancers_are_told_how_many_healthy_backends_the_node_has() {
     let error = asked.bench.node.services()[0].error.clone().unwrap();
     assert!(error.contains("32100: address in use"), "{error}");
     assert_eq!(asked.bench.node.status().errors.len(), 1);
-    // Where any node answers for all there is nothing to tell.
-    asked.bench.write("service.yaml", &service.replace("Policy: Local", "Policy: Cluster"));
+    asked.bench.node.heard(vec![Heard::Unanswered(BTreeMap::new())]);
+    // Of two services with one port the second is told to nobody, and that is said.
+    let other = service.replace("name: shop", "name: tea").replace("10.96.0.10", "10.96.0.11");
+    asked.bench.write("tea.yaml", &other.replace("nodePort: 30080", "nodePort: 30081"));
+    asked.bench.step();
+    assert_eq!(asked.bench.node.take_health(), None);
+    let errors = asked.bench.node.status().errors;
+    assert!(
+        errors.len() == 1 && errors[0].contains("32100 is service default/shop's"),
+        "{errors:?}"
+    );
+    asked.bench.remove("tea.yaml");
+    // Where any node answers for all there is nothing to tell; the API server takes the port away.
+    let cluster = service.replace("Policy: Local", "Policy: Cluster");
+    let without = asked_without_port(&cluster);
+    asked.bench.write("service.yaml", &without);
     asked.bench.step();
     assert_eq!(told(&asked.bench.node.take_health().unwrap()), None);
+    asked.bench.write("service.yaml", &cluster);
+    asked.bench.step();
+    assert_eq!(asked.bench.node.take_health(), None);
+}
+
+fn asked_without_port(service: &str) -> String {
+    service.replace("healthCheckNodePort: 32100\n  ", "")
+}
+
+#[test]
+fn a_backend_that_goes_to_another_service_is_what_it_was() {
+    let mut asked = Asked::new(&asked());
+    asked.hear("10.0.0.9:8080", 1, Err("refused"));
+    // Whichever of the two names comes first.
+    for name in ["zoo", "ant"] {
+        let service = self::asked().replace("name: shop", &format!("name: {name}"));
+        asked.bench.write("service.yaml", &service);
+        let slice = BACKENDS.replace("service-name: shop", &format!("service-name: {name}"));
+        asked.bench.write("slice.yaml", &slice);
+        asked.bench.step();
+        assert_eq!(asked.backends()[2], "10.0.0.9:8080 (unhealthy: refused)", "{name}");
+    }
+    assert_eq!(asked.bench.node.take_health(), None, "the same are asked");
+}
+
+#[test]
+fn what_keeps_the_node_from_asking_is_an_error_until_somebody_answers() {
+    let mut asked = Asked::new(&asked());
+    assert!(!asked.bench.node.heard(vec![Heard::Unable("too many open files".to_owned())]));
+    let errors = asked.bench.node.status().errors;
+    assert!(errors.len() == 1 && errors[0].contains("too many open files"), "{errors:?}");
+    assert_eq!(asked.backends()[0], "10.0.0.7:8080 (ready, here)");
+    asked.hear("10.0.0.7:8080", 1, Ok(()));
+    assert!(asked.bench.node.status().errors.is_empty());
+}
+
+#[test]
+fn who_is_at_an_address_of_the_asker_is_not_asked() {
+    let mut bench = Bench::new();
+    bench.write("service.yaml", &asked());
+    let slice = BACKENDS.replace("10.0.0.7", "127.0.0.1").replace("10.0.0.9", "169.254.169.254");
+    bench.write("slice.yaml", &slice);
+    bench.step();
+    let wanted = bench.node.take_health().unwrap();
+    let targets: Vec<_> = wanted.probes.iter().map(|probe| probe.target.to_string()).collect();
+    assert_eq!(targets, ["10.0.0.8:8080"]);
 }
