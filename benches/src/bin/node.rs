@@ -68,6 +68,14 @@ impl Bench {
     fn verdict(&self) -> Result<(), Failure> {
         println!("| a packet (nanoseconds) | 10 entries | 100,000 entries, 50,000 addresses |");
         println!("| --- | --- | --- |");
+        let mut nobodys = Verdicts::of_nobody(&self.ground.bpffs("nobodys")?)?;
+        let mut least = Vec::new();
+        for _ in 0..=self.rounds {
+            least.push(nobodys.run(Packet::Nobodys, 200_000)?.as_nanos() as f64);
+        }
+        let least = median(least);
+        println!("| nobody's: the least that a program does | {least:.0} | |");
+        drop(nobodys);
         let mut small = Verdicts::new(&self.ground.bpffs("small")?, 10, 10)?;
         let mut large = Verdicts::new(&self.ground.bpffs("large")?, 100_000, 50_000)?;
         for (what, packet) in [

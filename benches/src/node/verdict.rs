@@ -23,9 +23,16 @@ const MESSAGE: u8 = 13;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
+/// What programs say (`TCX_PASS`, `TCX_DROP`).
+const PASS: u32 = 0;
+const DROP: u32 = 2;
+
 /// What is run.
 #[derive(Clone, Copy, Debug)]
 pub enum Packet {
+    /// Nobody is known behind the interface: one look, a count, and it is dropped. The least that a program
+    /// does, to compare machines by.
+    Nobodys,
     /// Of no connection, and never of one: the policy is asked each time. An ICMP message that is no echo.
     Judged,
     /// Sent on a connection that is tracked.
@@ -41,17 +48,21 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
+    /// Nobody is known.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn of_nobody(bpffs: &Path) -> Result<Self, Failure> {
+        Ok(Self { kernel: open(bpffs)?, peer: address(0) })
+    }
+
     /// With a policy of so many entries, and so many addresses known: each an identity of its own, of a class
     /// of its own with a port of its own.
     ///
     /// # Errors
     /// When it does not fit, or the kernel refuses.
     pub fn new(bpffs: &Path, entries: u32, addresses: u32) -> Result<Self, Failure> {
-        let kernel = NodeKernel::open(&NodeSettings {
-            instance: "verdict".parse()?,
-            bpffs: bpffs.to_owned(),
-            capacity: NodeCapacity::default(),
-        })?;
+        let kernel = open(bpffs)?;
         kernel.set_own_addresses(ENDPOINT, &[OWN.into()])?;
         kernel.attach(LOOPBACK, ENDPOINT, endpoint_flags::ENFORCED)?;
         let known =
@@ -63,40 +74,53 @@ impl Verdicts {
         // One in the middle.
         let mut verdicts = Self { kernel, peer: address(classes.min(addresses) / 2) };
         let opens = tcp(OWN, verdicts.peer, [40_000, port_of(verdicts.peer)], SYN);
-        verdicts.test("portreeve_from_workload", &opens, 1)?;
+        verdicts.test("portreeve_from_workload", &opens, 1, PASS)?;
         Ok(verdicts)
     }
 
     /// How long a packet takes, so often in one go.
     ///
     /// # Errors
-    /// When it may not pass.
+    /// When it may not pass, or may and is nobody's.
     pub fn run(&mut self, packet: Packet, repeat: u32) -> Result<Duration, Failure> {
         let name = match packet {
             Packet::Received => "portreeve_to_workload",
-            Packet::Judged | Packet::Sent => "portreeve_from_workload",
+            Packet::Nobodys | Packet::Judged | Packet::Sent => "portreeve_from_workload",
         };
         let (own, peer) = (OWN, self.peer);
         let port = port_of(self.peer);
         let bytes = match packet {
             Packet::Judged => ipv4(own, peer, 1, &[MESSAGE, 0, 0, 0, 0, 0, 0, 0]),
-            Packet::Sent => tcp(own, peer, [40_000, port], ACK),
+            Packet::Nobodys | Packet::Sent => tcp(own, peer, [40_000, port], ACK),
             Packet::Received => tcp(peer, own, [port, 40_000], ACK),
         };
-        self.test(name, &bytes, repeat)
+        let expected = if matches!(packet, Packet::Nobodys) { DROP } else { PASS };
+        self.test(name, &bytes, repeat, expected)
     }
 
-    fn test(&mut self, name: &str, bytes: &[u8], repeat: u32) -> Result<Duration, Failure> {
+    fn test(
+        &mut self,
+        name: &str,
+        bytes: &[u8],
+        repeat: u32,
+        expected: u32,
+    ) -> Result<Duration, Failure> {
         let Some(Program::SchedClassifier(program)) = self.kernel.program(name) else {
             return Err(format!("no program `{name}`").into());
         };
         let options = TestRunOptions { data_in: Some(bytes), repeat, ..TestRunOptions::default() };
         let result = program.test_run(options)?;
         match result.return_value {
-            0 => Ok(result.duration),
+            said if said == expected => Ok(result.duration),
             other => Err(format!("`{name}` says {other} of {bytes:x?}").into()),
         }
     }
+}
+
+fn open(bpffs: &Path) -> Result<NodeKernel, Failure> {
+    let instance = "verdict".parse()?;
+    let capacity = NodeCapacity::default();
+    Ok(NodeKernel::open(&NodeSettings { instance, bpffs: bpffs.to_owned(), capacity })?)
 }
 
 fn address(number: u32) -> Ipv4Addr {
