@@ -35,7 +35,7 @@ plain! {
     common::SocketState: 72, common::FlowKey: 40, common::FlowValue: 48, common::PortKey: 24,
     common::ConversationKey: 24, common::Conversation: 16,
     common::JoinKey: 40, common::JoinState: 32,
-    node::NodeConfig: 40, node::EndpointEntry: 12, node::PrefixKey: 20, node::NodePolicyKey: 16,
+    node::NodeConfig: 40, node::EndpointEntry: 44, node::PrefixKey: 20, node::NodePolicyKey: 16,
     node::Opened: 40, node::TrackKey: 44, node::Tracked: 64, node::Ends: 48, node::Translation: 56, node::NodeEvent: 72,
 }
 

@@ -88,10 +88,15 @@ fn failed(error: std::io::Error) -> String {
     format!("can't run cargo: {error}")
 }
 
-/// Flags that leave no trace of where this was built. BPF v3 has the atomic operations (Linux 5.12).
+/// Flags that leave no trace of where this was built. BPF v3 has the atomic operations (Linux 5.12). Memory is
+/// copied in place: the linker would have it done by functions that go byte by byte, and the verifier with
+/// them.
 fn flags(root: &Path, tools: &Toolchain, target: &Path) -> String {
     let linker = tools.linker.display();
-    let mut flags = format!("-C linker={linker} -C target-cpu=v3 -C debuginfo=2 -C link-arg=--btf");
+    let mut flags = format!(
+        "-C linker={linker} -C target-cpu=v3 -C debuginfo=2 -C link-arg=--btf \
+         -C link-arg=--disable-expand-memcpy-in-order"
+    );
     let mut remap = |from: &Path, to: &str| {
         flags.push_str(&format!(" --remap-path-prefix={}={to}", from.display()));
     };

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,12 +19,12 @@ use super::error::NodeError;
 use super::grace::Expedited;
 use super::maps::{Maps, check_pinned};
 use super::netlink::Netlink;
+use super::own::one_of_each;
 use super::policy::NodePolicyTable;
 use super::programs::{Programs, TO_PROXY};
 use super::removal::{self, NodeRemoved};
 use super::revisions::Revisions;
 use super::settings::NodeSettings;
-use crate::address::address;
 use crate::error::{MapError, SetupError};
 use crate::instance::{Folder, Owner, unlink};
 use crate::policy_map::is_full;
@@ -41,7 +40,7 @@ pub struct NodeKernel {
     /// The one that leads to the proxy.
     pub(super) device: AtomicU32,
     /// Whoever changes what is attached, or a policy, holds it.
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     netlink: Netlink,
     /// Services' addresses inside, as they were set last.
     pub(super) frontends: Mutex<HashSet<ServiceKey>>,
@@ -51,11 +50,11 @@ pub struct NodeKernel {
 }
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     /// As in `ENDPOINTS`.
-    attached: BTreeMap<u32, EndpointEntry>,
+    pub(super) attached: BTreeMap<u32, EndpointEntry>,
     /// As in `OWN`, by endpoint: there are many, and each is asked for its own.
-    own: BTreeMap<u32, BTreeSet<Address>>,
+    pub(super) own: BTreeMap<u32, BTreeSet<Address>>,
     revisions: Revisions,
 }
 
@@ -154,7 +153,7 @@ impl NodeKernel {
     /// Without room: then nothing passes the interface until it is attached or detached. When the kernel does
     /// not attach programs; then the interface is as it was.
     pub fn attach(&self, interface: u32, endpoint: u32, flags: u32) -> Result<(), NodeError> {
-        let attached = &mut lock(&self.state).attached;
+        let State { attached, own, .. } = &mut *lock(&self.state);
         let _expedited = Expedited::begin(&self.folder);
         let before = attached.get(&interface).copied();
         let revision = self.maps.policies.revision(endpoint)?;
@@ -164,7 +163,8 @@ impl NodeKernel {
             return Err(NodeError::NotEthernet { interface });
         }
         let part = if link.master.is_some() { endpoint_flags::PART_OF_ANOTHER } else { 0 };
-        let entry = EndpointEntry { endpoint, flags: flags | part, revision };
+        let addresses = one_of_each(own.get(&endpoint));
+        let entry = EndpointEntry { addresses, endpoint, flags: flags | part, revision };
         let paced = Opened { limit: self.room_between_looks(), ..Opened::default() };
         let known = put("OPENED", &self.maps.opened, &endpoint, &paced)
             .and_then(|()| put("ENDPOINTS", &self.maps.endpoints, &interface, &entry));
@@ -236,29 +236,6 @@ impl NodeKernel {
                 self.detach(interface)?;
             }
         }
-        Ok(())
-    }
-
-    /// The addresses that a workload may send from, all of them.
-    ///
-    /// # Errors
-    /// When there is no room.
-    pub fn set_own_addresses(&self, endpoint: u32, addresses: &[IpAddr]) -> Result<(), NodeError> {
-        let own = &mut lock(&self.state).own;
-        let wanted: BTreeSet<Address> = addresses.iter().copied().map(address).collect();
-        for address in &wanted {
-            put("OWN", &self.maps.own, address, &endpoint)?;
-            for others in own.values_mut() {
-                others.remove(address);
-            }
-            own.entry(endpoint).or_default().insert(*address);
-        }
-        let before = own.get(&endpoint).cloned().unwrap_or_default();
-        for address in before.difference(&wanted) {
-            remove("OWN", &self.maps.own, address)?;
-            own.entry(endpoint).or_default().remove(address);
-        }
-        own.retain(|_, addresses| !addresses.is_empty());
         Ok(())
     }
 
@@ -348,11 +325,6 @@ impl NodeKernel {
         self.set_flags(endpoint_flags::TELL_FLOWS, &wanted.collect())
     }
 
-    /// Who has addresses.
-    pub(super) fn owners(&self) -> BTreeSet<u32> {
-        lock(&self.state).own.keys().copied().collect()
-    }
-
     /// Gives those who are named these flags, of those in `mask`, and everybody else none of them.
     pub(super) fn set_flags(
         &self,
@@ -360,13 +332,23 @@ impl NodeKernel {
         wanted: &BTreeMap<u32, u32>,
     ) -> Result<(), NodeError> {
         let State { attached, .. } = &mut *lock(&self.state);
-        for (interface, entry) in attached.iter_mut() {
+        self.change(attached, |entry| {
             let own = wanted.get(&entry.endpoint).copied().unwrap_or_default();
-            let flags = entry.flags & !mask | own & mask;
-            if flags != entry.flags {
-                let entry_now = EndpointEntry { flags, ..*entry };
-                put("ENDPOINTS", &self.maps.endpoints, interface, &entry_now)?;
-                *entry = entry_now;
+            EndpointEntry { flags: entry.flags & !mask | own & mask, ..*entry }
+        })
+    }
+
+    /// Makes of each entry what is said, and tells the kernel of those that become others.
+    pub(super) fn change(
+        &self,
+        attached: &mut BTreeMap<u32, EndpointEntry>,
+        becomes: impl Fn(&EndpointEntry) -> EndpointEntry,
+    ) -> Result<(), NodeError> {
+        for (interface, entry) in attached {
+            let changed = becomes(entry);
+            if changed != *entry {
+                put("ENDPOINTS", &self.maps.endpoints, interface, &changed)?;
+                *entry = changed;
             }
         }
         Ok(())
@@ -384,12 +366,10 @@ impl NodeKernel {
         endpoint: u32,
         revision: u32,
     ) -> Result<(), NodeError> {
-        for (interface, entry) in attached.iter_mut().filter(|(_, one)| one.endpoint == endpoint) {
-            let entry_now = EndpointEntry { revision, ..*entry };
-            put("ENDPOINTS", &self.maps.endpoints, interface, &entry_now)?;
-            *entry = entry_now;
-        }
-        Ok(())
+        self.change(attached, |entry| match entry.endpoint == endpoint {
+            true => EndpointEntry { revision, ..*entry },
+            false => *entry,
+        })
     }
 
     /// Lets nothing pass to or from an endpoint, until it has a policy again.
@@ -398,8 +378,10 @@ impl NodeKernel {
     /// When the maps can't be written.
     pub fn remove_policy(&self, endpoint: u32) -> Result<(), NodeError> {
         let attached = &mut lock(&self.state).attached;
+        // First, so that nobody finds what the policy has said before.
+        let closed = self.set_revision(attached, endpoint, 0);
         self.maps.policies.remove(endpoint)?;
-        self.set_revision(attached, endpoint, 0)
+        closed
     }
 
     /// Hands connections that the proxy has to read to a listening socket, until it is closed. It has to
@@ -457,11 +439,11 @@ impl NodeKernel {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn put<K: Plain, V: Plain>(
+pub(super) fn put<K: Plain, V: Plain>(
     map: &'static str,
     table: &Table<K, V>,
     key: &K,
@@ -476,7 +458,7 @@ fn put<K: Plain, V: Plain>(
     })
 }
 
-fn remove<K: Plain, V: Plain>(
+pub(super) fn remove<K: Plain, V: Plain>(
     map: &'static str,
     table: &Table<K, V>,
     key: &K,

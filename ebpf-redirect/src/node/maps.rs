@@ -145,7 +145,7 @@ pub(super) const SHAPES: [(&str, u32, usize, usize); 24] = {
         shape::<Ends, Translation>("TRANSLATED", LRU_HASH),
         shape::<Ends, Translation>("RELAYED", LRU_HASH),
         shape::<FragmentKey, FragmentPorts>("FRAGMENTS_OUTSIDE", LRU_HASH),
-        shape::<u32, [u8; 504]>("SCRATCH", PER_CPU_ARRAY),
+        shape::<u32, [u8; 552]>("SCRATCH", PER_CPU_ARRAY),
         shape::<u32, u64>("LISTENERS", SOCKMAP),
         shape::<Ends, u32>("WAITING", LRU_HASH),
         shape::<(), ()>("EVENTS", RING_BUFFER),

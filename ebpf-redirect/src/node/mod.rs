@@ -5,6 +5,7 @@
 //! | `settings.rs` | what is asked for |
 //! | `kernel.rs` | [`NodeKernel`]: all that is done with it |
 //! | `attached.rs` | programs on interfaces |
+//! | `own.rs` | what workloads may send from |
 //! | `balance.rs` | services, and the devices that lead outside |
 //! | `crowd.rs` | who has how many connections |
 //! | `dial.rs` | services at the system call |
@@ -40,6 +41,7 @@ mod kernel;
 mod maps;
 mod neighbours;
 mod netlink;
+mod own;
 mod policies;
 mod policy;
 mod programs;

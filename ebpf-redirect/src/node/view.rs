@@ -1,10 +1,8 @@
 //! What is there, as the kernel has it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 
-use portreeve_ebpf_common::Address;
 use portreeve_ebpf_common::node::{EndpointEntry, TrackKey, Tracked, endpoint_flags};
 
 use super::error::NodeError;
@@ -35,17 +33,6 @@ impl NodeKernel {
         all.extend(self.maps.policies.endpoints()?);
         all.extend(self.endpoints()?.into_iter().map(|(_, entry)| entry.endpoint));
         Ok(all)
-    }
-
-    /// Who may send from which address.
-    ///
-    /// # Errors
-    /// When the map can't be read.
-    pub fn own_addresses(&self) -> Result<BTreeMap<IpAddr, u32>, NodeError> {
-        let entries = self.maps.own.entries();
-        let entries = entries.map_err(MapError::system("can't read", "OWN"))?;
-        let ip = |address: Address| IpAddr::from(address.to_bytes()).to_canonical();
-        Ok(entries.into_iter().map(|(address, endpoint)| (ip(address), endpoint)).collect())
     }
 
     /// Every identity that an address has.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use aya::programs::Program;
 use portreeve_ebpf_common::node::NodePolicyKey;
 use portreeve_ebpf_common::{PolicyValue, Verdict};
 use portreeve_policy::Protocol;
@@ -10,7 +11,10 @@ use super::Test;
 use super::net::Node;
 use super::packets::{ENDPOINT, ip, own, packet, prepare, run, tcp};
 
-pub(crate) const TESTS: &[Test] = &[("a_full_policy_judges_and_says_what_a_packet_takes", cost)];
+pub(crate) const TESTS: &[Test] = &[
+    ("a_full_policy_judges_and_says_what_a_packet_takes", cost),
+    ("the_verifier_is_done_long_before_it_gives_up", verified),
+];
 
 const ADDRESSES: u32 = 50_000;
 const ENTRIES: u32 = 100_000;
@@ -18,6 +22,22 @@ const PORT: u16 = 4711;
 
 fn address(number: u32) -> IpAddr {
     IpAddr::from((0x0a00_0000 + number).to_be_bytes())
+}
+
+/// Other kernels look at some more, or less.
+fn verified(node: &mut Node) {
+    /// `BPF_COMPLEXITY_LIMIT_INSNS`
+    const GIVES_UP: u32 = 1_000_000;
+    let kernel = node.kernel.as_mut().expect("it runs");
+    for name in ["portreeve_from_workload", "portreeve_to_workload", "portreeve_from_outside"] {
+        let Some(Program::SchedClassifier(program)) = kernel.program(name) else {
+            panic!("no program `{name}`")
+        };
+        let info = program.info().expect("the kernel tells");
+        let looked_at = info.verified_instruction_count().expect("Linux 5.16");
+        println!("{name}: {looked_at} instructions looked at");
+        assert!(looked_at < GIVES_UP / 2, "{name}: {looked_at}");
+    }
 }
 
 /// Each identity of a class of its own, with a port of its own.

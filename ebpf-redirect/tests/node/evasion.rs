@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("discovery_by_a_workload_goes_no_further_than_the_link", discovery),
     ("who_says_that_he_has_the_address_of_another_is_not_heard", impostor),
     ("on_a_bridge_nobody_gets_what_is_for_another", of_another),
+    ("an_address_that_another_workload_gets_is_no_longer_to_be_sent_from", given_away),
     ("a_process_of_the_host_with_the_mark_of_answers_is_judged", marked),
     ("a_first_part_that_may_not_pass_takes_nobodys_room", refused_part),
     ("an_interface_without_ethernet_is_not_attached", tunnel),
@@ -154,6 +155,34 @@ fn of_another(node: &mut Node) {
     node.kernel().set_own_addresses(8, &[other]).expect("room");
     let again = ip(peer, other, UDP, [0; 2], &with_ports(7, 6));
     assert_eq!(run(node, false, &again, 1).0, DROP);
+}
+
+fn given_away(node: &mut Node) {
+    prepare(node, 0);
+    let rules = [(Direction::Egress, 0, UDP, 0, Verdict::Allow)];
+    node.kernel().set_policy(ENDPOINT, &policy(1, &rules)).expect("room");
+    let peer = IpAddr::from([10, 0, 0, 1]);
+    let (first, second) = (own(peer), IpAddr::from([10, 99, 0, 77]));
+    let v6 = own("fd00::1".parse().expect("an address"));
+    let passes = |node: &mut Node, from: IpAddr, number: u8| {
+        let packet = ip(from, peer, UDP, [0; 2], &with_ports(u16::from(number), 6));
+        run(node, true, &packet, 1).0 == PASS
+    };
+    assert!(passes(node, first, 1) && !passes(node, second, 1));
+    let owns = |node: &Node, endpoint, addresses: &[IpAddr]| {
+        node.kernel().set_own_addresses(endpoint, addresses).expect("room");
+    };
+    owns(node, ENDPOINT, &[first, second, v6]);
+    assert!(passes(node, first, 1) && passes(node, second, 1), "either is its own");
+    owns(node, 8, &[first]);
+    assert!(!passes(node, first, 1), "on a connection that was open, too");
+    assert!(!passes(node, first, 2));
+    assert!(passes(node, second, 1) && passes(node, second, 2));
+    owns(node, 8, &[second]);
+    assert!(!passes(node, first, 1), "nobody's");
+    assert!(!passes(node, second, 1));
+    owns(node, ENDPOINT, &[first]);
+    assert!(passes(node, first, 1), "again");
 }
 
 fn marked(node: &mut Node) {

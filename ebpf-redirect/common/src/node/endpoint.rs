@@ -4,8 +4,11 @@ use crate::address::Address;
 
 /// The workload behind an interface.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointEntry {
+    /// One of its addresses of IPv4, and one of IPv6, so that who sends from those costs no look at what else
+    /// it has. Never one that it has no more. Where it has none, see [`NO_ADDRESSES`](Self::NO_ADDRESSES).
+    pub addresses: [Address; 2],
     /// Its number, from 1.
     pub endpoint: u32,
     /// See [`endpoint_flags`].
@@ -17,11 +20,28 @@ pub struct EndpointEntry {
 }
 
 impl EndpointEntry {
+    /// Each is of the other's family, and so nobody's.
+    pub const NO_ADDRESSES: [Address; 2] = [Address::UNSPECIFIED, Address::UNSPECIFIED_V4];
+
+    /// Whether an address is one of these two of the workload's.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_known_to_have(&self, address: Address) -> bool {
+        let [v4, v6] = self.addresses;
+        address == if address.is_v4() { v4 } else { v6 }
+    }
+
     /// Policy is to be enforced, and there is none: nothing passes.
     #[inline(always)]
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         self.flags & endpoint_flags::ENFORCED != 0 && self.revision == 0
+    }
+}
+
+impl Default for EndpointEntry {
+    fn default() -> Self {
+        Self { addresses: Self::NO_ADDRESSES, endpoint: 0, flags: 0, revision: 0 }
     }
 }
 
@@ -76,4 +96,26 @@ pub struct PrefixKey {
     pub bits: u32,
     /// The address.
     pub address: Address,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_no_address_has_not_that_of_nobody_either() {
+        let nobody = EndpointEntry::default();
+        for address in [Address::UNSPECIFIED, Address::UNSPECIFIED_V4, Address::v4(7)] {
+            assert!(!nobody.is_known_to_have(address), "{address:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_either_family_is_known() {
+        let (v4, v6) = (Address::v4(7), Address([1, 2, 3, 4]));
+        let entry = EndpointEntry { addresses: [v4, v6], ..EndpointEntry::default() };
+        assert!(entry.is_known_to_have(v4) && entry.is_known_to_have(v6));
+        assert!(!entry.is_known_to_have(Address::v4(8)));
+        assert!(!entry.is_known_to_have(Address([1, 2, 3, 5])));
+    }
 }

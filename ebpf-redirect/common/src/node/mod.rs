@@ -21,7 +21,7 @@ pub use self::report::{NodeEvent, NodeEventKind, Reason};
 pub use self::track::{FragmentKey, FragmentPorts, Leg, Opened, TrackKey, Tracked, state, tcp};
 
 /// Version of everything here. What is pinned with another one is not taken over.
-pub const NODE_LAYOUT: u32 = 3;
+pub const NODE_LAYOUT: u32 = 4;
 
 /// Protocols that the node's programs know by more than their number.
 pub mod protocol {

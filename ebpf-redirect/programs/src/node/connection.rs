@@ -244,5 +244,6 @@ fn came_by_service(key: &TrackKey) -> bool {
 #[inline(always)]
 fn belongs_to_another(endpoint: &EndpointEntry, address: Address) -> bool {
     // SAFETY: only looked at.
-    unsafe { OWN.get(&address) }.is_some_and(|owner| *owner != endpoint.endpoint)
+    !endpoint.is_known_to_have(address)
+        && unsafe { OWN.get(&address) }.is_some_and(|owner| *owner != endpoint.endpoint)
 }

@@ -22,7 +22,8 @@ pub struct Judged {
 
 impl Judged {
     #[inline(always)]
-    fn of(said: PolicyValue, revision: u32, identity: u32) -> Self {
+    fn of(said: PolicyValue, asked: &VerdictKey) -> Self {
+        let VerdictKey { revision, identity, .. } = *asked;
         Self { verdict: said.as_verdict(), revision, identity, rule: said.0[1] }
     }
 
@@ -46,24 +47,25 @@ pub fn judge(
     protocol: u8,
     port: u16,
 ) -> Option<Judged> {
-    // SAFETY: a trie that is replaced is freed when no program holds it.
-    let trie = unsafe { POLICIES.get(&endpoint.endpoint) }?;
-    // The policy, taken once: no answer mixes two. Its revision first: whoever has an address afterwards is
-    // judged again under a higher one.
-    let trie = core::ptr::from_ref(trie).cast_mut().cast();
-    let revision = entry(trie, &NodePolicyKey::HEADER)?.0[0];
-    let identity = identify(peer);
-    let key = VerdictKey {
+    // A revision is always taken before the identity: whoever has the address afterwards is judged again under
+    // a higher one.
+    let mut key = VerdictKey {
         endpoint: endpoint.endpoint,
-        revision,
-        identity,
+        revision: endpoint.revision,
+        identity: identify(peer),
         asked: VerdictKey::asked(direction, protocol, port),
     };
     // SAFETY: copied at once.
     if let Some(said) = unsafe { VERDICTS.get(&key) }.copied() {
-        return Some(Judged::of(said, revision, identity));
+        return Some(Judged::of(said, &key));
     }
-    let said = entry(trie, &NodePolicyKey::identity(identity))
+    // SAFETY: a trie that is replaced is freed when no program holds it.
+    let trie = unsafe { POLICIES.get(&endpoint.endpoint) }?;
+    // The policy, taken once: no answer mixes two. It may be a later one than the entry says.
+    let trie = core::ptr::from_ref(trie).cast_mut().cast();
+    key.revision = entry(trie, &NodePolicyKey::HEADER)?.0[0];
+    key.identity = identify(peer);
+    let said = entry(trie, &NodePolicyKey::identity(key.identity))
         .and_then(|class| {
             entry(trie, &NodePolicyKey::port(class.class(direction), protocol, port, 16))
         })
@@ -72,7 +74,7 @@ pub fn judge(
     if !matches!(said.as_verdict(), Verdict::Deny) {
         let _ = VERDICTS.insert(&key, &said, 0);
     }
-    Some(Judged::of(said, revision, identity))
+    Some(Judged::of(said, &key))
 }
 
 /// Who has an address; 0 if nobody knows.

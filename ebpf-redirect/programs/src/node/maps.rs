@@ -14,7 +14,7 @@ use portreeve_ebpf_common::{
     Service, ServiceKey, Slot, SlotKey, SocketState,
 };
 
-use crate::scratch::Scratch;
+use crate::scratch::Place;
 
 const GROWS: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -98,9 +98,9 @@ pub static TRANSLATED: LruHashMap<Ends, Translation, 65_536> = LruHashMap::new()
 #[btf_map]
 pub static RELAYED: LruHashMap<Ends, Translation, 65_536> = LruHashMap::new();
 
-/// Key 0: see [`Scratch`].
+/// Key 0: see [`Scratch`](crate::scratch::Scratch).
 #[btf_map]
-pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+pub static SCRATCH: PerCpuArray<Place, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub static LISTENERS: SockMap<{ ListenerSlot::COUNT as usize }> = SockMap::new();

@@ -83,6 +83,14 @@ pub fn put<T: Copy>(place: &mut T, value: T) {
     unsafe { core::ptr::write_volatile(place, value) }
 }
 
+/// The same of an address.
+#[inline(always)]
+pub fn copy(to: &mut Address, from: &Address) {
+    for (to, from) in to.0.iter_mut().zip(from.0) {
+        put(to, from);
+    }
+}
+
 /// Who opens, where a packet tells.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -119,7 +127,7 @@ pub fn read(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result<(
 #[inline(always)]
 fn ipv4(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result<(), Reason> {
     let mut room = MaybeUninit::uninit();
-    let header: &[u8; 20] = load(context, LINK, &mut room)?;
+    let header = load_at::<LINK, 20>(context, &mut room)?;
     let words = (header[0] & 15) as usize;
     if header[0] >> 4 != 4 || words < 5 {
         return Err(Reason::Malformed);
@@ -136,21 +144,18 @@ fn ipv4(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result<(), R
     packet.fragment = place & 0x3fff != 0;
     packet.hops = header[8];
     packet.at = (LINK + 4 * words) as u32;
-    with_ports(context, endpoint, packet)
+    with_ports::<{ LINK + 20 }>(context, endpoint, packet)
 }
 
 #[inline(always)]
 fn ipv6(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result<(), Reason> {
     let mut room = MaybeUninit::uninit();
-    let header: &[u8; 40] = load(context, LINK, &mut room)?;
+    let header = load_at::<LINK, 40>(context, &mut room)?;
     if header[0] >> 4 != 6 {
         return Err(Reason::Malformed);
     }
-    let (source, destination) = (address(header, 8), address(header, 24));
-    for place in 0..4 {
-        put(&mut packet.source.0[place], source.0[place]);
-        put(&mut packet.destination.0[place], destination.0[place]);
-    }
+    copy(&mut packet.source, &address(header, 8));
+    copy(&mut packet.destination, &address(header, 24));
     packet.protocol = header[6];
     packet.is_ip = true;
     packet.hops = header[7];
@@ -160,7 +165,7 @@ fn ipv6(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result<(), R
         return Err(Reason::Malformed);
     }
     extensions(context, packet)?;
-    with_ports(context, endpoint, packet)
+    with_ports::<{ LINK + 40 }>(context, endpoint, packet)
 }
 
 /// Goes from one extension header to the next: one less than so many at most.
@@ -206,19 +211,18 @@ fn extensions(context: &TcContext, packet: &mut Packet) -> Result<(), Reason> {
 
 /// Adds what only the first fragment says. The later ones have it from what is remembered of that.
 #[inline(always)]
-fn with_ports(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result<(), Reason> {
-    let key = FragmentKey {
-        source: packet.source,
-        destination: packet.destination,
-        identification: packet.identification,
-        endpoint,
-        protocol: packet.protocol as u32,
-    };
+fn with_ports<const AT: usize>(
+    context: &TcContext,
+    endpoint: u32,
+    packet: &mut Packet,
+) -> Result<(), Reason> {
+    let outside = matches!(endpoint, scope::FROM_OUTSIDE | scope::TO_OUTSIDE);
     if packet.offset != 0 {
+        let key = packet.fragment_key([packet.source, packet.destination], endpoint);
         // SAFETY: copied at once.
-        let found = match endpoint {
-            scope::FROM_OUTSIDE | scope::TO_OUTSIDE => unsafe { FRAGMENTS_OUTSIDE.get(&key) },
-            _ => unsafe { FRAGMENTS.get(&key) },
+        let found = match outside {
+            true => unsafe { FRAGMENTS_OUTSIDE.get(&key) },
+            false => unsafe { FRAGMENTS.get(&key) },
         };
         let Some(ports) = found else {
             return Err(Reason::Fragment);
@@ -227,13 +231,14 @@ fn with_ports(context: &TcContext, endpoint: u32, packet: &mut Packet) -> Result
         packet.destination_port = ports.destination;
         return Ok(());
     }
-    ports(context, packet)?;
+    ports::<AT>(context, packet)?;
     if packet.more {
         if packet.role() == Role::Opens && packet.protocol == protocol::TCP {
             // Nobody's SYN is that long, but for who wants to be misread.
             return Err(Reason::Malformed);
         }
-        if let scope::FROM_OUTSIDE | scope::TO_OUTSIDE = endpoint {
+        if outside {
+            let key = packet.fragment_key([packet.source, packet.destination], endpoint);
             let ports =
                 FragmentPorts { source: packet.source_port, destination: packet.destination_port };
             return FRAGMENTS_OUTSIDE.insert(&key, &ports, 0).map_err(|_| Reason::MapFull);
@@ -250,31 +255,25 @@ pub fn keep_ports(packet: &Packet, ends: [Endpoint; 2], endpoint: u32) -> Result
         return Ok(());
     }
     let [source, destination] = ends;
-    let key = FragmentKey {
-        source: source.address,
-        destination: destination.address,
-        identification: packet.identification,
-        endpoint,
-        protocol: packet.protocol as u32,
-    };
+    let key = packet.fragment_key([source.address, destination.address], endpoint);
     let ports = FragmentPorts { source: source.port as u16, destination: destination.port as u16 };
     FRAGMENTS.insert(&key, &ports, 0).map_err(|_| Reason::MapFull)
 }
 
+/// Reads the ports, from the place that is said, unless a header before it is longer than usual.
 #[inline(always)]
-fn ports(context: &TcContext, packet: &mut Packet) -> Result<(), Reason> {
-    let at = packet.at as usize;
+fn ports<const AT: usize>(context: &TcContext, packet: &mut Packet) -> Result<(), Reason> {
     let mut long = MaybeUninit::uninit();
     let mut short = MaybeUninit::uninit();
     match packet.protocol {
         protocol::TCP => {
-            let header: &[u8; 20] = load(context, at, &mut long)?;
+            let header = load_next::<AT, 20>(context, packet, &mut long)?;
             packet.flags = header[13];
             packet.source_port = u16::from_be_bytes([header[0], header[1]]);
             packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
         }
         protocol::UDP | protocol::SCTP => {
-            let header: &[u8; 8] = load(context, at, &mut short)?;
+            let header = load_next::<AT, 8>(context, packet, &mut short)?;
             packet.source_port = u16::from_be_bytes([header[0], header[1]]);
             packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
         }
@@ -282,7 +281,7 @@ fn ports(context: &TcContext, packet: &mut Packet) -> Result<(), Reason> {
             if packet.v4 != (packet.protocol == protocol::ICMP) {
                 return Err(Reason::Malformed);
             }
-            let header: &[u8; 8] = load(context, at, &mut short)?;
+            let header = load_next::<AT, 8>(context, packet, &mut short)?;
             packet.destination_port = header[0] as u16;
             if packet.is_echo() {
                 packet.source_port = u16::from_be_bytes([header[4], header[5]]);
@@ -294,6 +293,18 @@ fn ports(context: &TcContext, packet: &mut Packet) -> Result<(), Reason> {
 }
 
 impl Packet {
+    /// By what its later parts find what the first one says; its ends may be others by then.
+    #[inline(always)]
+    fn fragment_key(&self, [source, destination]: [Address; 2], endpoint: u32) -> FragmentKey {
+        FragmentKey {
+            source,
+            destination,
+            identification: self.identification,
+            endpoint,
+            protocol: self.protocol as u32,
+        }
+    }
+
     /// Whether it is an echo's request or reply.
     #[inline(always)]
     pub fn is_echo(&self) -> bool {
@@ -376,5 +387,42 @@ pub fn load<'r, const N: usize>(
             0 => Ok(&room.assume_init_ref().0),
             _ => Err(Reason::Malformed),
         }
+    }
+}
+
+/// The same from a place that is known: where the packet's beginning is in one piece, as it nearly always is,
+/// the kernel need not be asked.
+#[inline(always)]
+pub fn load_at<'r, const AT: usize, const N: usize>(
+    context: &TcContext,
+    room: &'r mut MaybeUninit<Bytes<N>>,
+) -> Result<&'r [u8; N], Reason> {
+    const { assert!(N.is_multiple_of(4)) };
+    let (begin, end) = (context.data(), context.data_end());
+    if begin + AT + N > end {
+        return load(context, AT, room);
+    }
+    let to: *mut u32 = room.as_mut_ptr().cast();
+    for word in 0..N / 4 {
+        let from = (begin + AT + 4 * word) as *const u32;
+        // SAFETY: both have as many bytes, which the verifier has seen. Words of a packet are read wherever
+        // they are: so does the kernel, and it refuses the program where that is not to be had.
+        unsafe { to.add(word).write(core::ptr::read_volatile(from)) };
+    }
+    // SAFETY: all of it was written.
+    Ok(unsafe { &room.assume_init_ref().0 })
+}
+
+/// The header of a packet's protocol, `AT` being where it usually is.
+#[inline(always)]
+fn load_next<'r, const AT: usize, const N: usize>(
+    context: &TcContext,
+    packet: &Packet,
+    room: &'r mut MaybeUninit<Bytes<N>>,
+) -> Result<&'r [u8; N], Reason> {
+    if packet.at as usize == AT {
+        load_at::<AT, N>(context, room)
+    } else {
+        load(context, packet.at as usize, room)
     }
 }

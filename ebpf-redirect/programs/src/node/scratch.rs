@@ -2,13 +2,13 @@
 //! the stack, the verifier tries all that it can be; of what is in a map, it knows nothing, and is done
 //! sooner. A program is not interrupted by another of its kind, and none calls another.
 
-use portreeve_ebpf_common::node::TrackKey;
+use portreeve_ebpf_common::node::{EndpointEntry, TrackKey};
 
 use crate::answer::Room;
 use crate::balance::Balancing;
 use crate::judge::Judged;
 use crate::maps::SCRATCH;
-use crate::packet::Packet;
+use crate::packet::{Packet, copy, put};
 
 /// What a program has for itself.
 #[repr(C)]
@@ -20,16 +20,42 @@ pub struct Scratch {
     pub room: Room,
 }
 
+/// A place in the map.
+#[repr(C)]
+pub struct Place {
+    scratch: Scratch,
+    endpoint: EndpointEntry,
+    pad: u32,
+}
+
 /// Bytes of it that the loader expects.
-const _: () = assert!(size_of::<Scratch>() == 504);
+const _: () = assert!(size_of::<Place>() == 552);
 
 /// This CPU's.
 #[inline(always)]
 pub fn scratch() -> Option<&'static mut Scratch> {
-    let scratch = SCRATCH.get_ptr_mut(0)?;
+    place().map(|place| &mut place.scratch)
+}
+
+/// This CPU's, and in it whose interface it is.
+#[inline(always)]
+pub fn scratch_of(found: &EndpointEntry) -> Option<(&'static EndpointEntry, &'static mut Scratch)> {
+    let Place { scratch, endpoint, .. } = place()?;
+    for (to, from) in endpoint.addresses.iter_mut().zip(&found.addresses) {
+        copy(to, from);
+    }
+    put(&mut endpoint.endpoint, found.endpoint);
+    put(&mut endpoint.flags, found.flags);
+    put(&mut endpoint.revision, found.revision);
+    Some((endpoint, scratch))
+}
+
+#[inline(always)]
+fn place() -> Option<&'static mut Place> {
+    let place = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: see above.
-    let scratch = unsafe { &mut *scratch };
-    scratch.packet.begin();
-    scratch.judged.begin();
-    Some(scratch)
+    let place = unsafe { &mut *place };
+    place.scratch.packet.begin();
+    place.scratch.judged.begin();
+    Some(place)
 }

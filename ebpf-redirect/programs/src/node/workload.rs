@@ -18,7 +18,7 @@ use crate::packet::{Role, Turn, keep_ports, put, read};
 use crate::proxy::{TO_HOST, hand_over, has_socket, is_for_host, mark_of, redirect, set_mark};
 use crate::report::{count, tell};
 use crate::rewrite::{rewrite, rewrite_cited};
-use crate::scratch::{Scratch, scratch};
+use crate::scratch::{Scratch, scratch_of};
 use crate::track::{contained, find, go_on, name, now};
 
 /// `TCX_PASS`: no other program is asked.
@@ -61,11 +61,11 @@ fn pass(context: &TcContext, way: Direction) -> i32 {
     // SAFETY: the context lives as long as the program runs.
     let interface = unsafe { (*context.skb.skb).ifindex };
     // SAFETY: copied at once.
-    let Some(endpoint) = (unsafe { ENDPOINTS.get(&interface) }).copied() else {
+    let Some(found) = (unsafe { ENDPOINTS.get(&interface) }) else {
         count(Reason::NoEndpoint, way);
         return DROP;
     };
-    let Some(scratch) = scratch() else { return DROP };
+    let Some((endpoint, scratch)) = scratch_of(found) else { return DROP };
     if let Err(reason) = read(context, endpoint.endpoint, &mut scratch.packet) {
         count(reason, way);
         return DROP;
@@ -73,24 +73,24 @@ fn pass(context: &TcContext, way: Direction) -> i32 {
     let from_workload = way as u8 == Direction::Egress as u8;
     let packet = &scratch.packet;
     if packet.is_discovery(from_workload) {
-        if from_workload && !advertises_itself(context, &endpoint, packet) {
+        if from_workload && !advertises_itself(context, endpoint, packet) {
             count(Reason::Spoofed, way);
             return DROP;
         }
-        if !from_workload || stays_on_link(context, &endpoint, packet) {
+        if !from_workload || stays_on_link(context, endpoint, packet) {
             return PASS;
         }
     }
     if !packet.is_ip {
-        if !from_workload || speaks_for_itself(context, &endpoint) {
+        if !from_workload || speaks_for_itself(context, endpoint) {
             return PASS;
         }
         count(Reason::Spoofed, way);
         return DROP;
     }
-    let mut reason = match from_workload && !belongs_to(&endpoint, scratch.packet.source) {
+    let mut reason = match from_workload && !belongs_to(endpoint, scratch.packet.source) {
         true => Reason::Spoofed,
-        false => decide(context, &endpoint, way, scratch),
+        false => decide(context, endpoint, way, scratch),
     };
     if matches!(reason, Reason::Forwarded | Reason::ToProxy | Reason::TurnedBack) {
         let Scratch { packet, balancing, .. } = &*scratch;
@@ -108,7 +108,7 @@ fn pass(context: &TcContext, way: Direction) -> i32 {
     }
     if goes_on(reason, way)
         && scratch.packet.turn != Turn::None
-        && let Err(failed) = turn(context, &endpoint, way, scratch)
+        && let Err(failed) = turn(context, endpoint, way, scratch)
     {
         reason = failed;
     }
@@ -127,7 +127,7 @@ fn pass(context: &TcContext, way: Direction) -> i32 {
         Reason::ToProxy if from_workload => PASS,
         Reason::ToProxy => redirect(context, mark::TO_PROXY),
         Reason::TurnedBack => back_to_workload(context),
-        _ => drop(context, &endpoint, way, reason, scratch),
+        _ => drop(context, endpoint, way, reason, scratch),
     }
 }
 
@@ -187,7 +187,8 @@ fn back_to_workload(context: &TcContext) -> i32 {
 #[inline(always)]
 pub fn belongs_to(endpoint: &EndpointEntry, address: Address) -> bool {
     // SAFETY: only looked at.
-    unsafe { OWN.get(&address) }.is_some_and(|owner| *owner == endpoint.endpoint)
+    endpoint.is_known_to_have(address)
+        || unsafe { OWN.get(&address) }.is_some_and(|owner| *owner == endpoint.endpoint)
 }
 
 /// Drops a packet that was counted, tells of it, and answers it if that is wanted.
