@@ -17,6 +17,8 @@ use crate::telemetry::WorkerTelemetry;
 
 /// How often deadlines are looked at and the access log is passed on.
 const SWEEP: Duration = Duration::from_millis(200);
+/// Policies that are replaced so soon after another are looked at together.
+const TOGETHER: Duration = Duration::from_millis(5);
 
 /// Where the proxy stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,16 @@ pub(crate) fn run<T>(
     Ok(())
 }
 
+/// Another policy is in force, now or since `not_before`: those of many tenants change one after another, and
+/// wake nobody each by itself.
+async fn changed<T>(
+    policies: &mut watch::Receiver<T>,
+    not_before: tokio::time::Instant,
+) -> Result<(), watch::error::RecvError> {
+    tokio::time::sleep_until(not_before).await;
+    policies.changed().await
+}
+
 /// Looks after the worker's connections until the last one has ended and the proxy is draining.
 async fn sweep<T>(tenants: &Tenants, mut policies: watch::Receiver<T>) {
     let worker = tenants.worker();
@@ -88,6 +100,7 @@ async fn sweep<T>(tenants: &Tenants, mut policies: watch::Receiver<T>) {
     // One for all turns: what else happens, however often, puts no deadline off.
     let mut due = tokio::time::interval(SWEEP);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut not_before = tokio::time::Instant::now();
     loop {
         let idle = crowd.active() == 0;
         let current = *stage.borrow();
@@ -97,7 +110,10 @@ async fn sweep<T>(tenants: &Tenants, mut policies: watch::Receiver<T>) {
         tokio::select! {
             _ = due.tick(), if !idle => tenants.sweep(Instant::now()),
             () = crowd.changed.notified() => {}
-            Ok(()) = policies.changed() => tenants.review(),
+            Ok(()) = changed(&mut policies, not_before) => {
+                tenants.review();
+                not_before = tokio::time::Instant::now() + TOGETHER;
+            }
             changed = stage.changed() => match changed.map(|()| *stage.borrow()) {
                 Ok(Stage::Running) => {}
                 Ok(Stage::Draining) => tenants.signal_all(Signals::DRAIN),
