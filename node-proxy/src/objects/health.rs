@@ -3,7 +3,10 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use portreeve_policy::Protocol;
 use portreeve_policy::yaml::{Key, Node, Reader, Value, nearest};
+
+use super::service::ServicePort;
 
 /// What every annotation that is read here begins with.
 const OURS: &str = "portreeve.dev/";
@@ -129,6 +132,23 @@ fn check(reader: &mut Reader<'_>, all: &Annotations<'_>) -> Option<HealthCheck> 
         );
     }
     Some(check)
+}
+
+/// Says so where nobody would ever be asked: what is asked is asked over TCP.
+pub(super) fn can_be_asked(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    check: &HealthCheck,
+    ports: &[ServicePort],
+) {
+    let asked = |port: &ServicePort| port.protocol == Protocol::Tcp;
+    if check.port.is_none() && !ports.is_empty() && !ports.iter().any(asked) {
+        reader.error_hint(
+            node.at,
+            "none of them is of TCP, so that no backend can be asked whether it is well",
+            format_args!("say with `{PORT}` which port of the backends is to be asked"),
+        );
+    }
 }
 
 /// `tcp`, or `GET /path`.

@@ -73,7 +73,11 @@ pub(super) fn read(
         let selector = fields.take("selector");
         let selector = selector
             .and_then(|node| reader.field("selector", |reader| fields::texts(reader, node)));
-        let ports = fields::list(reader, fields.take("ports"), "ports", port);
+        let listed = fields.take("ports");
+        let ports = fields::list(reader, listed, "ports", port);
+        if let (Some(check), Some(node)) = (&health_check, listed) {
+            reader.field("ports", |reader| health::can_be_asked(reader, node, check, &ports));
+        }
         let external =
             fields::list(reader, fields.take("externalIPs"), "externalIPs", fields::address);
         Some(ServiceObject {
